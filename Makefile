@@ -1,0 +1,91 @@
+# One runner, the same steps on a laptop and in CI. `make` alone lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEPENDENCIES := $(VENV)/.dependencies
+STAMP := $(VENV)/.ready
+SOURCES := emboflow_dagster assets_defs resources tests benchmarks
+PYTEST := $(BIN)/python -m pytest
+
+# Dagster starts many short processes: without byte code each of them compiles a thousand modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+unexport PYTHONPATH
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+
+.PHONY: help setup demo dev test test-fast check fmt lint types imports docs bench lock clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## Make .venv with everything pinned in requirements.lock; nothing to do when it is fresh
+	@echo "ready: $(BIN)/emboflow --help"
+
+$(DEPENDENCIES): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null || { \
+	  echo "make setup: Python 3.11 or 3.12 is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1);" \
+	    "with another one: make setup PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "make setup: $(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv" >&2; \
+	  exit 1; }
+	@echo "[1/4] virtual environment in $(VENV)"
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	@echo "[2/4] the packages of requirements.lock, hashes checked (minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --no-compile --require-hashes -r requirements.lock
+	@echo "[3/4] byte code"
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true  # some packages carry templates that are no Python
+	@touch $@
+
+$(STAMP): $(DEPENDENCIES) pyproject.toml
+	@echo "[4/4] emboflow-dagster itself, editable"
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(STAMP)  ## Registered, probed, run and versioned: the whole way of the data on generated recordings
+	@$(BIN)/emboflow demo
+
+dev: $(STAMP)  ## Database, Dagster webserver and daemon in one; ctrl-c stops them all
+	@$(BIN)/emboflow dev
+
+test: $(STAMP)  ## All tests: unit, integration (a real mongod), acceptance
+	@$(PYTEST) -q -n 2 tests/unit
+	@$(PYTEST) -q tests/integration tests/acceptance
+
+test-fast: $(STAMP)  ## Unit tests only: no process is started but Python
+	@$(PYTEST) -q -n 2 tests/unit
+
+check: lint types imports docs test  ## Everything CI runs
+
+fmt: $(STAMP)  ## Format and fix what can be fixed without thinking
+	@$(BIN)/ruff check --fix-only --quiet $(SOURCES)
+	@$(BIN)/ruff format $(SOURCES)
+
+lint: $(STAMP)  ## ruff (rules and format) and spelling
+	@$(BIN)/ruff check $(SOURCES)
+	@$(BIN)/ruff format --check $(SOURCES)
+	@git ls-files -z | xargs -0 $(BIN)/codespell
+
+types: $(STAMP)  ## basedpyright over the library and the deployment
+	@$(BIN)/basedpyright
+
+imports: $(STAMP)  ## The layers and who may import what (import-linter)
+	@$(BIN)/lint-imports --no-logo
+
+docs: $(STAMP)  ## README and docs, executed
+	@$(PYTEST) -q tests/docs
+
+bench: $(STAMP)  ## Benchmarks, printed as ratios where a peer exists
+	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+lock:  ## Resolve pyproject.toml anew into requirements.lock (needs uv on the PATH)
+	@uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --quiet \
+	  --no-config --no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file requirements.lock
+
+clean:  ## Remove what the tools left; .venv and .emboflow stay
+	@rm -rf build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	@find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
