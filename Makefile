@@ -36,14 +36,15 @@ $(DEPENDENCIES): requirements.lock
 	@echo "[1/4] virtual environment in $(VENV)"
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	@echo "[2/4] the packages of requirements.lock, hashes checked (minutes the first time)"
-	@$(BIN)/python -m pip install --quiet --no-compile --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install -qq --no-compile --no-deps --require-hashes -r requirements.lock
 	@echo "[3/4] byte code"
 	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true  # some packages carry templates that are no Python
 	@touch $@
 
 $(STAMP): $(DEPENDENCIES) pyproject.toml
 	@echo "[4/4] emboflow-dagster itself, editable"
-	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip install -qq --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip check | sed "/^No broken/d"
 	@touch $@
 
 demo: $(STAMP)  ## Registered, probed, run and versioned: the whole way of the data on generated recordings
