@@ -1,11 +1,13 @@
 """The house itself: what lies at the top, what is shipped, and what must not be written anywhere."""
 
 import ast
+import importlib.metadata
 import re
 import subprocess
 import sys
 import tomllib
 import zipfile
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,17 @@ def lines_matching(pattern: str, *, but_not_in: set[str] = frozenset()) -> list[
     return found
 
 
+def imports_of(path: Path) -> list[str]:
+    """Module names of all import statements in ``path``, also those inside functions."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [name.name for name in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.append(node.module)
+    return found
+
+
 def library() -> list[Path]:
     folder = ROOT / "emboflow_dagster"
     return [path for path in tracked() if path.suffix == ".py" and path.is_relative_to(folder)]
@@ -78,15 +91,12 @@ def test_the_wheel_ships_the_library_alone(tmp_path):
     [wheel] = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-        entry_points = archive.read(
-            next(name for name in names if name.endswith("entry_points.txt"))
-        ).decode()
+        [declared] = (name for name in names if name.endswith(".dist-info/entry_points.txt"))
+        entry_points = archive.read(declared).decode()
 
     assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"emboflow_dagster"}
     assert [name for name in names if "__pycache__" in name] == []
-    assert set(map(str, names)) >= {
-        str(path.relative_to(ROOT)) for path in library() if "tests" not in path.parts
-    }
+    assert set(names) >= {str(path.relative_to(ROOT)) for path in library()}
     assert "emboflow = emboflow_dagster.cli:main" in entry_points
     assert "[dagster_dg_cli.registry_modules]" in entry_points
 
@@ -118,16 +128,33 @@ def test_the_lock_satisfies_what_the_project_asks_for():
     for name, version in re.findall(r"^([\w.-]+)(?:\[[^\]]*\])?==(\S+)", lock, re.MULTILINE):
         pinned.setdefault(canonicalize_name(name), set()).add(version)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked = [
-        *project["dependencies"],
-        *(line for extra in project["optional-dependencies"].values() for line in extra),
-    ]
+    asked = [*project["dependencies"], *chain.from_iterable(project["optional-dependencies"].values())]
     wanted = [one for one in map(Requirement, asked) if canonicalize_name(one.name) != project["name"]]
 
     assert [
         str(one)
         for one in wanted
         if not any(version in one.specifier for version in pinned.get(canonicalize_name(one.name), ()))
+    ] == []
+
+
+def test_every_library_that_is_imported_is_asked_for():
+    """What comes along with another library may go away with it: import only what pyproject.toml names."""
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = {name: asked for name, asked in project["optional-dependencies"].items() if name != "dev"}
+    asked = [*project["dependencies"], *chain.from_iterable(extras.values())]
+    declared = {canonicalize_name(Requirement(line).name) for line in asked}
+    imported = {name.partition(".")[0] for path in library() for name in imports_of(path)}
+    distributions = importlib.metadata.packages_distributions()
+    outside = imported - set(sys.stdlib_module_names) - {"emboflow_dagster"}
+
+    assert [
+        name
+        for name in sorted(outside)
+        if not declared & set(map(canonicalize_name, distributions.get(name, ())))
     ] == []
 
 
