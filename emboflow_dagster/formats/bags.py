@@ -1,0 +1,137 @@
+"""What the bag formats share: finding the files of a recording, and reading all of them into a report."""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from emboflow_dagster.formats.decoding import UndecodableError, UnsupportedEncodingError, decoder_for
+from emboflow_dagster.formats.detect import Source, signature
+from emboflow_dagster.formats.recording import Connection, Facts, Reader
+from emboflow_dagster.formats.report import Candidate, Probe
+from emboflow_dagster.formats.topics import TopicTable
+
+_DIGITS = re.compile(r"(\d+)")
+
+Part = tuple[Path, str, Reader]
+"""A file of a recording, the name it has in the report, and its reader."""
+
+
+def match_files(source: Source, format_name: str, magic: str, suffixes: tuple[str, ...]) -> Candidate | None:
+    """A candidate where the file, or files of the folder, start with the container's signature.
+
+    Args:
+        source: What is probed.
+        format_name: The format to name.
+        magic: A name of :data:`~emboflow_dagster.formats.detect.SIGNATURES`.
+        suffixes: How such files are named; a name alone is weak evidence.
+    """
+    if not source.is_folder:
+        if signature(source.head) == magic:
+            return Candidate(format_name, 0.95, (f"the file starts with the {magic} signature",))
+        if source.size and source.path.suffix.lower() in suffixes:
+            evidence = (f"the name ends with {source.path.suffix}", f"no {magic} signature")
+            return Candidate(format_name, 0.2, evidence)
+        return None
+    named = source.with_suffix(*suffixes)
+    genuine = [entry for entry in named if signature(source.head_of(entry)) == magic]
+    if genuine:
+        share = sum(entry.size for entry in genuine) / max(source.size, 1)
+        evidence = f"{len(genuine)} files start with the {magic} signature ({share:.0%} of the bytes)"
+        return Candidate(format_name, round(0.6 + 0.3 * share, 3), (evidence,))
+    if any(entry.size for entry in named):
+        evidence = f"{len(named)} files are named {' or '.join(suffixes)}, none has the {magic} signature"
+        return Candidate(format_name, 0.2, (evidence,))
+    return None
+
+
+def bag_files(source: Source, magic: str, *suffixes: str) -> list[tuple[Path, str]]:
+    """The recording's files with that signature and their names relative to the source, in split order."""
+    if not source.is_folder:
+        return [(source.path, source.path.name)]
+    found = [e.path for e in source.with_suffix(*suffixes) if signature(source.head_of(e)) == magic]
+    return [(source.path / name, name) for name in sorted(found, key=split_order)]
+
+
+def split_order(name: str) -> list[tuple[int, int | str]]:
+    """Sorts ``bag_2`` before ``bag_10``."""
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in _DIGITS.split(name) if part]
+
+
+def probe_recording(probe: Probe, parts: Sequence[Part]) -> list[Facts]:
+    """Read every file once; fill structure, warnings and recommendations.
+
+    ``structure`` gets the statistics of :class:`~emboflow_dagster.formats.topics.TopicTable`, ``files``
+    {name: messages}, ``declared`` (of a single file) and ``encodings`` {encoding: topics}; ``raw["files"]``
+    what each file says of itself.
+    """
+    table = TopicTable()
+    checker = DecodeCheck()
+    files: dict[str, int] = {}
+    all_facts: list[Facts] = []
+    details = probe.raw.setdefault("files", {})
+    for path, name, reader in parts:
+        facts = Facts()
+        all_facts.append(facts)
+        before = table.count
+        table.new_file()
+        try:
+            for message in reader(path, facts, checker.wanted):
+                connection = message.connection
+                table.topic(connection.topic, connection.type).seen(message.stamp_ns)
+                if message.data is not None:
+                    checker.check(connection, message.data)
+        except OSError as error:
+            facts.warn("unreadable", f"reading stopped: {error.strerror or error}", name)
+        for connection in facts.connections:
+            table.topic(connection.topic, connection.type)
+        files[name] = table.count - before
+        details[name] = {**facts.details, "declared": facts.declared}
+        for warning in facts.warnings:
+            path_in_source = name if warning.path == path.name else warning.path
+            probe.warn(warning.code, warning.message, path_in_source)
+    declared = all_facts[0].declared if len(all_facts) == 1 else {}
+    probe.structure |= {**table.structure(), "files": files, "declared": dict(declared)}
+    probe.structure["encodings"] = _encodings(connection for f in all_facts for connection in f.connections)
+    table.warn(probe)
+    checker.warn(probe)
+    if table.count:
+        probe.recommend("quality-report", "preview")
+        if checker.decoded:
+            probe.recommend("normalize", "publish-dataset")
+    else:
+        probe.recommend("filter")
+    return all_facts
+
+
+class DecodeCheck:
+    """Decodes the first message of every connection and remembers what failed."""
+
+    def __init__(self) -> None:
+        self._seen: set[Connection] = set()
+        self.decoded: set[str] = set()
+        self.failed: dict[str, UndecodableError] = {}
+
+    def wanted(self, connection: Connection) -> bool:
+        return connection not in self._seen
+
+    def check(self, connection: Connection, data: bytes) -> None:
+        self._seen.add(connection)
+        try:
+            decoder_for(connection)(data)
+        except UndecodableError as error:
+            self.failed.setdefault(connection.topic, error)
+        else:
+            self.decoded.add(connection.topic)
+
+    def warn(self, probe: Probe) -> None:
+        for topic, error in self.failed.items():
+            unsupported = isinstance(error, UnsupportedEncodingError)
+            code = "unsupported_serialization" if unsupported else "undecodable_topics"
+            probe.warn(code, f"messages are counted but cannot be decoded: {error.message}", topic)
+
+
+def _encodings(connections: Iterable[Connection]) -> dict[str, int]:
+    topics: dict[str, set[str]] = {}
+    for connection in connections:
+        topics.setdefault(connection.encoding or "unknown", set()).add(connection.topic)
+    return {encoding: len(names) for encoding, names in sorted(topics.items())}

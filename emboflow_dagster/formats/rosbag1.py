@@ -1,0 +1,198 @@
+"""ROS1 bags, format 2.0: every record is read in order, so an index is not needed and a cut is no obstacle.
+
+Source: https://wiki.ros.org/Bags/Format/2.0
+"""
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from emboflow_dagster.formats.bags import bag_files, match_files, probe_recording
+from emboflow_dagster.formats.detect import Format, Source
+from emboflow_dagster.formats.framing import CutError, DamagedError, Section, Window, inflated
+from emboflow_dagster.formats.recording import MAX_MESSAGE_BYTES, Connection, Facts, Message, Wanted
+from emboflow_dagster.formats.report import Candidate, Probe
+
+MAGIC = b"#ROSBAG V2.0\n"
+MAX_HEADER_BYTES = 16 * 1024 * 1024
+
+OP_MESSAGE, OP_BAG_HEADER, OP_CHUNK, OP_CHUNK_INFO, OP_CONNECTION = 2, 3, 5, 6, 7
+
+_U32 = struct.Struct("<I")
+_STAMP = struct.Struct("<II")
+
+
+def messages(path: Path, facts: Facts, wanted: Wanted) -> Iterator[Message]:
+    """The messages of one bag in file order (see :class:`~emboflow_dagster.formats.recording.Reader`)."""
+    size = path.stat().st_size
+    with path.open("rb", buffering=256 * 1024) as file:
+        if file.read(len(MAGIC)) != MAGIC:
+            facts.warn("unreadable", "only ROS bags of version 2.0 are read", path.name)
+            return
+        reader = _BagReader(facts, wanted, path.name)
+        window = Window(file, size - len(MAGIC))
+        try:
+            while window.left:
+                header, length = reader.record(window)
+                if header.get(b"op") == b"\x05":
+                    yield from reader.chunk(file, window, header, length)
+                else:
+                    message = reader.handle(window, header, length)
+                    if message is not None:
+                        yield message
+        except (CutError, DamagedError, struct.error) as error:
+            reader.damaged = True
+            facts.warn("truncated", f"read up to byte {file.tell()} of {size}: {error}", path.name)
+        reader.finish(size)
+
+
+class _BagReader:
+    def __init__(self, facts: Facts, wanted: Wanted, name: str) -> None:
+        self.name = name
+        self.facts = facts
+        self.wanted = wanted
+        self.damaged = False
+        self.connections: dict[bytes, Connection] = {}
+        self.index_pos: int | None = None
+        self.declared_messages = 0
+        self.found = 0
+        self.compressions: dict[str, int] = {}
+        self.orphans = 0
+
+    def record(self, window: Window) -> tuple[dict[bytes, bytes], int]:
+        """The header fields of the next record and the length of its data."""
+        (size,) = _U32.unpack(window.read(4))
+        if not 0 < size <= MAX_HEADER_BYTES:
+            raise DamagedError(f"a record header of {size} bytes")
+        header = _fields(window.read(size))
+        if b"op" not in header:
+            raise DamagedError("a record without an op field")
+        (length,) = _U32.unpack(window.read(4))
+        return header, length
+
+    def chunk(
+        self, file: BinaryIO, window: Window, header: dict[bytes, bytes], length: int
+    ) -> Iterator[Message]:
+        compression = header.get(b"compression", b"none").decode("ascii", "replace")
+        self.compressions[compression] = self.compressions.get(compression, 0) + 1
+        (uncompressed,) = _U32.unpack(header.get(b"size", b"\0\0\0\0"))
+        present = min(length, window.left)
+        end = file.tell() + present
+        if compression == "none":
+            inner = Window(file, present)
+        else:
+            section = Section(file, present)
+            inner = Window(inflated(section, compression), uncompressed)
+        try:
+            while inner.left:
+                head, size = self.record(inner)
+                message = self.handle(inner, head, size)
+                if message is not None:
+                    yield message
+        except (CutError, DamagedError, struct.error) as error:
+            if present < length:
+                raise
+            # The chunk's own frame is whole, so the next chunk can still be read.
+            self.damaged = True
+            self.facts.warn("corrupt", f"the chunk that ends at byte {end} is damaged: {error}", self.name)
+        file.seek(end)
+        window.left -= present
+        if present < length:
+            raise CutError(f"the last chunk announces {length} bytes, {present} are there")
+
+    def handle(self, window: Window, header: dict[bytes, bytes], length: int) -> Message | None:
+        op = header[b"op"][0] if header[b"op"] else 0
+        if op == OP_MESSAGE:
+            connection = self.connections.get(header.get(b"conn", b""))
+            seconds, nanoseconds = _STAMP.unpack(header[b"time"] if b"time" in header else b"")
+            if connection is None:
+                window.skip(length)
+                self.orphans += 1
+                return None
+            data = None
+            if length <= MAX_MESSAGE_BYTES and self.wanted(connection):
+                data = window.read(length)
+            else:
+                window.skip(length)
+            self.found += 1
+            return Message(connection, seconds * 1_000_000_000 + nanoseconds, data)
+        if op == OP_CONNECTION:
+            self._connection(header, window.read(length))
+        elif op == OP_BAG_HEADER:
+            (self.index_pos,) = struct.unpack("<Q", header.get(b"index_pos", b"\0" * 8))
+            for field, name in ((b"conn_count", "connectionCount"), (b"chunk_count", "chunkCount")):
+                if field in header:
+                    (self.facts.declared[name],) = _U32.unpack(header[field])
+            window.skip(length)
+        elif op == OP_CHUNK_INFO:
+            counts = window.read(length)
+            self.declared_messages += sum(count for _, count in struct.iter_unpack("<II", counts))
+        else:
+            window.skip(length)
+        return None
+
+    def _connection(self, header: dict[bytes, bytes], data: bytes) -> None:
+        key = header.get(b"conn", b"")
+        if key in self.connections:
+            return  # the index section repeats every connection
+        inner = _fields(data)
+        connection = Connection(
+            topic=header.get(b"topic", b"").decode("utf-8", "backslashreplace"),
+            type=inner.get(b"type", b"").decode("utf-8", "backslashreplace"),
+            encoding="ros1",
+            definition=inner.get(b"message_definition", b""),
+            definition_encoding="ros1msg",
+        )
+        self.connections[key] = connection
+        self.facts.connections.append(connection)
+
+    def finish(self, size: int) -> None:
+        name = self.name
+        self.facts.details["compression"] = self.compressions
+        if self.orphans:
+            self.facts.warn("truncated", f"{self.orphans} messages belong to connections not recorded", name)
+        if not self.index_pos:
+            self.facts.warn(
+                "unindexed", "the bag was not closed: it has no index; messages were scanned", name
+            )
+        elif self.index_pos > size:
+            text = f"the index should be at byte {self.index_pos}, the file has {size}"
+            self.facts.warn("truncated", text, name)
+        elif not self.damaged:
+            self.facts.declared["messageCount"] = self.declared_messages
+            if self.declared_messages != self.found:
+                text = f"the index declares {self.declared_messages} messages, {self.found} were found"
+                self.facts.warn("metadata_mismatch", text, name)
+
+
+def _fields(data: bytes) -> dict[bytes, bytes]:
+    """``name=value`` fields, each with its length before it.
+
+    >>> _fields(b"\\x04\\x00\\x00\\x00op=\\x02")
+    {b'op': b'\\x02'}
+    """
+    fields: dict[bytes, bytes] = {}
+    position, end = 0, len(data)
+    while position < end:
+        (size,) = _U32.unpack_from(data, position)
+        position += 4
+        name, equals, value = data[position : position + size].partition(b"=")
+        if not equals or position + size > end:
+            raise DamagedError("a record header is not a list of name=value fields")
+        fields[name] = value
+        position += size
+    return fields
+
+
+def _matches(source: Source) -> Candidate | None:
+    return match_files(source, "rosbag1", "rosbag1", (".bag", ".active"))
+
+
+def _probe(source: Source, probe: Probe) -> None:
+    probe_recording(
+        probe, [(path, name, messages) for path, name in bag_files(source, "rosbag1", ".bag", ".active")]
+    )
+
+
+FORMAT = Format(names=("rosbag1",), matches=_matches, probe=_probe)

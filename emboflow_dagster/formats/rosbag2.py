@@ -1,0 +1,191 @@
+"""rosbag2 recordings: a folder of SQLite or MCAP files with, without or in spite of a ``metadata.yaml``.
+
+The list of files is taken from the folder and the metadata together, never from a library's directory mode:
+that one gives no message at all for official recordings whose QoS entries differ from their storage.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from emboflow_dagster.errors import InvalidInputError
+from emboflow_dagster.formats import mcap_file, rosbag2_sqlite3
+from emboflow_dagster.formats.bags import Part, match_files, probe_recording, split_order
+from emboflow_dagster.formats.detect import Entry, Format, Source, is_lfs_pointer, signature
+from emboflow_dagster.formats.recording import Facts, Message, Reader, Wanted
+from emboflow_dagster.formats.report import Candidate, Probe
+from emboflow_dagster.formats.rosbag2_metadata import KEY, NAME, Metadata, read_metadata
+
+SUFFIXES = (".db3", ".mcap", ".zstd", ".zst")
+MAX_UNPACKED_BYTES = 16 * 1024**3
+SUPPORTED_SERIALIZATION = frozenset({"cdr"})
+
+
+@dataclass(slots=True)
+class _Bag:
+    """One recording inside the source: its folder (``""`` or with a trailing slash), metadata and files."""
+
+    folder: str
+    metadata: Metadata | None = None
+    problem: str | None = None
+    parts: list[Part] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unlisted: list[str] = field(default_factory=list)
+
+
+def recording_parts(source: Source) -> list[Part]:
+    """The readable files of all rosbag2 recordings in ``source``, in split order."""
+    return [part for bag in _bags(source) for part in bag.parts]
+
+
+def _metadata_entries(source: Source) -> list[Entry]:
+    return [entry for entry in source.named(NAME) if KEY.encode() in source.head_of(entry)]
+
+
+def _bags(source: Source) -> list[_Bag]:
+    if not source.is_folder:
+        return [_Bag("", parts=[(source.path, source.path.name, _reader(source.path, source.head, ""))])]
+    bags = [_read_bag(source, entry) for entry in _metadata_entries(source)]
+    if bags:
+        return bags
+    entries = sorted(source.with_suffix(".db3"), key=lambda entry: split_order(entry.path))
+    parts = [_part(source, entry, "") for entry in entries if _is_storage(source, entry)]
+    return [_Bag("", parts=parts)]
+
+
+def _read_bag(source: Source, entry: Entry) -> _Bag:
+    bag = _Bag(entry.path[: -len(NAME)])
+    try:
+        bag.metadata = read_metadata(source.file(entry))
+    except (InvalidInputError, OSError) as error:
+        bag.problem = str(error)
+    mode = bag.metadata.compression_mode if bag.metadata else ""
+    here = {
+        e.path: e
+        for e in source.with_suffix(*SUFFIXES)
+        if e.path.startswith(bag.folder) and "/" not in e.path[len(bag.folder) :]
+    }
+    listed: list[str] = []
+    for name in bag.metadata.files if bag.metadata else ():
+        # Older versions list the files with the folder's own name before them. Only files beside the metadata
+        # are taken: a path that leads elsewhere is not part of this recording.
+        path = bag.folder + name.replace("\\", "/").rpartition("/")[2]
+        if path not in here and f"{path}.zstd" in here:
+            path += ".zstd"
+        if path in here and _is_storage(source, here[path]):
+            listed.append(path)
+        else:
+            bag.missing.append(name)
+    names = list(dict.fromkeys(listed))
+    extra = [p for p in sorted(here, key=split_order) if p not in names and _is_storage(source, here[p])]
+    if bag.metadata:
+        bag.unlisted = extra
+    bag.parts = [_part(source, here[path], mode) for path in [*names, *extra]]
+    return bag
+
+
+def _is_storage(source: Source, entry: Entry) -> bool:
+    head = source.head_of(entry)
+    return signature(head) in {"sqlite3", "mcap", "zstd"} and not is_lfs_pointer(head)
+
+
+def _part(source: Source, entry: Entry, mode: str) -> Part:
+    path = source.file(entry)
+    return (path, entry.path, _reader(path, source.head_of(entry), mode))
+
+
+def _reader(path: Path, head: bytes, mode: str) -> Reader:
+    kind = signature(head)
+    if kind == "zstd":
+        return _unpacked_reader(mcap_file.messages if ".mcap" in path.name else rosbag2_sqlite3.messages)
+    if kind == "mcap":
+        return mcap_file.messages
+    return rosbag2_sqlite3.compressed_messages if mode == "message" else rosbag2_sqlite3.messages
+
+
+def _unpacked_reader(inner: Reader) -> Reader:
+    """Reads a file that rosbag2 compressed as a whole, by way of a temporary copy: SQLite needs to seek."""
+
+    def read(path: Path, facts: Facts, wanted: Wanted) -> Iterator[Message]:
+        import zstandard
+
+        with TemporaryDirectory(prefix="emboflow-probe-") as folder:
+            copy = Path(folder) / path.name
+            size = 0
+            try:
+                with path.open("rb") as packed, copy.open("wb") as target:
+                    for block in zstandard.ZstdDecompressor().read_to_iter(packed):
+                        size += len(block)
+                        if size > MAX_UNPACKED_BYTES:
+                            text = f"not read: it unpacks to more than {MAX_UNPACKED_BYTES} bytes"
+                            facts.warn("compressed_files", text, path.name)
+                            return
+                        target.write(block)
+            except zstandard.ZstdError as error:
+                facts.warn("truncated", f"unpacked {size} bytes, then: {error}", path.name)
+            facts.details["unpackedBytes"] = size
+            if size:
+                yield from inner(copy, facts, wanted)
+
+    return read
+
+
+def _matches(source: Source) -> Candidate | None:
+    if source.is_folder:
+        for entry in _metadata_entries(source):
+            bag = _read_bag(source, entry)
+            storages = [signature(source.head_of(Entry(name, 0))) for _, name, _ in bag.parts]
+            storage = next((s for s in storages if s != "zstd"), bag.metadata.storage if bag.metadata else "")
+            name = "rosbag2_mcap" if storage == "mcap" else "rosbag2_sqlite3"
+            return Candidate(
+                name, 0.97, (f"{entry.path} describes a rosbag2 recording", f"storage {storage}")
+            )
+    found = match_files(source, "rosbag2_sqlite3", "sqlite3", (".db3",))
+    if found is None or found.confidence < 0.5:  # noqa: PLR2004 - the name alone
+        return found
+    if not source.is_folder:
+        return found if rosbag2_sqlite3.is_bag_database(source.path, source.head) else None
+    entries = [e for e in source.with_suffix(".db3") if signature(source.head_of(e)) == "sqlite3"]
+    bags = any(rosbag2_sqlite3.is_bag_database(source.file(e), source.head_of(e)) for e in entries[:20])
+    return found if bags else None
+
+
+def _probe(source: Source, probe: Probe) -> None:
+    bags = _bags(source)
+    if not (source.is_folder and _metadata_entries(source)):
+        text = "no metadata.yaml: counts, order and types come from the storage files alone"
+        probe.warn("metadata_missing", text)
+    for bag in bags:
+        where = bag.folder + NAME
+        if bag.problem:
+            probe.warn("metadata_missing", f"cannot be used: {bag.problem}", where)
+        for name in bag.missing:
+            probe.warn("missing_parts", "declared in metadata.yaml, but not there as a recording", name)
+        for name in bag.unlisted:
+            probe.warn("metadata_mismatch", "a recording file that metadata.yaml does not list", name)
+        for serialization in bag.metadata.serialization if bag.metadata else ():
+            if serialization not in SUPPORTED_SERIALIZATION:
+                text = f"metadata.yaml declares the serialization {serialization!r}, read is cdr"
+                probe.warn("unsupported_serialization", text, where)
+    probe_recording(probe, [part for bag in bags for part in bag.parts])
+    if len(bags) > 1:
+        probe.warn("multiple_recordings", f"{len(bags)} recordings are counted together")
+        probe.structure["declared"] = {
+            "recordings": {bag.folder or ".": bag.metadata.to_json() for bag in bags if bag.metadata}
+        }
+        for bag in bags:
+            _compare_count(probe, bag)
+    elif bags[0].metadata:
+        probe.structure["declared"] = bags[0].metadata.to_json()
+        bags[0].metadata.compare(probe, bags[0].folder + NAME)
+
+
+def _compare_count(probe: Probe, bag: _Bag) -> None:
+    found = sum(probe.structure["files"].get(name, 0) for _, name, _ in bag.parts)
+    if bag.metadata and bag.metadata.message_count not in {None, found}:
+        text = f"message count: declared {bag.metadata.message_count}, found {found}"
+        probe.warn("metadata_mismatch", text, bag.folder + NAME)
+
+
+FORMAT = Format(names=("rosbag2_sqlite3", "rosbag2_mcap"), matches=_matches, probe=_probe)
