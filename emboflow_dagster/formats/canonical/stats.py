@@ -1,0 +1,76 @@
+"""Per-feature statistics, exact over one episode and mergeable over many.
+
+Only finite numbers count: one NaN must not erase what the others say; how many were not finite is the quality
+report's business. Quantiles of single episodes are exact; merging gives none, because quantiles of parts do
+not make the quantile of the whole.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
+STAT_NAMES = ("min", "max", "mean", "std", "count", *QUANTILES)
+
+
+def feature_stats(values: "np.ndarray") -> dict[str, list[Any]]:
+    """Statistics of each dimension of a ``(frames, dim)`` array.
+
+    Returns:
+        ``min max mean std q01 q10 q50 q90 q99`` as lists of float (population std; ``None`` for a dimension
+        without a finite number) and ``count``, the finite numbers per dimension.
+    """
+    import numpy as np
+
+    columns = np.asarray(values, dtype=np.float64)
+    out: dict[str, list[Any]] = {name: [] for name in STAT_NAMES}
+    for dim in range(columns.shape[1]):
+        column = columns[:, dim]
+        finite = column[np.isfinite(column)]
+        out["count"].append(int(finite.size))
+        if finite.size == 0:
+            for name in STAT_NAMES:
+                if name != "count":
+                    out[name].append(None)
+            continue
+        out["min"].append(float(finite.min()))
+        out["max"].append(float(finite.max()))
+        out["mean"].append(float(finite.mean()))
+        out["std"].append(float(finite.std()))
+        for (name, _), quantile in zip(
+            QUANTILES.items(), np.quantile(finite, list(QUANTILES.values())), strict=True
+        ):
+            out[name].append(float(quantile))
+    return out
+
+
+def merge_stats(parts: Iterable[Mapping[str, list[Any]]]) -> dict[str, list[Any]]:
+    """``min max mean std count`` of the union of several parts (Chan's parallel variance)."""
+    total: dict[str, list[Any]] = {}
+    for part in parts:
+        if not total:
+            total = {name: list(part[name]) for name in ("min", "max", "mean", "std", "count")}
+            continue
+        for dim, count in enumerate(part["count"]):
+            _merge_dim(total, part, dim, count)
+    return total
+
+
+def _merge_dim(total: dict[str, list[Any]], part: Mapping[str, list[Any]], dim: int, count: int) -> None:
+    have = total["count"][dim]
+    if count == 0:
+        return
+    if have == 0:
+        for name in ("min", "max", "mean", "std", "count"):
+            total[name][dim] = part[name][dim]
+        return
+    both = have + count
+    delta = part["mean"][dim] - total["mean"][dim]
+    squares = total["std"][dim] ** 2 * have + part["std"][dim] ** 2 * count
+    total["std"][dim] = ((squares + delta**2 * have * count / both) / both) ** 0.5
+    total["mean"][dim] += delta * count / both
+    total["min"][dim] = min(total["min"][dim], part["min"][dim])
+    total["max"][dim] = max(total["max"][dim], part["max"][dim])
+    total["count"][dim] = both
