@@ -1,0 +1,82 @@
+"""Manual labelling: tasks and what people answered."""
+
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from emboflow_dagster.model.base import (
+    ActorId,
+    Document,
+    FreeForm,
+    Id,
+    Model,
+    TypeName,
+    UtcDatetime,
+    sized_freeform,
+)
+
+
+class AnnotationTargetType(StrEnum):
+    ASSET = "asset"
+    DATASET_VERSION = "dataset_version"
+    ARTIFACT = "artifact"
+
+
+class TargetRef(Model):
+    """What is labelled: a document, and which part of it."""
+
+    id: Id
+    selector: FreeForm | None = None
+
+
+class AnnotationTaskStatus(StrEnum):
+    OPEN = "open"
+    IN_PROGRESS = "in_progress"
+    IN_REVIEW = "in_review"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    CANCELLED = "cancelled"
+
+
+class AnnotationTask(Document):
+    """Who labels and reviews what."""
+
+    collection: ClassVar[str] = "annotation_tasks"
+    prefix: ClassVar[str] = "ant"
+
+    workspace_id: Id
+    project_id: Id
+    target_type: AnnotationTargetType
+    target_ref: TargetRef
+    label_type: TypeName
+    status: AnnotationTaskStatus = AnnotationTaskStatus.OPEN
+    assignee_ids: Annotated[list[Id], Field(max_length=100)] = Field(default_factory=list)
+    reviewer_ids: Annotated[list[Id], Field(max_length=100)] = Field(default_factory=list)
+    created_by: ActorId
+    created_at: UtcDatetime
+    updated_at: UtcDatetime
+
+
+class AnnotationStatus(StrEnum):
+    DRAFT = "draft"
+    SUBMITTED = "submitted"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+
+
+class Annotation(Document):
+    """One answer; a payload above 1 MiB is a blob that the payload names."""
+
+    collection: ClassVar[str] = "annotations"
+    prefix: ClassVar[str] = "ann"
+
+    annotation_task_id: Id
+    workspace_id: Id
+    project_id: Id
+    target_ref: TargetRef
+    payload: Annotated[dict[str, Any], sized_freeform(1 << 20, max_items=200_000)]
+    status: AnnotationStatus = AnnotationStatus.DRAFT
+    created_by: ActorId
+    created_at: UtcDatetime
+    updated_at: UtcDatetime

@@ -1,0 +1,180 @@
+"""Plugins, custom nodes and storage connections: what a workspace adds to the product."""
+
+from enum import StrEnum
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from emboflow_dagster.errors import ErrorKind
+from emboflow_dagster.model.base import (
+    ActorId,
+    Checksum,
+    Document,
+    FreeForm,
+    Id,
+    Model,
+    Name,
+    Slug,
+    UtcDatetime,
+)
+from emboflow_dagster.model.text import refuse
+
+MAX_PLUGIN_VERSIONS = 50
+
+
+class PluginScope(StrEnum):
+    PLATFORM = "platform"
+    WORKSPACE = "workspace"
+
+
+class PluginStatus(StrEnum):
+    INSTALLED = "installed"
+    ENABLED = "enabled"
+    DISABLED = "disabled"
+
+
+class PluginVersion(Model):
+    """One installable version of a plugin."""
+
+    version: Annotated[str, Field(min_length=1, max_length=64)]
+    digest: Checksum | None = None
+    created_at: UtcDatetime
+
+
+class Plugin(Document):
+    """An installable extension; its versions are nested while they are few (C-17)."""
+
+    collection: ClassVar[str] = "plugins"
+    prefix: ClassVar[str] = "plg"
+
+    workspace_id: Id | None = None
+    scope: PluginScope
+    name: Name
+    status: PluginStatus = PluginStatus.INSTALLED
+    current_version: Annotated[str, Field(min_length=1, max_length=64)]
+    versions: Annotated[list[PluginVersion], Field(min_length=1, max_length=MAX_PLUGIN_VERSIONS)]
+    permissions: Annotated[list[str], Field(max_length=100)] = Field(default_factory=list)
+    metadata: FreeForm = Field(default_factory=dict)
+    created_at: UtcDatetime
+    updated_at: UtcDatetime
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        if (self.scope is PluginScope.WORKSPACE) != (self.workspace_id is not None):
+            raise refuse(ErrorKind.INVALID_INPUT, "workspaceId", "is set exactly when the scope is workspace")
+        if self.current_version not in {v.version for v in self.versions}:
+            raise refuse(
+                ErrorKind.INVALID_INPUT, "currentVersion", f"{self.current_version!r} is not in versions"
+            )
+        return self
+
+
+class CustomNodeCategory(StrEnum):
+    SOURCE = "source"
+    TRANSFORM = "transform"
+    INSPECT = "inspect"
+    ANNOTATE = "annotate"
+    EXPORT = "export"
+    UTILITY = "utility"
+
+
+class CustomNodeStatus(StrEnum):
+    ACTIVE = "active"
+    DISABLED = "disabled"
+    ARCHIVED = "archived"
+
+
+class NodeContract(Model):
+    """What a custom node takes and gives; its outputs are checked against it."""
+
+    inputs: FreeForm = Field(default_factory=dict)
+    outputs: FreeForm = Field(default_factory=dict)
+    config_schema: FreeForm = Field(default_factory=dict)
+    category: CustomNodeCategory | None = None
+
+
+class DockerImageSource(Model):
+    """A custom node that is an existing image."""
+
+    kind: Literal["docker_image"]
+    image: Annotated[str, Field(min_length=1, max_length=512)]
+
+
+class DockerfileSource(Model):
+    """A custom node that is a self-contained Dockerfile and the tag to build it under."""
+
+    kind: Literal["dockerfile"]
+    dockerfile: Annotated[str, Field(min_length=1, max_length=64 << 10)]
+    image_tag: Annotated[str, Field(min_length=1, max_length=256)]
+
+
+CustomNodeSource = Annotated[DockerImageSource | DockerfileSource, Field(discriminator="kind")]
+
+
+class CustomNode(Document):
+    """A project's own container node."""
+
+    collection: ClassVar[str] = "custom_nodes"
+    prefix: ClassVar[str] = "cn"
+
+    definition_id: Annotated[str, Field(pattern=r"^custom:[a-z0-9]+(-[a-z0-9]+)*$", max_length=80)]
+    workspace_id: Id
+    project_id: Id
+    name: Name
+    slug: Slug
+    description: Annotated[str, Field(max_length=4000)] = ""
+    category: CustomNodeCategory
+    status: CustomNodeStatus = CustomNodeStatus.ACTIVE
+    contract: NodeContract
+    source: CustomNodeSource
+    created_by: ActorId
+    created_at: UtcDatetime
+    updated_at: UtcDatetime
+
+
+class ConnectionType(StrEnum):
+    OBJECT_STORAGE = "object_storage"
+    LOCAL_PATH = "local_path"
+
+
+class ConnectionProvider(StrEnum):
+    S3 = "s3"
+    MINIO = "minio"
+    BOS = "bos"
+    LOCAL = "local"
+
+
+class ConnectionStatus(StrEnum):
+    ACTIVE = "active"
+    DISABLED = "disabled"
+    ERROR = "error"
+
+
+class StorageConnection(Document):
+    """Where a workspace's bytes may be; secrets are named, never stored."""
+
+    collection: ClassVar[str] = "storage_connections"
+    prefix: ClassVar[str] = "stc"
+
+    workspace_id: Id
+    type: ConnectionType
+    provider: ConnectionProvider
+    name: Name
+    status: ConnectionStatus = ConnectionStatus.ACTIVE
+    config: FreeForm = Field(default_factory=dict)
+    secret_ref: Annotated[str, Field(max_length=512)] | None = None
+    created_by: ActorId
+    created_at: UtcDatetime
+    updated_at: UtcDatetime
+
+    @model_validator(mode="after")
+    def _no_secret(self) -> Self:
+        for key in self.config:
+            plain = key.lower().replace("-", "").replace("_", "")
+            if any(word in plain for word in ("password", "secret", "token", "key", "credential")):
+                raise refuse(
+                    ErrorKind.SECRET_PLAINTEXT,
+                    f"config.{key}",
+                    "secrets are not stored; put the value elsewhere and name it in secretRef",
+                )
+        return self

@@ -1,0 +1,178 @@
+"""What a node type is, what it is given and what it gives back.
+
+A node type is one module of :mod:`emboflow_dagster.runtime.nodes` with a ``NODE`` in it; the registry
+finds it by itself. A node never writes to the database: it returns a :class:`NodeResult`, and the
+settle step records all of it in one transaction.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+from emboflow_dagster.model.artifact import Artifact
+from emboflow_dagster.model.asset import Asset, AssetProbeReport
+from emboflow_dagster.model.plugin import CustomNodeCategory
+from emboflow_dagster.model.run import RunTask
+
+
+class Narrowing(StrEnum):
+    """How a set operation makes the effective assets out of those of its upstream nodes."""
+
+    UNION = "union"
+    INTERSECTION = "intersection"
+    DIFFERENCE = "difference"  #: the first upstream less all the others
+
+
+class NodeOptions(BaseModel):
+    """Base of a node type's configuration: camelCase in files, unknown keys refused."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True, slots=True)
+class BoundAsset:
+    """An asset as a node sees it: its document, its newest probe report, its bytes as a path.
+
+    ``path`` is a file, or a folder whose files have their registered names. It is read-only and
+    checked against the recorded sha256 before the node gets it.
+    """
+
+    asset: Asset
+    report: AssetProbeReport | None
+    path: Path
+
+    @property
+    def id(self) -> str:
+        return self.asset.id
+
+    @property
+    def name(self) -> str:
+        return self.asset.display_name
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInput:
+    """What one upstream node left: its artifacts, its effective assets, and its preview."""
+
+    node_id: str
+    node_type: str
+    asset_ids: tuple[str, ...]
+    artifacts: tuple[Artifact, ...]
+    preview: Mapping[str, Any] | None
+    fetch: Callable[[Artifact], Path]
+    """Brings an artifact's verified bytes to disk: a file, or a folder for a bundle."""
+
+    def artifact(self, artifact_type: str) -> Artifact | None:
+        """The first artifact of a type, or ``None``."""
+        return next((a for a in self.artifacts if a.type == artifact_type), None)
+
+
+class ChildCall(Protocol):
+    """Runs ``module:function(*args)`` in a child process with limits and returns its JSON result."""
+
+    def __call__(
+        self, target: str, *args: Any, timeout_s: float | None = None, memory_mb: int | None = None
+    ) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class NodeContext:
+    """Everything a node may use while it runs."""
+
+    task: RunTask
+    workflow_slug: str
+    workflow_version: int
+    assets: Sequence[BoundAsset]
+    options: Any
+    """The validated instance of the node type's ``options`` model."""
+    inputs: Mapping[str, NodeInput]
+    workdir: Path
+    """An empty folder of its own; removed after the task is settled."""
+    log: Callable[[str], None]
+    child: ChildCall
+    out: Callable[[str], None] = lambda _line: None
+    """Takes one line of the node's standard output (hooks)."""
+    err: Callable[[str], None] = lambda _line: None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOutput:
+    """One artifact to be: bytes, a file, or a folder (stored as a listing of its files)."""
+
+    type: str
+    payload: bytes | Path
+    content_type: str
+    title: str | None = None
+    previewable: bool = False
+    summary: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetDraft:
+    """A dataset version to be, made of a canonical package (a folder with ``manifest.json``)."""
+
+    name: str
+    type: str
+    package: Path
+    canonical_schema_version: str
+    stats: dict[str, int | float]
+    summary: dict[str, Any]
+    tag: str | None = None
+    source_asset_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeResult:
+    """What a node produced.
+
+    ``asset_ids`` are the effective assets it passes on: ``None`` for all it was given, else a subset.
+    ``preview`` is shown to people (at most 64 KiB of JSON); ``page`` is metadata for the Dagster page:
+    names to numbers, texts, ``{"markdown": ...}``, ``{"table": [rows]}`` or ``{"url": ...}``.
+    """
+
+    outputs: tuple[NodeOutput, ...] = ()
+    asset_ids: tuple[str, ...] | None = None
+    preview: dict[str, Any] | None = None
+    page: dict[str, Any] = field(default_factory=dict)
+    probes: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    """Asset id to a fresh probe (``formats.report.Probe.to_json()``) to be recorded."""
+    dataset: DatasetDraft | None = None
+    outcome: str = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeType:
+    """One kind of work.
+
+    ``accepts`` names the artifact types the node can take from its upstream nodes: an edge from a node
+    that ``produces`` another type is refused when the workflow is published. ``None`` takes anything.
+    """
+
+    id: str
+    version: str
+    title: str
+    description: str
+    category: CustomNodeCategory
+    options: type[NodeOptions]
+    run: Callable[[NodeContext], NodeResult]
+    narrowing: Narrowing | None = None
+    accepts: frozenset[str] | None = None
+    requires_artifact: frozenset[str] = frozenset()
+    """At least one direct upstream node must produce one of these."""
+    produces: str | None = None
+    source: bool = False
+    """A root: binds the run's assets and takes no upstream."""
+    sink: bool = False
+    """Nothing may follow it."""
+    code_hook: bool = False
+    """Needs ``codeHook``."""
+    runs_on_empty: bool = False
+    """Is executed even when no asset is left."""
+    aliases: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    """Kinds shown by Dagster, at most three."""
