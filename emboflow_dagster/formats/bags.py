@@ -4,16 +4,13 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from emboflow_dagster.formats.decoding import UndecodableError, UnsupportedEncodingError, decoder_for
+from emboflow_dagster.formats.decoding import Decoder, UndecodableError, UnsupportedEncodingError
 from emboflow_dagster.formats.detect import Source, signature
-from emboflow_dagster.formats.recording import Connection, Facts, Reader
+from emboflow_dagster.formats.recording import Connection, Facts, Part
 from emboflow_dagster.formats.report import Candidate, Probe
 from emboflow_dagster.formats.topics import TopicTable
 
 _DIGITS = re.compile(r"(\d+)")
-
-Part = tuple[Path, str, Reader]
-"""A file of a recording, the name it has in the report, and its reader."""
 
 
 def match_files(source: Source, format_name: str, magic: str, suffixes: tuple[str, ...]) -> Candidate | None:
@@ -110,20 +107,30 @@ class DecodeCheck:
         self._seen: set[Connection] = set()
         self.decoded: set[str] = set()
         self.failed: dict[str, UndecodableError] = {}
+        self.misfits: set[str] = set()
 
     def wanted(self, connection: Connection) -> bool:
+        """Whether a message of this connection is still to be decoded."""
         return connection not in self._seen
 
     def check(self, connection: Connection, data: bytes) -> None:
+        """Decode one message; a failure is kept for :meth:`warn`."""
         self._seen.add(connection)
         try:
-            decoder_for(connection)(data)
+            decoder = Decoder(connection)
+            decoder(data)
         except UndecodableError as error:
             self.failed.setdefault(connection.topic, error)
         else:
             self.decoded.add(connection.topic)
+            if decoder.fallback:
+                self.misfits.add(connection.topic)
 
     def warn(self, probe: Probe) -> None:
+        """One warning per topic that could not be decoded as declared."""
+        for topic in sorted(self.misfits):
+            text = "the recorded message definition does not fit the messages; the standard one does"
+            probe.warn("definition_mismatch", text, topic)
         for topic, error in self.failed.items():
             unsupported = isinstance(error, UnsupportedEncodingError)
             code = "unsupported_serialization" if unsupported else "undecodable_topics"

@@ -28,71 +28,100 @@ class UnsupportedEncodingError(UndecodableError):
 ENCODINGS = frozenset({"ros1", "cdr", "json"})
 
 
-def decoder_for(connection: Connection) -> Decode:
-    """A function from a message's bytes to its fields (a rosbags message object, or JSON values).
+class Decoder:
+    """From a message's bytes to its fields: a rosbags message object, or JSON values.
 
-    The function raises :class:`UndecodableError`, whatever the libraries raise.
+    Args:
+        connection: Its type, definition and encoding.
+
+    Attributes:
+        fallback: Set once the recorded definition did not fit the bytes and the standard type of the same
+            name did: real recordings carry wrong definitions.
 
     Raises:
         UnsupportedEncodingError: No decoder exists for this encoding.
         UndecodableError: The type is not defined or its definition does not parse.
     """
-    if connection.encoding not in ENCODINGS:
-        raise UnsupportedEncodingError(
-            f"messages are encoded as {connection.encoding!r}; read are {', '.join(sorted(ENCODINGS))}"
-        )
-    if connection.compression not in {"", "zstd"}:
-        raise UnsupportedEncodingError(f"messages are compressed with {connection.compression!r}")
-    if connection.encoding == "json":
-        decode: Decode = json.loads
-    else:
-        decode = _ros_decoder(
-            connection.encoding, connection.type, connection.definition, connection.definition_encoding
-        )
-    compressed = connection.compression == "zstd"
 
-    def guarded(data: bytes) -> Any:
-        try:
-            return decode(_unzstd(data) if compressed else data)
-        except UndecodableError:
-            raise
-        except Exception as error:
-            # Generated decoders fail in any way on bytes of another type; all of them mean the same.
-            raise UndecodableError(f"{connection.type}: {type(error).__name__}: {error}") from error
+    def __init__(self, connection: Connection) -> None:
+        if connection.encoding not in ENCODINGS:
+            raise UnsupportedEncodingError(
+                f"messages are encoded as {connection.encoding!r}; read are {', '.join(sorted(ENCODINGS))}"
+            )
+        if connection.compression not in {"", "zstd"}:
+            raise UnsupportedEncodingError(f"messages are compressed with {connection.compression!r}")
+        self.fallback = False
+        self._compressed = connection.compression == "zstd"
+        self._type = connection.type
+        self._choices: list[Decode] = []
+        if connection.encoding == "json":
+            self._choices.append(json.loads)
+            return
+        failure = UndecodableError(
+            f"{connection.type} is neither defined in the recording nor a standard type"
+        )
+        # An empty definition is that of an empty message; none at all has no encoding either.
+        if connection.definition_encoding:
+            try:
+                self._choices.append(
+                    _recorded(
+                        connection.encoding,
+                        connection.type,
+                        connection.definition,
+                        connection.definition_encoding,
+                    )
+                )
+            except UndecodableError as error:
+                failure = error
+        if connection.encoding == "cdr" and connection.type in _release_types().fielddefs:
+            self._choices.append(_of_release(connection.type))
+        if not self._choices:
+            raise failure
 
-    return guarded
+    def __call__(self, data: bytes) -> Any:
+        """The fields of one message.
+
+        Raises:
+            UndecodableError: Whatever the libraries raise: the bytes do not fit the type.
+        """
+        failure: Exception | None = None
+        for index, decode in enumerate(self._choices):
+            try:
+                message = decode(_unzstd(data) if self._compressed else data)
+            except Exception as error:  # noqa: BLE001 - generated decoders fail in any way on foreign bytes
+                failure = failure or error
+                continue
+            if index:
+                self.fallback = True
+                self._choices = self._choices[index:]
+            return message
+        text = f"{self._type}: {type(failure).__name__}: {failure}"
+        raise UndecodableError(text) from failure
 
 
 @cache
-def _ros_decoder(encoding: str, type_name: str, definition: bytes, definition_encoding: str) -> Decode:
+def _recorded(encoding: str, type_name: str, definition: bytes, definition_encoding: str) -> Decode:
     from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 
-    if not definition:
-        if encoding == "ros1":
-            raise UndecodableError(f"the recording holds no definition of {type_name}")
-        store, name = _release_types(), type_name
-        if name not in store.fielddefs:
-            raise UndecodableError(f"{type_name} is neither defined in the recording nor a standard type")
-    else:
-        store, name = get_typestore(Stores.EMPTY), _full_name(type_name)
-        text = definition.decode("utf-8", "replace")
-        try:
-            types = (
-                get_types_from_idl(text)
-                if definition_encoding == "ros2idl"
-                else get_types_from_msg(text, name)
-            )
-            # Its own definitions of Time and Duration would be refused as different spellings of the same.
-            store.register({key: value for key, value in types.items() if key not in store.fielddefs})
-        except Exception as error:
-            raise UndecodableError(f"the definition of {type_name} does not parse: {error}") from error
+    store, name = get_typestore(Stores.EMPTY), _full_name(type_name)
+    text = definition.decode("utf-8", "replace")
     try:
+        idl = definition_encoding == "ros2idl"
+        types = get_types_from_idl(text) if idl else get_types_from_msg(text, name)
+        # Its own definitions of Time and Duration would be refused as different spellings of the same.
+        store.register({key: value for key, value in types.items() if key not in store.fielddefs})
         store.get_msgdef(name)
     except Exception as error:
-        raise UndecodableError(f"{type_name} cannot be resolved: {error}") from error
+        # The parser and the code generator behind it fail in any way on a schema they do not know.
+        raise UndecodableError(f"the definition of {type_name} is not understood: {error}") from error
     if encoding == "ros1":
         return lambda data: store.deserialize_ros1(data, name)
     return lambda data: store.deserialize_cdr(data, name)
+
+
+def _of_release(type_name: str) -> Decode:
+    store = _release_types()
+    return lambda data: store.deserialize_cdr(data, type_name)
 
 
 @cache

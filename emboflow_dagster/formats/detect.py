@@ -1,12 +1,13 @@
 """Which format an input is: the signature table, and how a format module is found.
 
-A format is one module of this package with a top-level object ``FORMAT`` (a :class:`Format`). The modules are
-found by listing the package, not by a table: adding a format touches one file, and two people who add one each
-never edit the same line. Modules must therefore be cheap to import; their libraries load inside functions.
+A format is one module of this package with a top-level object ``FORMAT`` (a :class:`Format`). The modules
+are found by listing the package, not by a table: adding a format touches one file, and two people who add one
+each never edit the same line. Modules must therefore be cheap to import; their libraries load inside functions.
 
 ``matches`` is cheap (first bytes, names, sizes) and says how sure it is; ``probe`` reads. The best match alone
-is asked to ``probe``; the others stay in the report as candidates. Confidence by convention: 0.95 the content's
-signature, 0.9 a marker file such as ``metadata.yaml``, 0.6 the content of a folder's files, 0.3 a name only.
+is asked to ``probe``; the others stay in the report as candidates. Confidence by convention: 0.95 and above
+the content's signature or a marker file such as ``metadata.yaml``, from 0.6 the content of a folder's files,
+0.3 and below a name only.
 
 Empty files and Git LFS pointers are nobody's format: :mod:`emboflow_dagster.formats.probe` reports both, for
 single files and for every file of a folder, before any format is asked.
@@ -20,18 +21,22 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
+from emboflow_dagster.formats.recording import Part
 from emboflow_dagster.formats.report import Candidate, Probe
 
 HEAD_BYTES = 4_096
 MAX_ENTRIES = 200_000
 MAX_DEPTH = 32
 
+NAME_ONLY = 0.5
+"""A candidate up to here has only its name for it and is not read."""
+
 LFS_PREFIX = b"version https://git-lfs.github.com/spec/v1"
 LFS_MAX_BYTES = 1_024
 
 SIGNATURES: tuple[tuple[str, int, bytes], ...] = (
-    # format, offset, bytes; the first that fits wins. libmagic calls an MCAP a dBase file, and the usual Python
-    # libraries know none of MCAP, ROS bags, HDF5, parquet and TFRecord, so the table is our own.
+    # format, offset, bytes; the first that fits wins. libmagic calls an MCAP a dBase file, and the usual
+    # Python libraries know none of MCAP, ROS bags, HDF5, parquet and TFRecord, so the table is our own.
     ("rosbag1", 0, b"#ROSBAG V"),
     ("mcap", 0, b"\x89MCAP0\r\n"),
     ("sqlite3", 0, b"SQLite format 3\x00"),
@@ -63,7 +68,7 @@ def signature(head: bytes) -> str | None:
 
 
 def is_lfs_pointer(head: bytes) -> bool:
-    """Whether a file that starts with ``head`` is a Git LFS pointer: the text that stands for bytes not fetched.
+    """Whether a file that starts with ``head`` is a Git LFS pointer: text that stands for bytes not fetched.
 
     Source: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
     """
@@ -79,6 +84,7 @@ class Entry:
 
     @property
     def name(self) -> str:
+        """The last part of the path."""
         return self.path.rpartition("/")[2]
 
     @property
@@ -150,11 +156,13 @@ class Format:
         matches: A cheap look; ``None`` where the input is something else.
         probe: Fills ``structure``, ``warnings`` and ``raw``, and may ``suggest`` a more exact candidate (such
             as ``hdf5_aloha`` for ``hdf5``). It may raise anything: the caller reports it as a warning.
+        parts: For recordings of messages: the files to read, with their readers.
     """
 
     names: tuple[str, ...]
     matches: Callable[[Source], Candidate | None]
     probe: Callable[[Source, Probe], None]
+    parts: Callable[[Source], list[Part]] | None = None
 
 
 @cache
@@ -167,6 +175,21 @@ def formats() -> tuple[Format, ...]:
         if isinstance(entry, Format):
             found.append(entry)
     return tuple(found)
+
+
+def recording_parts(path: Path) -> list[Part]:
+    """The files of a recording (bag, bag folder, MCAP) with their readers, in split order; else nothing.
+
+    Raises:
+        OSError: The path cannot be read.
+    """
+    source = open_source(path)
+    best: tuple[float, Format] | None = None
+    for entry in formats():
+        candidate = entry.matches(source) if entry.parts else None
+        if candidate and candidate.confidence > (best[0] if best else NAME_ONLY):
+            best = (candidate.confidence, entry)
+    return best[1].parts(source) if best and best[1].parts else []
 
 
 def read_head(path: Path) -> bytes:

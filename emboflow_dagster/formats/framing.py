@@ -1,8 +1,8 @@
 """Reading length-framed records of a recording without holding more than one small record in memory.
 
 ROS1 bags and MCAP files are both "length, content" records, some of which are compressed chunks of further
-records. The public readers hold a whole chunk in memory and give nothing for a file that was cut; a recording's
-chunk may be the whole file. A :class:`Window` reads through both layers in blocks, and raises
+records. The public readers hold a whole chunk in memory and give nothing for a file that was cut; one chunk
+may be the whole recording. A :class:`Window` reads through both layers in blocks, and raises
 :class:`CutError` exactly where the bytes end, so that all before the cut is used.
 """
 
@@ -32,7 +32,9 @@ class DamagedError(InvalidInputError):
 class Readable(Protocol):
     """Anything that gives up to ``size`` bytes; fewer only at its end."""
 
-    def read(self, size: int, /) -> bytes: ...
+    def read(self, size: int, /) -> bytes:
+        """At most ``size`` bytes."""
+        ...
 
 
 class Window:
@@ -100,6 +102,7 @@ class Section:
         self._left = size
 
     def read(self, size: int = -1, /) -> bytes:
+        """At most ``size`` bytes, all that are left by default."""
         wanted = self._left if size < 0 else min(size, self._left)
         data = self._file.read(wanted)
         self._left -= len(data)
@@ -107,10 +110,11 @@ class Section:
 
 
 class _Decompressor(Protocol):
-    eof: bool
+    @property
+    def eof(self) -> bool | None: ...
 
     @property
-    def needs_input(self) -> bool: ...
+    def needs_input(self) -> bool | None: ...
 
     def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
 

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from emboflow_dagster.formats.bags import bag_files, match_files, probe_recording
 from emboflow_dagster.formats.detect import Format, Source
 from emboflow_dagster.formats.framing import CutError, DamagedError, Section, Window, inflated
-from emboflow_dagster.formats.recording import MAX_MESSAGE_BYTES, Connection, Facts, Message, Wanted
+from emboflow_dagster.formats.recording import MAX_MESSAGE_BYTES, Connection, Facts, Message, Part, Wanted
 from emboflow_dagster.formats.report import Candidate, Probe
 
 MAGIC = b"\x89MCAP0\r\n"
@@ -215,8 +215,12 @@ def _matches(source: Source) -> Candidate | None:
     return match_files(source, "mcap", "mcap", (".mcap",))
 
 
+def _parts(source: Source) -> list[Part]:
+    return [(path, name, messages) for path, name in bag_files(source, "mcap", ".mcap")]
+
+
 def _probe(source: Source, probe: Probe) -> None:
-    probe_recording(probe, [(path, name, messages) for path, name in bag_files(source, "mcap", ".mcap")])
+    probe_recording(probe, _parts(source))
 
 
-FORMAT = Format(names=("mcap",), matches=_matches, probe=_probe)
+FORMAT = Format(names=("mcap",), matches=_matches, probe=_probe, parts=_parts)

@@ -1,23 +1,48 @@
 """Look into a file or folder: ranked formats, what it holds, what is wrong with it, what to do next.
 
-Callers run this in a child process with memory and time limits: formats parse bytes that anybody may have made.
+Callers run this in a child process with memory and time limits: formats parse bytes that anybody may have
+made.
 """
 
 from pathlib import Path
 
 from emboflow_dagster.errors import EmboflowError, ErrorKind
-from emboflow_dagster.formats.detect import Format, Source, formats, is_lfs_pointer, open_source
+from emboflow_dagster.formats.detect import NAME_ONLY, Format, Source, formats, is_lfs_pointer, open_source
 from emboflow_dagster.formats.report import Candidate, Probe
-
-UNKNOWN = 0.5
-"""Confidence of ``unknown``: a format needs more than a fitting file name to rank above it."""
 
 MAX_LFS_WARNINGS = 50
 
 # Where an empty file is damage. Elsewhere it is ordinary (__init__.py, .gitkeep, a database's -wal).
 DATA_SUFFIXES = frozenset(
-    ".active .avi .bag .csv .db3 .h5 .hdf5 .jpeg .jpg .mcap .mkv .mov .mp4 .npy .npz .parquet .png .stl .tfrecord"
-    " .urdf .webm .zip .gz .tar .7z".split()
+    # fmt: off
+    (
+        ".7z",
+        ".active",
+        ".avi",
+        ".bag",
+        ".csv",
+        ".db3",
+        ".gz",
+        ".h5",
+        ".hdf5",
+        ".jpeg",
+        ".jpg",
+        ".mcap",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".npy",
+        ".npz",
+        ".parquet",
+        ".png",
+        ".stl",
+        ".tar",
+        ".tfrecord",
+        ".urdf",
+        ".webm",
+        ".zip",
+    )
+    # fmt: on
 )
 
 
@@ -92,7 +117,7 @@ def _rank(source: Source, probe: Probe) -> Format | None:
         if candidate is None:
             continue
         probe.suggest(candidate.format, candidate.confidence, *candidate.evidence)
-        if candidate.confidence > (best[1].confidence if best else UNKNOWN):
+        if candidate.confidence > (best[1].confidence if best else NAME_ONLY):
             best = (entry, candidate)
     return best[0] if best else None
 
@@ -117,7 +142,7 @@ def _report_unknown(source: Source, probe: Probe) -> None:
         evidence = f"none of {len(source.entries)} files has a known signature or layout"
     else:
         evidence = "empty" if source.size == 0 else f"starts with {source.head[:8].hex(' ')}"
-    probe.suggest("unknown", UNKNOWN, evidence)
+    probe.suggest("unknown", NAME_ONLY, evidence)
     if source.is_folder and not source.entries:
         probe.warn("empty_folder", "the folder holds no file")
     elif not probe.codes & {"empty_file", "git_lfs_pointer"}:

@@ -54,6 +54,7 @@ class Facts:
     details: dict[str, Any] = field(default_factory=dict)
 
     def warn(self, code: str, message: str, path: str | None = None) -> None:
+        """Add a warning; ``path`` is the file's own name where the whole file is meant, or a topic."""
         self.warnings.append(ProbeWarning(code, message, path))
 
 
@@ -64,4 +65,9 @@ Wanted = Callable[[Connection], bool]
 class Reader(Protocol):
     """Reads one file once, in file order; damage becomes a warning in ``facts``, never an exception."""
 
-    def __call__(self, path: Path, facts: Facts, wanted: Wanted) -> Iterator[Message]: ...
+    def __call__(self, path: Path, facts: Facts, wanted: Wanted) -> Iterator[Message]:  # noqa: D102 - as above
+        ...
+
+
+Part = tuple[Path, str, Reader]
+"""A file of a recording, its name relative to the asset, and its reader."""

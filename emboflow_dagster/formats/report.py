@@ -83,8 +83,12 @@ WARNING_CODES: frozenset[str] = frozenset(
         # ours, where the specification's list has no name for what was found
         "compressed_files",
         "corrupt",
+        "definition_mismatch",
+        "empty_folder",
         "invalid_stamp",
         "listing_truncated",
+        "mixed_types",
+        "multiple_recordings",
         "parser_failed",
         "unapplied_wal",
         "unknown_format",
@@ -117,7 +121,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class ProbeWarning:
-    """Something a person should know before using the input; ``path`` is relative to the asset, or a topic."""
+    """What a person should know before using the input; ``path`` is relative to the asset, or a topic."""
 
     code: str
     message: str
@@ -158,7 +162,7 @@ class Probe:
         return sorted(self.candidates, key=lambda candidate: -candidate.confidence)
 
     def suggest(self, format: str, confidence: float, *evidence: str) -> None:  # noqa: A002 - the seed's word
-        """Add a candidate, or raise one that is already there: evidence adds up, the higher confidence stays."""
+        """Add a candidate; of one already there the evidence adds up and the higher confidence stays."""
         for index, known in enumerate(self.candidates):
             if known.format == format:
                 merged = dict.fromkeys((*known.evidence, *evidence))
@@ -203,10 +207,10 @@ class Probe:
 
 
 def json_safe(value: Any) -> Any:
-    """``value`` with everything JSON has no word for replaced.
+    r"""``value`` with everything JSON has no word for replaced.
 
     NaN and infinities become ``None``, tuples and sets become lists, bytes and unknown objects become text,
-    lone surrogates (file names that are not UTF-8) become ``\\udcXX`` escapes, integers beyond 64 bits become
+    lone surrogates (file names that are not UTF-8) become ``\udcXX`` escapes, integers beyond 64 bits become
     text, since no database field holds them.
     """
     if value is None or isinstance(value, bool):

@@ -11,7 +11,7 @@ from typing import BinaryIO
 from emboflow_dagster.formats.bags import bag_files, match_files, probe_recording
 from emboflow_dagster.formats.detect import Format, Source
 from emboflow_dagster.formats.framing import CutError, DamagedError, Section, Window, inflated
-from emboflow_dagster.formats.recording import MAX_MESSAGE_BYTES, Connection, Facts, Message, Wanted
+from emboflow_dagster.formats.recording import MAX_MESSAGE_BYTES, Connection, Facts, Message, Part, Wanted
 from emboflow_dagster.formats.report import Candidate, Probe
 
 MAGIC = b"#ROSBAG V2.0\n"
@@ -105,7 +105,7 @@ class _BagReader:
         op = header[b"op"][0] if header[b"op"] else 0
         if op == OP_MESSAGE:
             connection = self.connections.get(header.get(b"conn", b""))
-            seconds, nanoseconds = _STAMP.unpack(header[b"time"] if b"time" in header else b"")
+            seconds, nanoseconds = _STAMP.unpack(header.get(b"time", b""))
             if connection is None:
                 window.skip(length)
                 self.orphans += 1
@@ -167,10 +167,10 @@ class _BagReader:
 
 
 def _fields(data: bytes) -> dict[bytes, bytes]:
-    """``name=value`` fields, each with its length before it.
+    r"""``name=value`` fields, each with its length before it.
 
-    >>> _fields(b"\\x04\\x00\\x00\\x00op=\\x02")
-    {b'op': b'\\x02'}
+    >>> _fields(b"\x04\x00\x00\x00op=\x02")
+    {b'op': b'\x02'}
     """
     fields: dict[bytes, bytes] = {}
     position, end = 0, len(data)
@@ -189,10 +189,12 @@ def _matches(source: Source) -> Candidate | None:
     return match_files(source, "rosbag1", "rosbag1", (".bag", ".active"))
 
 
+def _parts(source: Source) -> list[Part]:
+    return [(path, name, messages) for path, name in bag_files(source, "rosbag1", ".bag", ".active")]
+
+
 def _probe(source: Source, probe: Probe) -> None:
-    probe_recording(
-        probe, [(path, name, messages) for path, name in bag_files(source, "rosbag1", ".bag", ".active")]
-    )
+    probe_recording(probe, _parts(source))
 
 
-FORMAT = Format(names=("rosbag1",), matches=_matches, probe=_probe)
+FORMAT = Format(names=("rosbag1",), matches=_matches, probe=_probe, parts=_parts)

@@ -11,9 +11,9 @@ from tempfile import TemporaryDirectory
 
 from emboflow_dagster.errors import InvalidInputError
 from emboflow_dagster.formats import mcap_file, rosbag2_sqlite3
-from emboflow_dagster.formats.bags import Part, match_files, probe_recording, split_order
+from emboflow_dagster.formats.bags import match_files, probe_recording, split_order
 from emboflow_dagster.formats.detect import Entry, Format, Source, is_lfs_pointer, signature
-from emboflow_dagster.formats.recording import Facts, Message, Reader, Wanted
+from emboflow_dagster.formats.recording import Facts, Message, Part, Reader, Wanted
 from emboflow_dagster.formats.report import Candidate, Probe
 from emboflow_dagster.formats.rosbag2_metadata import KEY, NAME, Metadata, read_metadata
 
@@ -34,7 +34,7 @@ class _Bag:
     unlisted: list[str] = field(default_factory=list)
 
 
-def recording_parts(source: Source) -> list[Part]:
+def _parts(source: Source) -> list[Part]:
     """The readable files of all rosbag2 recordings in ``source``, in split order."""
     return [part for bag in _bags(source) for part in bag.parts]
 
@@ -188,4 +188,4 @@ def _compare_count(probe: Probe, bag: _Bag) -> None:
         probe.warn("metadata_mismatch", text, bag.folder + NAME)
 
 
-FORMAT = Format(names=("rosbag2_sqlite3", "rosbag2_mcap"), matches=_matches, probe=_probe)
+FORMAT = Format(names=("rosbag2_sqlite3", "rosbag2_mcap"), matches=_matches, probe=_probe, parts=_parts)

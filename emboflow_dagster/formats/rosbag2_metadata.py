@@ -18,7 +18,7 @@ MAX_BYTES = 16 * 1024 * 1024
 
 @dataclass(slots=True)
 class Metadata:
-    """Declared values; ``None`` where the file has none. Stamps are ns, INT64_MAX (an empty bag) is ``None``."""
+    """Declared values, ``None`` where there are none. Stamps are ns; INT64_MAX (an empty bag) is ``None``."""
 
     version: int | None = None
     storage: str = ""
@@ -70,7 +70,7 @@ def read_metadata(path: Path) -> Metadata:
         InvalidInputError: It is no YAML, or not about a rosbag2 recording.
         OSError: It cannot be read.
     """
-    import yaml
+    import yaml  # noqa: PLC0415 - every format module is imported at once; few inputs have YAML
 
     with path.open("rb") as stream:
         data = stream.read(MAX_BYTES)

@@ -6,6 +6,7 @@ Source: https://github.com/ros2/rosbag2 (rosbag2_storage_sqlite3), schema versio
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from emboflow_dagster.formats.recording import MAX_MESSAGE_BYTES, Connection, Facts, Message, Wanted
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def messages(path: Path, facts: Facts, wanted: Wanted) -> Iterator[Message]:
-    """The messages of one ``.db3`` in recording order (see :class:`~emboflow_dagster.formats.recording.Reader`)."""
+    """The messages of one ``.db3`` in recording order, as every ``recording.Reader`` gives them."""
     yield from _messages(path, facts, wanted, compression="")
 
 
@@ -25,9 +26,8 @@ def compressed_messages(path: Path, facts: Facts, wanted: Wanted) -> Iterator[Me
 
 
 def is_bag_database(path: Path, head: bytes) -> bool:
-    """Whether a SQLite file has the tables of a rosbag2 recording; a damaged one is judged by its first bytes."""
-    from sqlite3 import DatabaseError
-
+    """Whether a SQLite file has a rosbag2 recording's tables; a damaged one is judged by its first bytes."""
+    DatabaseError = _sqlite3().DatabaseError  # noqa: N806 - a class
     try:
         database = _open(path)
     except (DatabaseError, OSError):
@@ -41,21 +41,24 @@ def is_bag_database(path: Path, head: bytes) -> bool:
     return {"topics", "messages"} <= {name for (name,) in rows}
 
 
-def _open(path: Path) -> "Database":
-    # A .db3 is a recording somebody hands us, a format like any other: reading it needs SQLite. EmboFlow itself
-    # keeps nothing in SQLite; its only database is MongoDB.
-    import sqlite3
+def _sqlite3() -> ModuleType:
+    # A .db3 is a recording somebody hands us, a format like any other: reading it needs SQLite. EmboFlow
+    # itself keeps nothing in SQLite; its only database is MongoDB. Hence the import stands here alone.
+    import sqlite3  # noqa: PLC0415
 
+    return sqlite3
+
+
+def _open(path: Path) -> "Database":
     # immutable: no -shm or -wal file is created beside the recording, and no lock is taken.
-    database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+    database = _sqlite3().connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
     database.text_factory = lambda data: data.decode("utf-8", "backslashreplace")
     database.execute("PRAGMA trusted_schema = OFF")
     return database
 
 
 def _messages(path: Path, facts: Facts, wanted: Wanted, *, compression: str) -> Iterator[Message]:
-    from sqlite3 import DatabaseError
-
+    DatabaseError = _sqlite3().DatabaseError  # noqa: N806 - a class
     wal = path.with_name(path.name + "-wal")
     if wal.is_file() and wal.stat().st_size:
         text = f"{wal.stat().st_size} bytes in {wal.name} were never merged and are not read"

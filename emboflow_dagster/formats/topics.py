@@ -69,19 +69,23 @@ class TopicTable:
         return topic
 
     def new_file(self) -> None:
+        """Start judging time order anew, at the beginning of each file."""
         for topic in self.topics.values():
             topic.new_file()
 
     @property
     def count(self) -> int:
+        """Messages of all topics."""
         return sum(topic.count for topic in self.topics.values())
 
     @property
     def start_ns(self) -> int | None:
+        """The earliest stamp of all messages."""
         return min((t.first_ns for t in self.topics.values() if t.first_ns is not None), default=None)
 
     @property
     def end_ns(self) -> int | None:
+        """The latest stamp of all messages."""
         return max((t.last_ns for t in self.topics.values() if t.last_ns is not None), default=None)
 
     def structure(self) -> dict[str, Any]:

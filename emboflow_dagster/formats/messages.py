@@ -1,0 +1,276 @@
+"""Numbers out of typed messages: what ``normalize`` makes dataset columns of.
+
+Rows come in file order, which is time order unless the probe warned ``time_not_monotonic``; stamps are the
+recorder's. Strings, headers, covariances, pictures and byte blobs are left out.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from emboflow_dagster.formats.decoding import Decoder, UndecodableError
+from emboflow_dagster.formats.detect import recording_parts
+from emboflow_dagster.formats.recording import Connection, Facts, Message
+from emboflow_dagster.formats.report import ProbeWarning
+
+MAX_VALUES = 1_024
+"""A message with more numbers is sensor data (a scan, a map), not a state: the surplus is left out."""
+
+MAX_ARRAY = 256
+MAX_DEPTH = 16
+SKIPPED_TYPES = frozenset(
+    {
+        # blobs
+        "CompressedImage",
+        "CompressedVideo",
+        "Image",
+        "PointCloud",
+        "PointCloud2",
+        # calibration and logs: numbers, but no state of the robot
+        "CameraInfo",
+        "DiagnosticArray",
+        "DiagnosticStatus",
+        "Log",
+        "ParameterEvent",
+    }
+)
+_NAMES = ("name", "names", "joint_names")
+
+
+class NumericRow(NamedTuple):
+    """The numbers of one message.
+
+    Names are paths in the message: ``linear.x``, ``data.0``, ``pose.pose.position.z``; where a message names
+    its array elements, as ``sensor_msgs/JointState`` does, these stand for the index: ``position.elbow``.
+    Booleans are 0 and 1, times and durations are seconds.
+    """
+
+    topic: str
+    stamp_ns: int
+    names: tuple[str, ...]
+    values: tuple[float, ...]
+
+
+def iter_numeric(
+    path: Path, topics: Sequence[str] | None = None, *, problems: list[ProbeWarning] | None = None
+) -> Iterator[NumericRow]:
+    """The numeric rows of a recording: rosbag1, rosbag2 (SQLite, MCAP) or MCAP; nothing for other inputs.
+
+    Args:
+        path: A file, or the folder of a recording.
+        topics: Only these; all by default.
+        problems: Gets a warning for every topic that cannot be decoded (once) and for damage to the files;
+            neither is raised.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    chosen = None if topics is None else frozenset(topics)
+    for message, decoded in decoded_messages(path, chosen, SKIPPED_TYPES, problems):
+        names, values = flatten(decoded)
+        if names:
+            yield NumericRow(message.connection.topic, message.stamp_ns, names, values)
+
+
+def numeric_topics(path: Path) -> dict[str, dict[str, Any]]:
+    """The topics of which :func:`iter_numeric` gives rows: {topic: {type, fields, count}}.
+
+    ``fields`` are the names in the topic's first message that has numbers, ``count`` is of all its messages.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for part, _, reader in recording_parts(path):
+        decoders = _Decoders(None, SKIPPED_TYPES, None)
+
+        def wanted(connection: Connection, decoders: "_Decoders" = decoders) -> bool:
+            return connection.topic not in found and decoders.wanted(connection)
+
+        for message in reader(part, Facts(), wanted):
+            topic = message.connection.topic
+            if topic in found:
+                found[topic]["count"] += 1
+                continue
+            decoders.counts[topic] = decoders.counts.get(topic, 0) + 1
+            decoded = decoders.decode(message)
+            names = flatten(decoded)[0] if decoded is not None else ()
+            if names:
+                type_name = message.connection.type
+                found[topic] = {
+                    "type": type_name,
+                    "fields": list(names),
+                    "count": decoders.counts[topic],
+                }
+    return dict(sorted(found.items()))
+
+
+def decoded_messages(
+    path: Path,
+    topics: frozenset[str] | None,
+    skipped_types: frozenset[str],
+    problems: list[ProbeWarning] | None,
+) -> Iterator[tuple[Message, Any]]:
+    """Every message of the topics with its decoded fields; what cannot be decoded goes to ``problems``.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    decoders = _Decoders(topics, skipped_types, problems)
+    for part, _, reader in recording_parts(path):
+        facts = Facts()
+        for message in reader(part, facts, decoders.wanted):
+            decoded = decoders.decode(message)
+            if decoded is not None:
+                yield message, decoded
+        if problems is not None:
+            problems += facts.warnings
+
+
+class _Decoders:
+    """One decoder per connection, made at its first message; a topic that failed is not tried again."""
+
+    def __init__(
+        self,
+        topics: frozenset[str] | None,
+        skipped_types: frozenset[str],
+        problems: list[ProbeWarning] | None,
+    ) -> None:
+        self._topics = topics
+        self._skipped = skipped_types
+        self._problems = problems
+        self._decoders: dict[Connection, Decoder | None] = {}
+        self._failed: set[str] = set()
+        self.counts: dict[str, int] = {}
+
+    def wanted(self, connection: Connection) -> bool:
+        if connection not in self._decoders:
+            self._decoders[connection] = self._open(connection)
+        return self._decoders[connection] is not None
+
+    def decode(self, message: Message) -> Any:
+        decoder = self._decoders.get(message.connection)
+        if decoder is None or message.data is None:
+            return None
+        try:
+            return decoder(message.data)
+        except UndecodableError as error:
+            self._report(message.connection, error)
+            return None
+
+    def _open(self, connection: Connection) -> Decoder | None:
+        if self._topics is not None and connection.topic not in self._topics:
+            return None
+        if short_type(connection) in self._skipped:
+            return None
+        try:
+            return Decoder(connection)
+        except UndecodableError as error:
+            self._report(connection, error)
+            return None
+
+    def _report(self, connection: Connection, error: UndecodableError) -> None:
+        self._decoders[connection] = None
+        if connection.topic not in self._failed and self._problems is not None:
+            self._problems.append(ProbeWarning("undecodable_topics", error.message, connection.topic))
+        self._failed.add(connection.topic)
+
+
+def short_type(connection: Connection) -> str:
+    """The type without its package: ``Image`` of ``sensor_msgs/msg/Image`` and of ``foxglove.Image``."""
+    return connection.type.replace(".", "/").rpartition("/")[2]
+
+
+def flatten(message: Any) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """All numbers of a decoded message with their paths, at most :data:`MAX_VALUES`.
+
+    >>> flatten({"name": ["elbow"], "position": [0.5], "ok": True, "note": "x"})
+    (('position.elbow', 'ok'), (0.5, 1.0))
+    """
+    names: list[str] = []
+    values: list[float] = []
+    _collect(message, "", names, values, 0)
+    return tuple(names[:MAX_VALUES]), tuple(values[:MAX_VALUES])
+
+
+def _collect(value: Any, path: str, names: list[str], values: list[float], depth: int) -> None:
+    if len(names) >= MAX_VALUES or depth > MAX_DEPTH or isinstance(value, (str, bytes)) or value is None:
+        return
+    if isinstance(value, (bool, int, float)):
+        names.append(path or "value")
+        try:
+            values.append(float(value))
+        except OverflowError:
+            values.append(float("inf") if value > 0 else float("-inf"))
+        return
+    if isinstance(value, dict):
+        _collect_fields(value, path, names, values, depth)
+    elif isinstance(value, (list, tuple)):
+        _collect_array(value, path, names, values, depth)
+    elif hasattr(value, "dtype"):
+        # Arrays of single bytes are blobs, except flags.
+        if value.dtype.kind == "b" or (value.dtype.kind in "fiu" and value.dtype.itemsize > 1):
+            _collect_array(value.tolist(), path, names, values, depth)
+    elif hasattr(value, "__msgtype__"):
+        kind = value.__msgtype__
+        if kind in {"builtin_interfaces/msg/Time", "builtin_interfaces/msg/Duration"}:
+            names.append(path or "value")
+            values.append(value.sec + value.nanosec * 1e-9)
+        elif kind != "std_msgs/msg/Header":
+            _collect_fields(_message_fields(value), path, names, values, depth)
+
+
+def _collect_fields(
+    fields: dict[Any, Any], path: str, names: list[str], values: list[float], depth: int
+) -> None:
+    labels = next((labels for key in _NAMES if (labels := _labels(fields.get(key)))), None)
+    for key, value in fields.items():
+        field = str(key)
+        if field.endswith("covariance") or field == "header":
+            continue
+        inner = f"{path}.{field}" if path else field
+        items = value.tolist() if hasattr(value, "dtype") and value.dtype.itemsize > 1 else value
+        if labels and isinstance(items, (list, tuple)) and len(items) == len(labels):
+            _collect_array(items, inner, names, values, depth, labels=labels)
+        else:
+            _collect(value, inner, names, values, depth + 1)
+
+
+def _message_fields(message: Any) -> dict[str, Any]:
+    return {name: getattr(message, name) for name in _field_names(type(message))}
+
+
+@cache
+def _field_names(message_type: type) -> tuple[str, ...]:
+    # The generated classes keep a type's constants beside its fields, told apart by their annotation alone.
+    # An empty ROS 2 message has a member that only exists because C++ structures need one.
+    return tuple(
+        field.name
+        for field in dataclasses.fields(message_type)
+        if not str(field.type).startswith(("ClassVar", "typing.ClassVar"))
+        and field.name != "structure_needs_at_least_one_member"
+    )
+
+
+def _collect_array(
+    items: Sequence[Any],
+    path: str,
+    names: list[str],
+    values: list[float],
+    depth: int,
+    *,
+    labels: Sequence[str] | None = None,
+) -> None:
+    if len(items) > MAX_ARRAY:
+        return
+    for index, item in enumerate(items):
+        label = labels[index] if labels else str(index)
+        _collect(item, f"{path}.{label}" if path else label, names, values, depth + 1)
+
+
+def _labels(value: Any) -> list[str] | None:
+    if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
+        return None
+    return value if len(set(value)) == len(value) else None
