@@ -2,12 +2,12 @@
 
 A format is one module of this package with a top-level object ``FORMAT`` (a :class:`Format`). The modules
 are found by listing the package, not by a table: adding a format touches one file, and two people who add one
-each never edit the same line. Modules must therefore be cheap to import; their libraries load inside functions.
+each never edit the same line. Modules must therefore be cheap to import; libraries load inside functions.
 
-``matches`` is cheap (first bytes, names, sizes) and says how sure it is; ``probe`` reads. The best match alone
-is asked to ``probe``; the others stay in the report as candidates. Confidence by convention: 0.95 and above
-the content's signature or a marker file such as ``metadata.yaml``, from 0.6 the content of a folder's files,
-0.3 and below a name only.
+``matches`` is cheap (first bytes, names, sizes) and says how sure it is; ``probe`` reads. The best match
+alone is asked to ``probe``; the others stay in the report as candidates. Confidence by convention: 0.95 and
+above the content's signature or a marker file such as ``metadata.yaml``, from 0.6 the content of a folder's
+files, 0.3 and below a name only.
 
 Empty files and Git LFS pointers are nobody's format: :mod:`emboflow_dagster.formats.probe` reports both, for
 single files and for every file of a folder, before any format is asked.

@@ -122,30 +122,36 @@ class _Decompressor(Protocol):
 class _Inflated:
     """Decompressed bytes of a source, block by block; what stands before damage or a cut is still given."""
 
-    __slots__ = ("_buffer", "_decompressor", "_source")
+    __slots__ = ("_buffer", "_damage", "_decompressor", "_source")
 
     def __init__(self, source: Readable, decompressor: _Decompressor) -> None:
         self._source = source
         self._decompressor = decompressor
         self._buffer = b""
+        self._damage: DamagedError | None = None
 
     def read(self, size: int, /) -> bytes:
         if len(self._buffer) >= size:
             data, self._buffer = self._buffer[:size], self._buffer[size:]
             return data
+        if self._damage is not None and not self._buffer:
+            raise self._damage
         parts = [self._buffer]
         have = len(self._buffer)
         self._buffer = b""
-        while have < size and not self._decompressor.eof:
+        while have < size and not self._decompressor.eof and self._damage is None:
             compressed = self._source.read(BLOCK) if self._decompressor.needs_input else b""
             if self._decompressor.needs_input and not compressed:
                 break
             try:
                 block = self._decompressor.decompress(compressed, BLOCK)
             except (OSError, RuntimeError, ValueError) as error:
-                raise DamagedError(f"a compressed chunk is damaged: {error}") from error
+                self._damage = DamagedError(f"a compressed chunk is damaged: {error}")
+                break
             parts.append(block)
             have += len(block)
+        if self._damage is not None and not have:
+            raise self._damage
         data = b"".join(parts)
         self._buffer = data[size:]
         return data[:size]
@@ -163,7 +169,7 @@ class _Zstd:
         import zstandard
 
         try:
-            return self._reader.read(size)
+            return self._reader.read1(size)
         except zstandard.ZstdError as error:
             raise DamagedError(f"a compressed chunk is damaged: {error}") from error
 

@@ -13,37 +13,10 @@ from emboflow_dagster.formats.report import Candidate, Probe
 MAX_LFS_WARNINGS = 50
 
 # Where an empty file is damage. Elsewhere it is ordinary (__init__.py, .gitkeep, a database's -wal).
-DATA_SUFFIXES = frozenset(
-    # fmt: off
-    (
-        ".7z",
-        ".active",
-        ".avi",
-        ".bag",
-        ".csv",
-        ".db3",
-        ".gz",
-        ".h5",
-        ".hdf5",
-        ".jpeg",
-        ".jpg",
-        ".mcap",
-        ".mkv",
-        ".mov",
-        ".mp4",
-        ".npy",
-        ".npz",
-        ".parquet",
-        ".png",
-        ".stl",
-        ".tar",
-        ".tfrecord",
-        ".urdf",
-        ".webm",
-        ".zip",
-    )
-    # fmt: on
-)
+RECORDING_SUFFIXES = (".active", ".bag", ".csv", ".db3", ".h5", ".hdf5", ".mcap", ".npy", ".npz", ".parquet")
+PICTURE_SUFFIXES = (".avi", ".jpeg", ".jpg", ".mkv", ".mov", ".mp4", ".png", ".stl", ".urdf", ".webm")
+ARCHIVE_SUFFIXES = (".7z", ".gz", ".tar", ".tfrecord", ".zip")
+DATA_SUFFIXES = frozenset((*RECORDING_SUFFIXES, *PICTURE_SUFFIXES, *ARCHIVE_SUFFIXES))
 
 
 def probe_path(path: Path, *, asset_type: str | None = None) -> Probe:
