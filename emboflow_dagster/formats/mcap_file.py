@@ -28,12 +28,21 @@ _MESSAGE = struct.Struct("<HIQQ")
 
 def messages(path: Path, facts: Facts, wanted: Wanted) -> Iterator[Message]:
     """The messages of one MCAP in file order (see :class:`~emboflow_dagster.formats.recording.Reader`)."""
+    yield from _messages(path, facts, wanted, compression="")
+
+
+def compressed_messages(path: Path, facts: Facts, wanted: Wanted) -> Iterator[Message]:
+    """As :func:`messages`, for a rosbag2 recording that declares each message compressed with zstd."""
+    yield from _messages(path, facts, wanted, compression="zstd")
+
+
+def _messages(path: Path, facts: Facts, wanted: Wanted, *, compression: str) -> Iterator[Message]:
     size = path.stat().st_size
     with path.open("rb", buffering=256 * 1024) as file:
         if file.read(len(MAGIC)) != MAGIC:
             facts.warn("unreadable", "the file does not start with the MCAP signature", path.name)
             return
-        reader = _McapReader(facts, wanted, path.name)
+        reader = _McapReader(facts, wanted, path.name, compression)
         window = Window(file, size - len(MAGIC))
         try:
             while window.left and not reader.closed:
@@ -53,7 +62,8 @@ def messages(path: Path, facts: Facts, wanted: Wanted) -> Iterator[Message]:
 
 
 class _McapReader:
-    def __init__(self, facts: Facts, wanted: Wanted, name: str) -> None:
+    def __init__(self, facts: Facts, wanted: Wanted, name: str, compression: str) -> None:
+        self.compression = compression
         self.facts = facts
         self.wanted = wanted
         self.name = name
@@ -159,7 +169,9 @@ class _McapReader:
         if identity in self.channels:
             return  # the summary section repeats every channel
         name, schema_encoding, definition = self.schemas.get(schema, ("", "", b""))
-        self.channels[identity] = Connection(topic, name, encoding, definition, schema_encoding)
+        self.channels[identity] = Connection(
+            topic, name, encoding, definition, schema_encoding, self.compression
+        )
         self.facts.connections.append(self.channels[identity])
 
     def finish(self) -> None:

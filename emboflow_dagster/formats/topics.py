@@ -118,7 +118,7 @@ class TopicTable:
     def warn(self, probe: Probe) -> None:
         """Warnings that follow from the counts and stamps alone."""
         count = self.count
-        if count == 0:
+        if count == 0 and "compressed_files" not in probe.codes:
             probe.warn("no_messages", "the recording holds no message")
         elif count == 1:
             probe.warn("single_message", "the recording holds one message")

@@ -206,7 +206,7 @@ def test_reports_hold_json_values_only():
 
 
 def test_candidates_and_codes_are_checked():
-    with pytest.raises(ValueError, match="allowed is 0..1"):
+    with pytest.raises(ValueError, match=r"allowed is 0\.\.1"):
         Candidate("mcap", 1.5)
     with pytest.raises(ValueError, match="snake_case"):
         ProbeWarning("Not A Code", "x")
