@@ -39,7 +39,8 @@ def matches(source: Source) -> Candidate | None:
     arrays = _arrays(source)
     if arrays and 2 * len(arrays) >= len(source.entries):
         return Candidate("npy_folder", 0.6, (f"{len(arrays)} numpy arrays",))
-    return Candidate("unknown", 0.05, (f"a folder of {len(source.entries)} files",))
+    # Just above what an unknown input gets, so that a plain folder is counted; any real format is surer.
+    return Candidate("unknown", 0.51, (f"a folder of {len(source.entries)} files",))
 
 
 def probe(source: Source, report: Probe) -> None:
@@ -51,7 +52,10 @@ def probe(source: Source, report: Probe) -> None:
         report.warn("empty_folder", "the folder has no files")
     arrays = _arrays(source)
     if not arrays:
+        if source.entries and not any(source.lfs_pointers()):
+            report.warn("unknown_format", "no known dataset or recording in the folder")
         return
+    report.recommend("preview")
     found: dict[str, Any] = {}
     for entry in arrays[:MAX_ARRAYS]:
         header = npy_header(source.head_of(entry)) if entry.suffix == ".npy" else {}

@@ -1,0 +1,286 @@
+"""Episodes out of HDF5 demonstrations: robosuite raw, robomimic and ALOHA.
+
+One row of the file is one frame: demonstrations are recorded at the control rate, and nothing is resampled.
+robosuite's flattened simulator state begins with the simulation time; where that column is a clock it becomes
+the frames' own stamp. The other layouts hold no time, and none is made up for them.
+"""
+
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emboflow_dagster.errors import ErrorKind, InvalidInputError, NotFoundError
+from emboflow_dagster.formats.canonical.schema import Camera, Episode, FeatureSpec
+from emboflow_dagster.formats.hdf5_file import SUFFIXES, is_hdf5
+from emboflow_dagster.formats.hdf5_layout import Demo, Field, Layout, layout_of, natural_key, open_hdf5
+
+if TYPE_CHECKING:
+    import h5py
+    import numpy as np
+
+#: Pixels of one camera and episode that are still encoded.
+MAX_VIDEO_PIXELS = 2_000_000_000
+#: Numbers of one feature and episode that are still read into memory.
+MAX_FEATURE_NUMBERS = 200_000_000
+
+_ALOHA_ARM = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate", "gripper")
+_ALOHA_NAMES = tuple(f"{side}_{joint}" for side in ("left", "right") for joint in _ALOHA_ARM)
+_ALOHA = {
+    "observations/qpos": "observation.state",
+    "observations/qvel": "observation.velocity",
+    "observations/effort": "observation.effort",
+    "action": "action",
+}
+_KINDS = {
+    "action": "action",
+    "observation.state": "state",
+    "observation.velocity": "velocity",
+    "observation.effort": "effort",
+    "observation.environment_state": "environment_state",
+}
+
+
+def hdf5_files(path: Path) -> list[Path]:
+    """The HDF5 files of an asset in natural order: the file itself, or those below a folder.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    if not path.is_dir():
+        candidates = [path] if path.exists() else []
+    else:
+        candidates = sorted(
+            (
+                p
+                for p in path.rglob("*")
+                if p.suffix.lower() in SUFFIXES and p.is_file() and not p.is_symlink()
+            ),
+            key=lambda p: natural_key(p.relative_to(path).as_posix()),
+        )
+    found = [candidate for candidate in candidates if is_hdf5(candidate)]
+    if not found:
+        raise NotFoundError(f"{path.name}: no HDF5 file", kind=ErrorKind.FILE_MAGIC)
+    return found
+
+
+def episodes(
+    path: Path,
+    *,
+    mapping: Mapping[str, str] | None = None,
+    task: str | None = None,
+    asset_id: str | None = None,
+    videos: bool = True,
+    skipped: list[dict[str, Any]] | None = None,
+) -> Iterator[Episode]:
+    """Every demonstration with actions, file by file and ``demo_2`` before ``demo_10``.
+
+    Without `mapping`: robosuite ``states`` -> ``observation.environment_state``, ``actions`` -> ``action``;
+    robomimic ``obs/<name>`` -> ``observation.<name>``; ALOHA ``qpos qvel effort`` -> ``observation.state``,
+    ``.velocity``, ``.effort``. Pictures become cameras.
+
+    Args:
+        path: A file, or a folder with one or several.
+        mapping: Dataset path within the episode (``joint_torques``) to feature name; replaces the default.
+        task: What was asked of the robot; default is the file's own word for it, or its environment.
+        asset_id: For the source reference.
+        videos: Whether pictures are taken along.
+        skipped: Gets ``{"source", "reason"}`` of each episode left out.
+
+    Raises:
+        NotFoundError: No HDF5 file.
+        InvalidInputError: A file cannot be read, or holds no known layout.
+    """
+    left_out = skipped if skipped is not None else []
+    root = path if path.is_dir() else path.parent
+    for file_path in hdf5_files(path):
+        name = file_path.relative_to(root).as_posix()
+        try:
+            file = open_hdf5(file_path)
+        except OSError as error:
+            raise InvalidInputError(f"{name}: not readable: {error}", kind=ErrorKind.FILE_CORRUPT) from error
+        with file:
+            layout = layout_of(file)
+            if not layout.demos:
+                raise InvalidInputError(f"{name}: no demonstrations", kind=ErrorKind.FORMAT_UNSUPPORTED)
+            for demo in layout.demos:
+                source = {"assetId": asset_id, "path": name, "ref": demo.group or "/"}
+                result = _episode(file, layout, demo, mapping, source, task=task, videos=videos)
+                if isinstance(result, str):
+                    left_out.append({"source": source, "reason": result})
+                else:
+                    yield result
+
+
+def suggested_fps(path: Path) -> float | None:
+    """The rate the file itself gives: the environment's control frequency, or its simulation clock's step."""
+    for file_path in hdf5_files(path):
+        with open_hdf5(file_path) as file:
+            layout = layout_of(file)
+            if layout.control_hz:
+                return layout.control_hz
+            for demo in layout.demos:
+                state = demo.state
+                if state is not None and layout.format == "hdf5_robosuite_raw" and not state.foreign:
+                    stamps = simulation_clock(layout, _read(file, demo, "states", state))
+                    step = _median_step(stamps)
+                    if step:
+                        return round(1e9 / step, 3)
+    return None
+
+
+def _episode(
+    file: "h5py.File",
+    layout: Layout,
+    demo: Demo,
+    mapping: Mapping[str, str] | None,
+    source: Mapping[str, Any],
+    *,
+    task: str | None,
+    videos: bool,
+) -> Episode | str:
+    """The episode, or why there is none."""
+    import numpy as np
+
+    if demo.action is None:
+        return "no actions"
+    wanted = dict(mapping) if mapping is not None else _default_mapping(layout, demo)
+    features: dict[str, np.ndarray] = {}
+    specs: dict[str, FeatureSpec] = {}
+    clock = None
+    for dataset, feature in wanted.items():
+        item = demo.fields.get(dataset)
+        if item is None:
+            return f"no dataset {dataset}"
+        reason = _unusable(item, demo.length)
+        if reason:
+            return f"{dataset}: {reason}"
+        try:
+            rows = _read(file, demo, dataset, item)
+        except (OSError, RuntimeError, ValueError) as error:
+            return f"{dataset}: not readable: {error}"
+        if dataset == "states" and layout.format == "hdf5_robosuite_raw":
+            clock = simulation_clock(layout, rows)
+        # A number beyond float32 becomes infinite; the quality report names it.
+        with np.errstate(over="ignore"):
+            features[feature] = rows.astype(np.float32).reshape(demo.length, -1)
+        names = _names(layout, dataset, features[feature].shape[1], clock is not None)
+        specs[feature] = FeatureSpec(names, _KINDS.get(feature, "observation"), None, item.path)
+    flags = () if clock is None else ("sim_time",)
+    return Episode(
+        source=source,
+        features=features,
+        specs=specs,
+        source_timestamp_ns=clock,
+        t0_ns=None if clock is None else int(clock[0]),
+        task=task if task is not None else _task(layout),
+        flags=flags,
+        cameras=_cameras(file, demo) if videos else {},
+    )
+
+
+def _default_mapping(layout: Layout, demo: Demo) -> dict[str, str]:
+    if layout.format == "hdf5_aloha":
+        return {dataset: feature for dataset, feature in _ALOHA.items() if dataset in demo.fields}
+    found: dict[str, str] = {}
+    if layout.format == "hdf5_robomimic":
+        for name, item in demo.fields.items():
+            if name.startswith("obs/") and item.is_numeric and not item.zero_width:
+                found[name] = "observation." + name.removeprefix("obs/").replace("/", ".")
+    elif demo.state is not None:
+        found["states"] = "observation.environment_state"
+    return found | {"actions": "action"}
+
+
+def _unusable(item: Field, length: int) -> str | None:
+    if item.foreign:
+        return "its values stand in another file"
+    if not item.is_numeric:
+        return f"shape {list(item.shape)} of {item.dtype} is no vector per frame"
+    if item.zero_width:
+        return "holds no numbers"
+    if item.shape[0] != length:
+        return f"{item.shape[0]} rows for {length} frames"
+    if item.shape[0] * (item.width or 1) > MAX_FEATURE_NUMBERS:
+        return f"more than {MAX_FEATURE_NUMBERS} numbers"
+    return None
+
+
+def _read(file: "h5py.File", demo: Demo, name: str, item: Field) -> "np.ndarray":
+    import numpy as np
+
+    path = f"{demo.group}/{name}" if demo.group else name
+    return np.asarray(file[path][...]) if item.shape else np.asarray([])  # pyright: ignore[reportIndexIssue]
+
+
+def simulation_clock(layout: Layout, states: "np.ndarray") -> "np.ndarray | None":
+    """The first column as int64 ns where it is robosuite's simulation time: it never runs backwards."""
+    import numpy as np
+
+    if layout.env is None or states.ndim != 2 or len(states) < 2:  # noqa: PLR2004 - rows and columns, a step
+        return None
+    seconds = states[:, 0].astype(np.float64)
+    steps = np.diff(seconds)
+    if not np.isfinite(seconds).all() or seconds[0] < 0 or (steps < 0).any() or np.median(steps) <= 0:
+        return None
+    # A clock's steps are alike; a joint that happens to move one way is not.
+    if steps.max() > 10 * np.median(steps):
+        return None
+    return np.round(seconds * 1e9).astype(np.int64)
+
+
+def _median_step(stamps: "np.ndarray | None") -> float | None:
+    import numpy as np
+
+    return None if stamps is None else float(np.median(np.diff(stamps))) or None
+
+
+def _names(layout: Layout, dataset: str, width: int, has_clock: bool) -> tuple[str, ...]:  # noqa: FBT001
+    if layout.format == "hdf5_aloha" and width == len(_ALOHA_NAMES):
+        return _ALOHA_NAMES
+    stem = dataset.rpartition("/")[2].removesuffix("s" if dataset in ("states", "actions") else "")
+    names = [f"{stem}_{index}" for index in range(width)]
+    if dataset == "states" and has_clock:
+        names[0] = "time"
+    return tuple(names)
+
+
+def _task(layout: Layout) -> str:
+    for name in ("language_instruction", "task", "task_description", "instruction"):
+        value = layout.attrs.get(name)
+        if isinstance(value, str) and value.strip():
+            return value.strip()
+    return layout.env or ""
+
+
+def _cameras(file: "h5py.File", demo: Demo) -> dict[str, Camera]:
+    found: dict[str, Camera] = {}
+    for name, item in demo.cameras.items():
+        if item.foreign or item.shape[0] != demo.length:
+            continue
+        dataset = file[item.path]
+        first = next(iter(_pictures(dataset, item, 1)), None)
+        if first is None or first.shape[0] * first.shape[1] * demo.length > MAX_VIDEO_PIXELS:
+            continue
+        shape = (int(first.shape[0]), int(first.shape[1]), 3)
+        found[name] = Camera(shape, lambda d=dataset, i=item: _pictures(d, i, None), item.path)
+    return found
+
+
+def _pictures(dataset: Any, item: Field, limit: int | None) -> Iterator["np.ndarray"]:
+    """uint8 RGB pictures of a raw or encoded image dataset; an undecodable one ends the sequence."""
+    import numpy as np
+
+    for index in range(item.shape[0] if limit is None else min(limit, item.shape[0])):
+        data = np.asarray(dataset[index])
+        if len(item.shape) == 4:  # noqa: PLR2004 - frame, row, column, channel
+            rgb = data[..., :3] if item.shape[-1] >= 3 else np.repeat(data, 3, axis=-1)  # noqa: PLR2004
+            yield np.ascontiguousarray(rgb)
+            continue
+        from PIL import Image, UnidentifiedImageError
+
+        try:
+            with Image.open(io.BytesIO(data.tobytes())) as image:
+                yield np.asarray(image.convert("RGB"))
+        except (OSError, UnidentifiedImageError, ValueError):
+            return
