@@ -1,0 +1,157 @@
+"""What the settings of one node must be: its options, executor, code hook, artifact type, cache, retries."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from emboflow_dagster.errors import ErrorKind, InvalidInputError, Problem, shown
+from emboflow_dagster.model.freeform import check_freeform
+from emboflow_dagster.model.workflow import ExecutorType, NodeConfig
+from emboflow_dagster.runtime.code_hook import check_code_hook, hook_fields
+from emboflow_dagster.runtime.node import NodeOptions, NodeType
+from emboflow_dagster.runtime.registry import NodeTypes, nearest
+from emboflow_dagster.runtime.workflow_file import FileNode
+
+_PLAIN_SETTINGS: Final = ("title", "artifactType", "cache", "retries")
+
+
+def check_settings(
+    node: FileNode, node_type: NodeType | None, types: NodeTypes
+) -> tuple[NodeConfig | None, list[Problem]]:
+    """How one node runs, or everything that is wrong with its settings.
+
+    What depends on the node's type is left out when the type is unknown.
+    """
+    settings = {key: value for key, value in node.settings.items() if value is not None}
+    plain = {key: settings[key] for key in _PLAIN_SETTINGS if key in settings}
+    problems = _check_executor(node, settings, types)
+    fields: dict[str, Any] = {}
+    try:
+        NodeConfig.model_validate(plain, strict=True, by_alias=True)
+        fields |= plain
+    except ValidationError as error:
+        problems += explain(error, node.settings_path, NodeConfig)
+    config = settings.get("config", {})
+    try:
+        fields["config"] = check_freeform(config)
+    except InvalidInputError as error:
+        problems += relocate(error, node.at("config"))
+    else:
+        if node_type is not None:
+            problems += check_options(node_type, config, node.at("config"))
+    problems += _check_hook(node, node_type, settings)
+    if node_type is not None:
+        problems += _check_artifact_type(node, node_type, settings)
+        fields["definitionId"] = f"{node_type.id}@{node_type.version}"
+    if problems:
+        return None, problems
+    if "codeHook" in settings:
+        fields["codeHook"] = hook_fields(settings["codeHook"])
+    fields |= {key: settings[key] for key in ("executor", "image") if key in settings}
+    return NodeConfig.model_validate(fields, by_alias=True), []
+
+
+def _check_executor(node: FileNode, settings: Mapping[str, Any], types: NodeTypes) -> list[Problem]:
+    executor, image = settings.get("executor", ExecutorType.PYTHON.value), settings.get("image")
+    known = [each.value for each in ExecutorType]
+    path = node.at("executor")
+    if executor not in known:
+        near = nearest(executor, known)
+        hint = f"did you mean {near!r}?" if near else f"allowed are {', '.join(known)}"
+        return [Problem(ErrorKind.NODE_EXECUTOR, path, f"found {shown(executor)}; {hint}")]
+    problems: list[Problem] = []
+    if ExecutorType(executor) not in types.executors:
+        there = " and ".join(sorted(each.value for each in types.executors))
+        problems.append(
+            Problem(
+                ErrorKind.NODE_EXECUTOR,
+                path,
+                f"found {executor!r}; only {there} is available in this release, "
+                f"{executor} comes in a later one",
+            )
+        )
+    path = node.at("image")
+    if executor != ExecutorType.DOCKER.value:
+        if image is not None:
+            problems.append(
+                Problem(ErrorKind.NODE_EXECUTOR, path, f"an image is for executor 'docker', not {executor!r}")
+            )
+    elif not isinstance(image, str) or not image.strip():
+        problems.append(
+            Problem(ErrorKind.NODE_EXECUTOR, path, f"found {shown(image)}; executor 'docker' needs an image")
+        )
+    return problems
+
+
+def _check_hook(node: FileNode, node_type: NodeType | None, settings: Mapping[str, Any]) -> list[Problem]:
+    path = node.at("codeHook")
+    if "codeHook" not in settings:
+        if node_type is not None and node_type.code_hook:
+            text = f"{node_type.id} needs codeHook: {{language: python, entrypoint, source}}"
+            return [Problem(ErrorKind.NODE_CODE_HOOK, node.path, text)]
+        return []
+    problems: list[Problem] = []
+    if node_type is not None and not node_type.code_hook:
+        text = f"{node_type.id} runs no code of yours; use a node of a type that does, such as 'python'"
+        problems.append(Problem(ErrorKind.NODE_CODE_HOOK, path, text))
+    return problems + check_code_hook(settings["codeHook"], path)
+
+
+def _check_artifact_type(node: FileNode, node_type: NodeType, settings: Mapping[str, Any]) -> list[Problem]:
+    found = settings.get("artifactType")
+    fixed = node_type.produces
+    if found is None or fixed is None or node_type.code_hook or found == fixed:
+        return []
+    text = f"found {shown(found)}; {node_type.id} always produces {fixed}"
+    return [Problem(ErrorKind.NODE_CONFIG, node.at("artifactType"), text)]
+
+
+def check_options(node_type: NodeType, config: Mapping[str, Any], path: str) -> list[Problem]:
+    """What the options model of a node type says about a configuration (camelCase keys)."""
+    try:
+        node_type.options.model_validate(dict(config), by_alias=True, by_name=False)
+    except ValidationError as error:
+        return explain(error, path, node_type.options)
+    except InvalidInputError as error:
+        return relocate(error, path)
+    return []
+
+
+def relocate(error: InvalidInputError, path: str) -> list[Problem]:
+    """The problems of a part, as seen from the whole."""
+    return [Problem(p.kind, f"{path}.{p.path}" if p.path else path, p.message) for p in error.problems]
+
+
+def explain(error: ValidationError, path: str, model: type[NodeOptions] | type[NodeConfig]) -> list[Problem]:
+    """Each finding of pydantic with the field's path, what was found and what is allowed."""
+    names = [f.alias or name for name, f in model.model_fields.items()]
+    problems: list[Problem] = []
+    for row in error.errors(include_url=False):
+        where = path + _place(row["loc"])
+        inner = row.get("ctx", {}).get("error")
+        if isinstance(inner, InvalidInputError):
+            problems += relocate(inner, where)
+        else:
+            problems.append(Problem(ErrorKind.NODE_CONFIG, where, _wording(row, names)))
+    return problems
+
+
+def _place(loc: Sequence[int | str]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
+
+
+def _wording(row: ErrorDetails, names: Sequence[str]) -> str:
+    kind = row["type"]
+    if kind == "missing":
+        return "is needed and absent"
+    if kind == "extra_forbidden":
+        near = nearest(row["loc"][-1], names) if len(row["loc"]) == 1 else None
+        if near:
+            return f"unknown option; did you mean {near!r}?"
+        known = f"; known are {', '.join(sorted(names)[:20])}" if names and len(row["loc"]) == 1 else ""
+        return f"unknown option{known}"
+    expected = row.get("ctx", {}).get("expected")
+    message = row["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    return f"found {shown(row['input'])}; " + (f"allowed are {expected}" if expected else message)
