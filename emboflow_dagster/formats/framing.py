@@ -15,6 +15,7 @@ from typing import BinaryIO, Protocol
 from emboflow_dagster.errors import ErrorKind, InvalidInputError
 
 BLOCK = 256 * 1024
+WHOLE_CHUNK = 16 * 1024 * 1024
 
 
 class CutError(InvalidInputError):
@@ -86,7 +87,7 @@ class Window:
             self._seek(size, io.SEEK_CUR)
             self.left -= size
             return
-        while size:
+        while size > 0:
             step = min(size, BLOCK)
             self.read(step)
             size -= step
@@ -174,27 +175,40 @@ class _Zstd:
             raise DamagedError(f"a compressed chunk is damaged: {error}") from error
 
 
-def inflated(source: Readable, compression: str) -> Readable:
+def inflated(source: Readable, compression: str, size: int) -> Readable:
     """A stream of the decompressed bytes of ``source``.
+
+    Chunks of usual size are decompressed at once, which is much faster; larger ones block by block.
 
     Args:
         source: The compressed bytes.
-        compression: ``""`` or ``none``, ``bz2``, ``lz4`` or ``zstd``, as chunk headers name them.
+        compression: ``bz2``, ``lz4`` or ``zstd``, as chunk headers name them.
+        size: How many bytes are announced; more are never read.
 
     Raises:
         DamagedError: The compression has another name.
     """
-    if compression in {"", "none"}:
-        return source
     if compression == "bz2":
-        return io.BufferedReader(_Raw(_Inflated(source, bz2.BZ2Decompressor())), BLOCK)
-    if compression == "lz4":
+        stream: Readable = _Inflated(source, bz2.BZ2Decompressor())
+    elif compression == "lz4":
         import lz4.frame
 
-        return io.BufferedReader(_Raw(_Inflated(source, lz4.frame.LZ4FrameDecompressor())), BLOCK)
-    if compression == "zstd":
-        return io.BufferedReader(_Raw(_Zstd(source)), BLOCK)
-    raise DamagedError(f"the chunk compression {compression!r} is unknown; bz2, lz4 and zstd are read")
+        stream = _Inflated(source, lz4.frame.LZ4FrameDecompressor())
+    elif compression == "zstd":
+        stream = _Zstd(source)
+    else:
+        raise DamagedError(f"the chunk compression {compression!r} is unknown; bz2, lz4 and zstd are read")
+    if size > WHOLE_CHUNK:
+        return io.BufferedReader(_Raw(stream), BLOCK)
+    parts: list[bytes] = []
+    try:
+        while size and (part := stream.read(size)):
+            parts.append(part)
+            size -= len(part)
+    except DamagedError:
+        if not parts:
+            raise
+    return io.BytesIO(b"".join(parts))
 
 
 class _Raw(io.RawIOBase):

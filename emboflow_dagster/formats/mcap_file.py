@@ -88,9 +88,10 @@ class _McapReader:
         self.counts["chunks"] += 1
         self.compressions[compression] = self.compressions.get(compression, 0) + 1
         present = min(size, fixed.left)
-        stream = inflated(Section(file, present), compression) if compression else file
-        inner = Window(stream, uncompressed if compression else present, crc=bool(crc))
         try:
+            section = Section(file, present)
+            stream = inflated(section, compression, uncompressed) if compression else file
+            inner = Window(stream, uncompressed if compression else present, crc=bool(crc))
             while inner.left:
                 opcode, size_of_record = _RECORD.unpack(inner.read(_RECORD.size))
                 message = self.handle(inner, opcode, size_of_record)

@@ -3,14 +3,23 @@
 Source: https://wiki.ros.org/Bags/Format/2.0
 """
 
+import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from emboflow_dagster.formats.bags import bag_files, match_files, probe_recording
 from emboflow_dagster.formats.detect import Format, Source
-from emboflow_dagster.formats.framing import CutError, DamagedError, Section, Window, inflated
+from emboflow_dagster.formats.framing import (
+    WHOLE_CHUNK,
+    CutError,
+    DamagedError,
+    Readable,
+    Section,
+    Window,
+    inflated,
+)
 from emboflow_dagster.formats.recording import MAX_MESSAGE_BYTES, Connection, Facts, Message, Part, Wanted
 from emboflow_dagster.formats.report import Candidate, Probe
 
@@ -21,6 +30,10 @@ OP_MESSAGE, OP_BAG_HEADER, OP_CHUNK, OP_CHUNK_INFO, OP_CONNECTION = 2, 3, 5, 6, 
 
 _U32 = struct.Struct("<I")
 _STAMP = struct.Struct("<II")
+_STAMP_AND_LENGTH = struct.Struct("<III")
+MAX_KNOWN = 1_024
+"""Message headers are some 40 bytes."""
+_STAMP_FIELD = b"\x0d\x00\x00\x00time="
 
 
 def messages(path: Path, facts: Facts, wanted: Wanted) -> Iterator[Message]:
@@ -34,13 +47,11 @@ def messages(path: Path, facts: Facts, wanted: Wanted) -> Iterator[Message]:
         window = Window(file, size - len(MAGIC))
         try:
             while window.left:
-                header, length = reader.record(window)
-                if header.get(b"op") == b"\x05":
-                    yield from reader.chunk(file, window, header, length)
-                else:
-                    message = reader.handle(window, header, length)
-                    if message is not None:
-                        yield message
+                record = reader.record(window)
+                if isinstance(record, Message):
+                    yield record
+                elif record is not None:
+                    yield from reader.chunk(file, window, *record)
         except (CutError, DamagedError, struct.error) as error:
             reader.damaged = True
             facts.warn("truncated", f"read up to byte {file.tell()} of {size}: {error}", path.name)
@@ -54,22 +65,31 @@ class _BagReader:
         self.wanted = wanted
         self.damaged = False
         self.connections: dict[bytes, Connection] = {}
+        self.known: dict[bytes, Connection] = {}
         self.index_pos: int | None = None
         self.declared_messages = 0
         self.found = 0
         self.compressions: dict[str, int] = {}
         self.orphans = 0
 
-    def record(self, window: Window) -> tuple[dict[bytes, bytes], int]:
-        """The header fields of the next record and the length of its data."""
+    def record(self, window: Window) -> Message | tuple[dict[bytes, bytes], int] | None:
+        """Take the next record: a message, a chunk's header fields and length, or ``None`` for others."""
         (size,) = _U32.unpack(window.read(4))
         if not 0 < size <= MAX_HEADER_BYTES:
             raise DamagedError(f"a record header of {size} bytes")
-        header = _fields(window.read(size))
+        data = window.read(size + 4)
+        (length,) = _U32.unpack_from(data, size)
+        # A connection's messages differ in their stamp alone, which every known writer puts last: such
+        # headers are taken apart once.
+        known = self.known.get(data[: size - 8])
+        if known is not None:
+            return self._message(window, known, data[size - 8 : size], length)
+        header = _fields(data[:size])
         if b"op" not in header:
             raise DamagedError("a record without an op field")
-        (length,) = _U32.unpack(window.read(4))
-        return header, length
+        if header[b"op"] == b"\x05":
+            return header, length
+        return self._handle(window, header, length, data[: size - 8])
 
     def chunk(
         self, file: BinaryIO, window: Window, header: dict[bytes, bytes], length: int
@@ -79,17 +99,23 @@ class _BagReader:
         (uncompressed,) = _U32.unpack(header.get(b"size", b"\0\0\0\0"))
         present = min(length, window.left)
         end = file.tell() + present
-        if compression == "none":
-            inner = Window(file, present)
-        else:
-            section = Section(file, present)
-            inner = Window(inflated(section, compression), uncompressed)
         try:
+            stream: Readable = file
+            if compression != "none":
+                stream = inflated(Section(file, present), compression, uncompressed)
+            elif present <= WHOLE_CHUNK:
+                stream = io.BytesIO(file.read(present))
+            inner = Window(stream, present if compression == "none" else uncompressed)
             while inner.left:
-                head, size = self.record(inner)
-                message = self.handle(inner, head, size)
-                if message is not None:
-                    yield message
+                if isinstance(stream, io.BytesIO):
+                    inner.left -= yield from self._known_messages(stream)
+                    if not inner.left:
+                        break
+                record = self.record(inner)
+                if isinstance(record, Message):
+                    yield record
+                elif record is not None:
+                    raise DamagedError("a chunk within a chunk")
         except (CutError, DamagedError, struct.error) as error:
             if present < length:
                 raise
@@ -101,22 +127,53 @@ class _BagReader:
         if present < length:
             raise CutError(f"the last chunk announces {length} bytes, {present} are there")
 
-    def handle(self, window: Window, header: dict[bytes, bytes], length: int) -> Message | None:
+    def _known_messages(self, stream: io.BytesIO) -> Generator[Message, None, int]:
+        """The messages up to the next record of another kind, without a call per field; the bytes taken."""
+        data = stream.getbuffer()
+        start = position = stream.tell()
+        end = len(data)
+        while position + 4 <= end:
+            (size,) = _U32.unpack_from(data, position)
+            body = position + 8 + size
+            connection = self.known.get(bytes(data[position + 4 : body - 12])) if size < MAX_KNOWN else None
+            if connection is None or body > end:
+                break
+            seconds, nanoseconds, length = _STAMP_AND_LENGTH.unpack_from(data, body - 12)
+            position = body + length
+            if position > end:
+                position = body - 8 - size
+                break
+            self.found += 1
+            wanted = length <= MAX_MESSAGE_BYTES and self.wanted(connection)
+            stamp = seconds * 1_000_000_000 + nanoseconds
+            yield Message(connection, stamp, bytes(data[body:position]) if wanted else None)
+        data.release()
+        stream.seek(position)
+        return position - start
+
+    def _message(self, window: Window, connection: Connection, stamp: bytes, length: int) -> Message:
+        data = None
+        if length <= MAX_MESSAGE_BYTES and self.wanted(connection):
+            data = window.read(length)
+        else:
+            window.skip(length)
+        self.found += 1
+        seconds, nanoseconds = _STAMP.unpack(stamp)
+        return Message(connection, seconds * 1_000_000_000 + nanoseconds, data)
+
+    def _handle(
+        self, window: Window, header: dict[bytes, bytes], length: int, but_last_8: bytes
+    ) -> Message | None:
         op = header[b"op"][0] if header[b"op"] else 0
         if op == OP_MESSAGE:
             connection = self.connections.get(header.get(b"conn", b""))
-            seconds, nanoseconds = _STAMP.unpack(header.get(b"time", b""))
             if connection is None:
                 window.skip(length)
                 self.orphans += 1
                 return None
-            data = None
-            if length <= MAX_MESSAGE_BYTES and self.wanted(connection):
-                data = window.read(length)
-            else:
-                window.skip(length)
-            self.found += 1
-            return Message(connection, seconds * 1_000_000_000 + nanoseconds, data)
+            if but_last_8.endswith(_STAMP_FIELD):
+                self.known[but_last_8] = connection
+            return self._message(window, connection, header.get(b"time", b""), length)
         if op == OP_CONNECTION:
             self._connection(header, window.read(length))
         elif op == OP_BAG_HEADER:

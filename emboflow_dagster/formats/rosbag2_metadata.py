@@ -70,7 +70,7 @@ def read_metadata(path: Path) -> Metadata:
         InvalidInputError: It is no YAML, or not about a rosbag2 recording.
         OSError: It cannot be read.
     """
-    import yaml  # noqa: PLC0415 - every format module is imported at once; few inputs have YAML
+    import yaml
 
     with path.open("rb") as stream:
         data = stream.read(MAX_BYTES)

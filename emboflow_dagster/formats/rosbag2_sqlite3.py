@@ -44,7 +44,7 @@ def is_bag_database(path: Path, head: bytes) -> bool:
 def _sqlite3() -> ModuleType:
     # A .db3 is a recording somebody hands us, a format like any other: reading it needs SQLite. EmboFlow
     # itself keeps nothing in SQLite; its only database is MongoDB. Hence the import stands here alone.
-    import sqlite3  # noqa: PLC0415
+    import sqlite3
 
     return sqlite3
 
