@@ -259,28 +259,35 @@ def _cameras(file: "h5py.File", demo: Demo) -> dict[str, Camera]:
         if item.foreign or item.shape[0] != demo.length:
             continue
         dataset = file[item.path]
-        first = next(iter(_pictures(dataset, item, 1)), None)
+        first = picture_at(dataset, item, 0)
         if first is None or first.shape[0] * first.shape[1] * demo.length > MAX_VIDEO_PIXELS:
             continue
         shape = (int(first.shape[0]), int(first.shape[1]), 3)
-        found[name] = Camera(shape, lambda d=dataset, i=item: _pictures(d, i, None), item.path)
+        found[name] = Camera(shape, lambda d=dataset, i=item: _pictures(d, i), item.path)
     return found
 
 
-def _pictures(dataset: Any, item: Field, limit: int | None) -> Iterator["np.ndarray"]:
-    """uint8 RGB pictures of a raw or encoded image dataset; an undecodable one ends the sequence."""
+def _pictures(dataset: Any, item: Field) -> Iterator["np.ndarray"]:
+    """Every picture in order; an undecodable one ends the sequence, and the writer sees that it is short."""
+    for index in range(item.shape[0]):
+        picture = picture_at(dataset, item, index)
+        if picture is None:
+            return
+        yield picture
+
+
+def picture_at(dataset: Any, item: Field, index: int) -> "np.ndarray | None":
+    """One picture of a raw or encoded image dataset as uint8 RGB; ``None`` where it cannot be decoded."""
     import numpy as np
 
-    for index in range(item.shape[0] if limit is None else min(limit, item.shape[0])):
-        data = np.asarray(dataset[index])
-        if len(item.shape) == 4:  # noqa: PLR2004 - frame, row, column, channel
-            rgb = data[..., :3] if item.shape[-1] >= 3 else np.repeat(data, 3, axis=-1)  # noqa: PLR2004
-            yield np.ascontiguousarray(rgb)
-            continue
-        from PIL import Image, UnidentifiedImageError
+    data = np.asarray(dataset[index])
+    if len(item.shape) == 4:  # noqa: PLR2004 - frame, row, column, channel
+        rgb = data[..., :3] if item.shape[-1] >= 3 else np.repeat(data, 3, axis=-1)  # noqa: PLR2004
+        return np.ascontiguousarray(rgb)
+    from PIL import Image, UnidentifiedImageError
 
-        try:
-            with Image.open(io.BytesIO(data.tobytes())) as image:
-                yield np.asarray(image.convert("RGB"))
-        except (OSError, UnidentifiedImageError, ValueError):
-            return
+    try:
+        with Image.open(io.BytesIO(data.tobytes())) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError):
+        return None
