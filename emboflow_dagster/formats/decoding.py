@@ -5,11 +5,12 @@ Message types that the recording does not define are looked up among the types o
 """
 
 import json
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from emboflow_dagster.errors import ErrorKind, InvalidInputError
+from emboflow_dagster.errors import ErrorKind, InvalidInputError, shown
 from emboflow_dagster.formats.recording import MAX_MESSAGE_BYTES, Connection
 
 Decode = Callable[[bytes], Any]
@@ -25,6 +26,7 @@ class UnsupportedEncodingError(UndecodableError):
     """The messages are in an encoding that nothing here reads."""
 
 
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 ENCODINGS = frozenset({"ros1", "cdr", "json"})
 
 
@@ -108,6 +110,7 @@ def _recorded(encoding: str, type_name: str, definition: bytes, definition_encod
     try:
         idl = definition_encoding == "ros2idl"
         types = get_types_from_idl(text) if idl else get_types_from_msg(text, name)
+        _check_names(types)
         # Its own definitions of Time and Duration would be refused as different spellings of the same.
         store.register({key: value for key, value in types.items() if key not in store.fielddefs})
         store.get_msgdef(name)
@@ -117,6 +120,15 @@ def _recorded(encoding: str, type_name: str, definition: bytes, definition_encod
     if encoding == "ros1":
         return lambda data: store.deserialize_ros1(data, name)
     return lambda data: store.deserialize_cdr(data, name)
+
+
+def _check_names(types: dict[str, Any]) -> None:
+    # The library turns definitions into Python source and runs it. Its grammar lets only identifiers through;
+    # the recording may come from anybody, so nothing else reaches it whatever the grammar of a later release.
+    for type_name, (constants, fields) in types.items():
+        for name in (*type_name.split("/"), *(item[0] for item in (*constants, *fields))):
+            if not _IDENTIFIER.fullmatch(name):
+                raise UndecodableError(f"{shown(name)} is no name of a type or field")
 
 
 def _of_release(type_name: str) -> Decode:

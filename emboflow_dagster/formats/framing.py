@@ -145,7 +145,7 @@ class _Inflated:
             if self._decompressor.needs_input and not compressed:
                 break
             try:
-                block = self._decompressor.decompress(compressed, BLOCK)
+                block = self._decompressor.decompress(compressed, max(BLOCK, size - have))
             except (OSError, RuntimeError, ValueError) as error:
                 self._damage = DamagedError(f"a compressed chunk is damaged: {error}")
                 break
