@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from emboflow_dagster.errors import ConfigurationError
 from emboflow_dagster.formats.decoding import Decoder, UndecodableError, UnsupportedEncodingError
 from emboflow_dagster.formats.detect import Source, signature
 from emboflow_dagster.formats.recording import Connection, Facts, Part
@@ -108,6 +109,7 @@ class DecodeCheck:
         self.decoded: set[str] = set()
         self.failed: dict[str, UndecodableError] = {}
         self.misfits: set[str] = set()
+        self.missing: ConfigurationError | None = None
 
     def wanted(self, connection: Connection) -> bool:
         """Whether a message of this connection is still to be decoded."""
@@ -119,6 +121,8 @@ class DecodeCheck:
         try:
             decoder = Decoder(connection)
             decoder(data)
+        except ConfigurationError as error:
+            self.missing = error
         except UndecodableError as error:
             self.failed.setdefault(connection.topic, error)
         else:
@@ -128,6 +132,9 @@ class DecodeCheck:
 
     def warn(self, probe: Probe) -> None:
         """One warning per topic that could not be decoded as declared."""
+        if self.missing:
+            text = f"messages are counted, but not decoded: {self.missing.message} ({self.missing.hint})"
+            probe.warn("extra_missing", text)
         for topic in sorted(self.misfits):
             text = "the recorded message definition does not fit the messages; the standard one does"
             probe.warn("definition_mismatch", text, topic)

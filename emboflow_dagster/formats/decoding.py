@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 from emboflow_dagster.errors import ErrorKind, InvalidInputError, shown
+from emboflow_dagster.formats.extras import needs_extra
 from emboflow_dagster.formats.recording import MAX_MESSAGE_BYTES, Connection
 
 Decode = Callable[[bytes], Any]
@@ -43,6 +44,7 @@ class Decoder:
     Raises:
         UnsupportedEncodingError: No decoder exists for this encoding.
         UndecodableError: The type is not defined or its definition does not parse.
+        ConfigurationError: The libraries for ROS messages are not installed.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -103,7 +105,8 @@ class Decoder:
 
 @cache
 def _recorded(encoding: str, type_name: str, definition: bytes, definition_encoding: str) -> Decode:
-    from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
+    with needs_extra("rosbag"):
+        from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 
     store, name = get_typestore(Stores.EMPTY), _full_name(type_name)
     text = definition.decode("utf-8", "replace")
@@ -138,7 +141,8 @@ def _of_release(type_name: str) -> Decode:
 
 @cache
 def _release_types() -> Any:
-    from rosbags.typesys import Stores, get_typestore
+    with needs_extra("rosbag"):
+        from rosbags.typesys import Stores, get_typestore
 
     return get_typestore(Stores.LATEST)
 
@@ -154,6 +158,7 @@ def _full_name(type_name: str) -> str:
 
 
 def _unzstd(data: bytes) -> bytes:
-    import zstandard
+    with needs_extra("rosbag"):
+        import zstandard
 
     return zstandard.ZstdDecompressor().decompress(data, max_output_size=MAX_MESSAGE_BYTES)

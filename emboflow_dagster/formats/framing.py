@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import BinaryIO, Protocol
 
 from emboflow_dagster.errors import ErrorKind, InvalidInputError
+from emboflow_dagster.formats.extras import needs_extra
 
 BLOCK = 256 * 1024
 WHOLE_CHUNK = 16 * 1024 * 1024
@@ -162,7 +163,8 @@ class _Zstd:
     __slots__ = ("_reader",)
 
     def __init__(self, source: Readable) -> None:
-        import zstandard
+        with needs_extra("rosbag"):
+            import zstandard
 
         self._reader = zstandard.ZstdDecompressor().stream_reader(source, read_across_frames=True)  # pyright: ignore[reportArgumentType]
 
@@ -187,11 +189,13 @@ def inflated(source: Readable, compression: str, size: int) -> Readable:
 
     Raises:
         DamagedError: The compression has another name.
+        ConfigurationError: The library for it is not installed.
     """
     if compression == "bz2":
         stream: Readable = _Inflated(source, bz2.BZ2Decompressor())
     elif compression == "lz4":
-        import lz4.frame
+        with needs_extra("rosbag"):
+            import lz4.frame
 
         stream = _Inflated(source, lz4.frame.LZ4FrameDecompressor())
     elif compression == "zstd":

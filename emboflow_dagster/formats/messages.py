@@ -66,6 +66,7 @@ def iter_numeric(
 
     Raises:
         OSError: A file cannot be read.
+        ConfigurationError: The libraries for ROS messages are not installed.
     """
     chosen = None if topics is None else frozenset(topics)
     for message, decoded in decoded_messages(path, chosen, SKIPPED_TYPES, problems):

@@ -8,6 +8,7 @@ from typing import Any
 
 from emboflow_dagster.formats.decoding import UndecodableError
 from emboflow_dagster.formats.detect import signature
+from emboflow_dagster.formats.extras import needs_extra
 from emboflow_dagster.formats.messages import decoded_messages
 from emboflow_dagster.formats.report import ProbeWarning
 
@@ -96,7 +97,8 @@ def _picture(message: Any) -> bytes:
 
 
 def _png(fields: dict[str, Any], raw: bytes) -> bytes:
-    from PIL import Image
+    with needs_extra("plots"):
+        from PIL import Image
 
     layout = _LAYOUTS.get(str(fields["encoding"]))
     if layout is None:

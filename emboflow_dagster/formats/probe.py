@@ -103,8 +103,9 @@ def _run(entry: Format, source: Source, probe: Probe) -> None:
     except OSError as error:
         probe.warn("unreadable", f"reading stopped: {_cause(error)}")
     except EmboflowError as error:
-        code = "truncated" if error.kind is ErrorKind.FILE_TRUNCATED else "unreadable"
-        probe.warn(code, error.message)
+        codes = {ErrorKind.FILE_TRUNCATED: "truncated", ErrorKind.EXTRA_MISSING: "extra_missing"}
+        text = f"{error.message} ({error.hint})" if error.hint else error.message
+        probe.warn(codes.get(error.kind, "unreadable"), text)
     except Exception as error:  # noqa: BLE001 - bytes that nobody foresaw end as a report, never as a traceback
         code = "truncated" if isinstance(error, EOFError) else "unreadable"
         probe.warn(code, f"the {probe.format} parser failed: {_cause(error)}")

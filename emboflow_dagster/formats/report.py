@@ -85,6 +85,7 @@ WARNING_CODES: frozenset[str] = frozenset(
         "corrupt",
         "definition_mismatch",
         "empty_folder",
+        "extra_missing",
         "invalid_stamp",
         "listing_truncated",
         "mixed_types",

@@ -13,6 +13,7 @@ from emboflow_dagster.errors import InvalidInputError
 from emboflow_dagster.formats import mcap_file, rosbag2_sqlite3
 from emboflow_dagster.formats.bags import match_files, probe_recording, split_order
 from emboflow_dagster.formats.detect import Entry, Format, Source, is_lfs_pointer, signature
+from emboflow_dagster.formats.extras import needs_extra
 from emboflow_dagster.formats.recording import Facts, Message, Part, Reader, Wanted
 from emboflow_dagster.formats.report import Candidate, Probe
 from emboflow_dagster.formats.rosbag2_metadata import KEY, NAME, Metadata, read_metadata
@@ -108,7 +109,8 @@ def _unpacked_reader(inner: Reader) -> Reader:
     """Reads a file that rosbag2 compressed as a whole, by way of a temporary copy: SQLite needs to seek."""
 
     def read(path: Path, facts: Facts, wanted: Wanted) -> Iterator[Message]:
-        import zstandard
+        with needs_extra("rosbag"):
+            import zstandard
 
         with TemporaryDirectory(prefix="emboflow-probe-") as folder:
             copy = Path(folder) / path.name

@@ -4,6 +4,7 @@ import io
 import json
 import sqlite3
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np  # noqa: TID253 - this module is about files that these libraries write
@@ -18,7 +19,8 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin  #
 from rosbags.rosbag2 import Writer as Ros2Writer  # noqa: TID253
 from rosbags.typesys import Stores, get_typestore  # noqa: TID253
 
-from emboflow_dagster.formats import rosbag2
+from emboflow_dagster.errors import ConfigurationError
+from emboflow_dagster.formats import decoding, rosbag2
 from emboflow_dagster.formats.messages import flatten, iter_numeric, numeric_topics
 from emboflow_dagster.formats.pictures import iter_images
 from emboflow_dagster.formats.probe import probe_path
@@ -459,3 +461,21 @@ def test_a_picture_that_lies_about_its_size_is_reported(tmp_path):
 
     assert list(iter_images(tmp_path / "bag", "/camera", 2, problems=problems)) == []
     assert [p.path for p in problems] == ["/camera"]
+
+
+@pytest.mark.parametrize(("name", "library"), [("sqlite3", "rosbags.typesys"), ("mcap-zstd", "zstandard")])
+def test_without_the_extra_a_probe_says_what_to_install(tmp_path, monkeypatch, name, library):
+    path = WRITERS[name](tmp_path)
+    monkeypatch.setitem(sys.modules, library, None)
+    decoding._recorded.cache_clear()
+    decoding._release_types.cache_clear()
+
+    report = probe_path(path)
+
+    assert "extra_missing" in report.codes
+    assert "undecodable_topics" not in report.codes
+    assert any("emboflow-dagster[rosbag]" in warning.message for warning in report.warnings)
+    if name == "sqlite3":
+        assert report.structure["messageCount"] == MESSAGES
+    with pytest.raises(ConfigurationError):
+        list(iter_numeric(path))
