@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -63,6 +63,12 @@ def kill(pid: int) -> None:
     with processes.Handle(target) as running:
         running.send(signal.SIGKILL)
         assert running.wait(10)
+
+
+def hang_up_on_all(listener: socket.socket) -> None:
+    with suppress(OSError):
+        while True:
+            listener.accept()[0].close()
 
 
 def pids(home: Path) -> list[int]:
@@ -258,7 +264,15 @@ def test_a_torn_state_file_is_only_a_lost_hint(home, content):
     assert (found.pid, found.started) == (first.pid, False)
 
 
-def test_a_port_taken_while_it_was_down_is_not_fatal(home):
+@pytest.mark.parametrize(
+    "silent",
+    [
+        False,
+        # The server asks the silent listener for 30 s whether that is itself.
+        pytest.param(True, marks=pytest.mark.slow),
+    ],
+)
+def test_a_port_taken_while_it_was_down_is_not_fatal(home, silent):
     first = embedded.ensure(home)
     write(first.uri, 1)
     kill(first.pid)
@@ -266,6 +280,8 @@ def test_a_port_taken_while_it_was_down_is_not_fatal(home):
         thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         thief.bind(("127.0.0.1", first.port))
         thief.listen()
+        if not silent:
+            threading.Thread(target=hang_up_on_all, args=(thief,), daemon=True).start()
         second = embedded.ensure(home)
 
         assert second.port != first.port

@@ -1,6 +1,8 @@
 """Start one `mongod` on one place, and make it the primary of its one-member replica set."""
 
 import os
+import random
+import shutil
 import socket
 import subprocess
 import time
@@ -16,10 +18,13 @@ from emboflow_dagster.mongo.embedded.wire import run_command
 
 START_TIMEOUT_S: Final = 60.0
 PORTS_TRIED: Final = 8
+PORTS_DRAWN: Final = 16
+OWN_PORTS: Final = range(20_000, 32_000)
 CACHE_VARIABLE: Final = "EMBOFLOW_MONGOD_CACHE_GB"
 DEFAULT_CACHE_GB: Final = 0.25
 TRANSACTION_LIFETIME_S: Final = 5
 OPLOG_MB: Final = 256
+FULL_BYTES: Final = 1 << 20
 ELECTION_TIMEOUT_MS: Final = 1_000
 SLOW_MS: Final = 5_000
 EXIT_LISTEN: Final = 48
@@ -124,9 +129,10 @@ def launch(
 
 
 def _free_port(preferred: int | None) -> int:
-    for port in (preferred, 0):
-        if port is None:
-            continue
+    # Below the range that the kernel gives to outgoing connections, so nobody gets it by chance while we
+    # are down: a server whose port changed first asks the old address whether that is itself, up to 30 s.
+    drawn = random.SystemRandom().sample(OWN_PORTS, PORTS_DRAWN)
+    for port in (*([preferred] if preferred else []), *drawn, 0):
         with socket.socket() as probe:
             # As mongod does: the closed connections of its predecessor do not count.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -175,6 +181,9 @@ def start_failed(
 ) -> EmboflowError:
     """The error for a start that failed, with the reason that the log gives."""
     reason = failure_reason(place.log, offset)
+    free = shutil.disk_usage(place.root).free
+    if free < FULL_BYTES:  # then the log may hold nothing, either
+        reason = f"No space left on the device of {place.root}: {free} bytes are free"
     if reason and ("No space left" in reason or "ENOSPC" in reason):
         kind = ErrorKind.DISK_FULL
     return ConfigurationError(

@@ -1,9 +1,10 @@
 """Start, find and stop the server of one home."""
 
+import errno
 import signal
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -58,10 +59,24 @@ def ensure(home: Path, *, extra_arguments: Sequence[str] = ()) -> EmbeddedServer
     register_user(place.users_lock)
     running = _look(place, started=False)
     if running is None or log_size(place.log) > MAX_LOG_BYTES:
-        with exclusively(place.start_lock, timeout_s=LOCK_TIMEOUT_S):
+        with exclusively(place.start_lock, timeout_s=LOCK_TIMEOUT_S), _naming_full_disks(place):
             running = _look(place, started=False) or _start(place, extra_arguments)
             bound_log(place.log, process(running.pid))
     return running
+
+
+@contextmanager
+def _naming_full_disks(place: Place) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, EmboflowError):
+            raise
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        raise ConfigurationError(
+            f"the embedded database under {place.root} cannot be started: {error}",
+            kind=ErrorKind.DISK_FULL if full else ErrorKind.DATA_FOLDER,
+        ) from error
 
 
 def find(home: Path) -> EmbeddedServer | None:
