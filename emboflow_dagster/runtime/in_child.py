@@ -1,0 +1,206 @@
+"""What nodes have done in a child process: functions over JSON values that call the parsers of ``formats``.
+
+Nothing of the parsers is imported here at module level, nor in the process that starts the child.
+"""
+
+import json
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from emboflow_dagster.errors import EmboflowError, ErrorKind, ExecutionError, LimitError
+from emboflow_dagster.formats.report import Probe
+from emboflow_dagster.runtime.node import ChildCall
+
+PARSER_SECONDS = 900.0
+_START_SECONDS = 60.0
+
+
+def probe(path: str, asset_type: str | None) -> dict[str, Any]:
+    """``formats.probe.probe_path`` of one asset, as :meth:`Probe.to_json` gives it."""
+    from emboflow_dagster.formats.probe import probe_path
+
+    return probe_path(Path(path), asset_type=asset_type).to_json()
+
+
+def quality(
+    path: str,
+    subject: str,
+    is_dataset: bool,
+    report: dict[str, Any] | None,
+    checks: list[str] | None,
+    fps: float | None,
+) -> dict[str, Any]:
+    """``formats.quality.quality_report`` of one asset or canonical dataset."""
+    from emboflow_dagster.formats.quality import quality_report
+
+    if is_dataset:
+        return quality_report(canonical=Path(path), checks=checks, fps=fps, name=subject)
+    return quality_report(Path(path), probe=report, checks=checks, fps=fps, name=subject)
+
+
+def preview(
+    path: str, out: str, images: int, report: dict[str, Any] | None, kinds: list[str]
+) -> dict[str, Any]:
+    """``formats.preview.preview_bundle`` of one asset or canonical dataset, less the kinds nobody asked for."""
+    from emboflow_dagster.formats.preview import (
+        INDEX_FILE,
+        preview_bundle,
+    )
+
+    index = preview_bundle(Path(path), Path(out), images=images, probe=report)
+    unwanted = [entry for entry in index["files"] if entry["kind"] not in kinds]
+    for entry in unwanted:
+        Path(out, entry["path"]).unlink()
+    index["files"] = [entry for entry in index["files"] if entry["kind"] in kinds]
+    Path(out, INDEX_FILE).write_text(json.dumps(index, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return index
+
+
+def package(path: str) -> dict[str, Any]:
+    """What a canonical package says of itself, after every file was checked against its sha256.
+
+    Raises:
+        InvalidInputError: It is no package of this schema.
+        IntegrityError: A file is missing or damaged.
+    """
+    from emboflow_dagster.formats.canonical.reader import (
+        open_canonical,
+    )
+
+    dataset = open_canonical(Path(path))
+    document = dataset.manifest.document
+    kept = ("schemaVersion", "sourceAssets", "fps", "robotType", "features", "episodes", "frames", "files")
+    return {
+        **{key: document.get(key) for key in kept},
+        "skipped": len(document.get("skipped") or ()),
+        "tasks": dataset.tasks()[:20],
+        "manifestSha256": dataset.manifest.sha256,
+    }
+
+
+def one_by_one(function: str, calls: list[list[Any]], done: str, seconds: float) -> None:
+    """Call a function of this module for each list of arguments; each result is a line of ``done`` at once."""
+    with Path(done).open("w", encoding="utf-8") as stream:
+        for arguments in calls:
+            # Not handled in Python: the alarm ends native code too, and the line that is missing says whose.
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+            try:
+                line = {"result": globals()[function](*arguments)}
+            except MemoryError:
+                raise
+            except Exception as error:
+                code = error.kind.value if isinstance(error, EmboflowError) else ErrorKind.NODE_FAILED.value
+                line = {"code": code, "message": str(error) or type(error).__name__}
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            stream.write(json.dumps(line) + "\n")
+            stream.flush()
+
+
+def each(
+    child: ChildCall,
+    function: str,
+    calls: Sequence[Sequence[Any]],
+    workdir: Path,
+    *,
+    seconds: float = PARSER_SECONDS,
+    memory_mb: int | None = None,
+) -> list[Any]:
+    """The result of ``function`` for each list of arguments, or the :class:`ExecutionError` it ended with.
+
+    One process does them all, since its imports cost more than most inputs; after a crash or a limit another
+    one goes on behind the input that did it.
+    """
+    results: list[Any] = []
+    done = workdir / f".{function}.jsonl"
+    alone = False
+    while len(results) < len(calls):
+        left = [list(arguments) for arguments in calls[len(results) :]][: 1 if alone else None]
+        failure: ExecutionError | None = None
+        try:
+            child(
+                f"{__name__}:one_by_one",
+                function,
+                left,
+                str(done),
+                seconds,
+                timeout_s=_START_SECONDS + (seconds + 1) * len(left),
+                memory_mb=memory_mb,
+            )
+        except ExecutionError as error:
+            failure = _timed(error, seconds)
+        finished = _finished(done)
+        results += finished
+        done.unlink(missing_ok=True)
+        if failure is None:
+            alone = False
+        elif finished and failure.kind is ErrorKind.LIMIT_MEMORY:
+            alone = True  # what the inputs before it left in memory may be to blame
+        elif len(finished) < len(left):
+            results.append(failure)
+            alone = False
+        else:
+            raise failure
+    return results
+
+
+def _finished(done: Path) -> list[Any]:
+    if not done.exists():
+        return []
+    found: list[Any] = []
+    for line in done.read_text(encoding="utf-8").splitlines():
+        said = json.loads(line)
+        if "result" in said:
+            found.append(said["result"])
+        else:
+            found.append(ExecutionError(said["message"], kind=ErrorKind(said["code"])))
+    return found
+
+
+def _timed(error: ExecutionError, seconds: float) -> ExecutionError:
+    if error.kind is ErrorKind.CHILD_CRASHED and "SIGALRM" in error.message:
+        return LimitError(f"stopped after {seconds:g} s of wall-clock time", kind=ErrorKind.LIMIT_TIME)
+    return error
+
+
+def probe_safely(
+    child: ChildCall,
+    path: Path,
+    asset_type: str | None,
+    *,
+    timeout_s: float | None = None,
+    memory_mb: int | None = None,
+) -> dict[str, Any]:
+    """Probe in a child; a parser that crashed or went over a limit is a report with a warning.
+
+    Returns:
+        The JSON of a probe: ``detectedFormatCandidates``, ``structureSummary``, ``warnings``,
+        ``truncated``, ``recommendedNextNodes``, ``rawReport``.
+    """
+    try:
+        return child(
+            f"{__name__}:probe",
+            str(path),
+            asset_type,
+            timeout_s=PARSER_SECONDS if timeout_s is None else timeout_s,
+            memory_mb=memory_mb,
+        )
+    except ExecutionError as error:
+        return failed_probe(error)
+
+
+def failed_probe(error: ExecutionError) -> dict[str, Any]:
+    """The report of an asset whose parser did not come back."""
+    report = Probe()
+    report.suggest("unknown", 1.0, "the parser did not come back")
+    report.warn("parser_failed", f"{error.kind.value}: {error.message}")
+    report.recommend("filter")
+    report.raw["parserFailure"] = {"code": error.kind.value, "message": error.message}
+    return report.to_json()
+
+
+def best_format(report: Mapping[str, Any]) -> str:
+    """The surest format of a probe's JSON."""
+    candidates = report["detectedFormatCandidates"]
+    return candidates[0]["format"] if candidates else "unknown"
