@@ -1,7 +1,7 @@
 """Datasets and their immutable versions."""
 
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, ClassVar, Final
 
 from pydantic import Field
 
@@ -74,6 +74,3 @@ class DatasetVersion(Document):
     status: DatasetVersionStatus = DatasetVersionStatus.AVAILABLE
     created_by: ActorId
     created_at: UtcDatetime
-
-
-Stats = dict[str, Any]

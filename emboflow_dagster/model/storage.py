@@ -13,7 +13,7 @@ from emboflow_dagster.model.text import OBJECT_ID_PATTERN, check_rel_path, refus
 CONTENT_TYPE_PATTERN = (
     r"^[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]*/[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]*(; ?[a-z]+=[\w.-]+)*$"
 )
-LISTING_TYPE = "application/vnd.emboflow.listing+json"
+LISTING_TYPE = "application/vnd.emboflow.listing+jsonl"
 MANIFEST_TYPE = "application/vnd.emboflow.manifest+json"
 # Bucket of things that stay where they are on this machine's disk.
 PATH_BUCKET = "path"

@@ -171,6 +171,8 @@ class NodeType:
     """Nothing may follow it."""
     code_hook: bool = False
     """Needs ``codeHook``."""
+    needs_bytes: bool = True
+    """Whether the node reads its assets' bytes; one that does not gets ``Path()`` and starts faster."""
     runs_on_empty: bool = False
     """Is executed even when no asset is left."""
     aliases: tuple[str, ...] = ()

@@ -37,7 +37,7 @@ def check_settings(
     try:
         fields["config"] = check_freeform(config)
     except InvalidInputError as error:
-        problems += relocate(error, node.at("config"))
+        problems += [_with_nesting(p) for p in relocate(error, node.at("config"))]
     else:
         if node_type is not None:
             problems += check_options(node_type, config, node.at("config"))
@@ -119,6 +119,14 @@ def check_options(node_type: NodeType, config: Mapping[str, Any], path: str) -> 
     return []
 
 
+def _with_nesting(problem: Problem) -> Problem:
+    if problem.kind is not ErrorKind.KEY_DOTTED:
+        return problem
+    return Problem(
+        problem.kind, problem.path, f"{problem.message}; nest mappings instead: a.b is {{a: {{b: ...}}}}"
+    )
+
+
 def relocate(error: InvalidInputError, path: str) -> list[Problem]:
     """The problems of a part, as seen from the whole."""
     return [Problem(p.kind, f"{path}.{p.path}" if p.path else path, p.message) for p in error.problems]
@@ -154,4 +162,5 @@ def _wording(row: ErrorDetails, names: Sequence[str]) -> str:
         return f"unknown option{known}"
     expected = row.get("ctx", {}).get("expected")
     message = row["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    message = message.replace("Input should be", "it should be")
     return f"found {shown(row['input'])}; " + (f"allowed are {expected}" if expected else message)

@@ -1,0 +1,47 @@
+"""EmboFlow on Dagster: raw recordings, workflows, dataset versions and artifacts in one MongoDB and one object store.
+
+Names are loaded when they are used: importing the package costs nothing of what it does not need.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from emboflow_dagster.orchestration.assembly import build_definitions
+    from emboflow_dagster.orchestration.component import EmboFlowWorkflows
+    from emboflow_dagster.orchestration.io_manager import BlobIOManager
+    from emboflow_dagster.orchestration.resources import MongoResource, ObjectStoreResource
+    from emboflow_dagster.project.handle import EmboFlow
+    from emboflow_dagster.project.settings import Settings
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "BlobIOManager": "orchestration.io_manager",
+    "EmboFlow": "project.handle",
+    "EmboFlowWorkflows": "orchestration.component",
+    "MongoResource": "orchestration.resources",
+    "ObjectStoreResource": "orchestration.resources",
+    "Settings": "project.settings",
+    "build_definitions": "orchestration.assembly",
+}
+
+__all__ = [
+    "BlobIOManager",
+    "EmboFlow",
+    "EmboFlowWorkflows",
+    "MongoResource",
+    "ObjectStoreResource",
+    "Settings",
+    "build_definitions",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,310 @@
+"""The collections as data: which document each holds, what is unique, what is indexed, what refers to what.
+
+One place to read the database's shape; `emboflow init`, the scope and `emboflow verify` all follow it.
+
+Source: requirements R-039, R-311..R-319 and R-329..R-347; conflict C-18 (uniqueness).
+"""
+
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from pydantic import BaseModel
+
+from emboflow_dagster.model.annotation import Annotation, AnnotationTask
+from emboflow_dagster.model.artifact import Artifact
+from emboflow_dagster.model.asset import Asset, AssetProbeReport
+from emboflow_dagster.model.audit import AuditLog
+from emboflow_dagster.model.blob import BlobObject
+from emboflow_dagster.model.dataset import Dataset, DatasetVersion
+from emboflow_dagster.model.plugin import CustomNode, Plugin, StorageConnection
+from emboflow_dagster.model.run import RunTask, WorkflowRun
+from emboflow_dagster.model.workflow import WorkflowDefinition, WorkflowDefinitionVersion
+from emboflow_dagster.model.workspace import Membership, Project, User, Workspace
+
+SCHEMA_VERSION: Final = 1
+META: Final = "_emboflow_meta"
+
+
+class Reach(StrEnum):
+    """How far a collection's documents are shared."""
+
+    PLATFORM = "platform"  #: no workspace: users, workspaces
+    WORKSPACE = "workspace"  #: of one workspace
+    PROJECT = "project"  #: of one project in one workspace
+    PARENT = "parent"  #: as far as the document it belongs to
+
+
+class Reference(NamedTuple):
+    """``field`` of a document holds the id of a document of ``target``; lists hold several."""
+
+    field: str
+    target: str
+    optional: bool = False
+
+
+class Index(NamedTuple):
+    """One index; ``partial`` limits it to documents that match."""
+
+    keys: tuple[str, ...]
+    unique: bool = False
+    partial: tuple[tuple[str, object], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Stable, so that a renamed index is a visible change."""
+        return "_".join(key.lstrip("-") for key in self.keys) + ("_unique" if self.unique else "")
+
+
+class Collection(NamedTuple):
+    """One collection: its document, its reach, its parent, its indexes, its references."""
+
+    name: str
+    document: type[BaseModel]
+    reach: Reach
+    unique: tuple[tuple[str, ...], ...] = ()
+    compound: tuple[tuple[str, ...], ...] = ()
+    references: tuple[Reference, ...] = ()
+    parent: Reference | None = None
+    immutable: frozenset[str] = frozenset()
+    """Fields no update may name; ``{"*"}``: all of them."""
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """The stored names of the document's fields."""
+        return frozenset(
+            info.serialization_alias or info.alias or name
+            for name, info in self.document.model_fields.items()
+        )
+
+
+_ALWAYS: Final = ("workspaceId", "projectId", "status", "createdAt")
+_FROZEN: Final = frozenset({"_id", "workspaceId", "projectId", "createdBy", "createdAt"})
+_WORKSPACE: Final = Reference("workspaceId", "workspaces")
+_PROJECT: Final = Reference("projectId", "projects")
+_ALL: Final = frozenset({"*"})
+
+COLLECTIONS: Final[dict[str, Collection]] = {
+    row.name: row
+    for row in (
+        Collection("users", User, Reach.PLATFORM, unique=(("email",),)),
+        Collection(
+            "workspaces",
+            Workspace,
+            Reach.PLATFORM,
+            unique=(("slug",),),
+            references=(Reference("ownerId", "users"),),
+        ),
+        Collection(
+            "memberships",
+            Membership,
+            Reach.WORKSPACE,
+            unique=(("workspaceId", "projectId", "userId"),),
+            compound=(("workspaceId", "userId"),),
+            references=(
+                _WORKSPACE,
+                Reference("projectId", "projects", optional=True),
+                Reference("userId", "users"),
+            ),
+            immutable=frozenset({"_id", "workspaceId", "createdAt"}),
+        ),
+        Collection(
+            "projects",
+            Project,
+            Reach.WORKSPACE,
+            unique=(("workspaceId", "slug"),),
+            references=(_WORKSPACE,),
+            immutable=_FROZEN,
+        ),
+        Collection(
+            "assets",
+            Asset,
+            Reach.PROJECT,
+            compound=(("projectId", "type", "createdAt"), ("projectId", "displayName")),
+            references=(_WORKSPACE, _PROJECT),
+            immutable=_FROZEN,
+        ),
+        Collection(
+            "asset_probe_reports",
+            AssetProbeReport,
+            Reach.PARENT,
+            unique=(("assetId", "reportVersion"),),
+            references=(Reference("assetId", "assets"),),
+            parent=Reference("assetId", "assets"),
+            immutable=_ALL,
+        ),
+        Collection(
+            "datasets",
+            Dataset,
+            Reach.PROJECT,
+            unique=(("projectId", "name"),),
+            references=(
+                _WORKSPACE,
+                _PROJECT,
+                Reference("latestVersionId", "dataset_versions", optional=True),
+            ),
+            immutable=_FROZEN,
+        ),
+        Collection(
+            "custom_nodes",
+            CustomNode,
+            Reach.PROJECT,
+            unique=(("projectId", "slug"), ("projectId", "definitionId")),
+            references=(_WORKSPACE, _PROJECT),
+            immutable=_FROZEN | {"definitionId"},
+        ),
+        Collection(
+            "dataset_versions",
+            DatasetVersion,
+            Reach.PROJECT,
+            unique=(("datasetId", "versionTag"),),
+            compound=(("datasetId", "createdAt"),),
+            references=(
+                _WORKSPACE,
+                _PROJECT,
+                Reference("datasetId", "datasets"),
+                Reference("sourceAssetId", "assets", optional=True),
+                Reference("parentVersionId", "dataset_versions", optional=True),
+            ),
+            immutable=_ALL,
+        ),
+        Collection(
+            "workflow_definitions",
+            WorkflowDefinition,
+            Reach.PROJECT,
+            unique=(("projectId", "slug"),),
+            references=(_WORKSPACE, _PROJECT),
+            immutable=_FROZEN | {"slug"},
+        ),
+        Collection(
+            "workflow_definition_versions",
+            WorkflowDefinitionVersion,
+            Reach.PROJECT,
+            unique=(("workflowDefinitionId", "versionNumber"),),
+            references=(_WORKSPACE, _PROJECT, Reference("workflowDefinitionId", "workflow_definitions")),
+            immutable=_ALL,
+        ),
+        Collection(
+            "workflow_runs",
+            WorkflowRun,
+            Reach.PROJECT,
+            compound=(("projectId", "createdAt"), ("workflowDefinitionId", "status"), ("dagsterRunIds",)),
+            references=(
+                _WORKSPACE,
+                _PROJECT,
+                Reference("workflowDefinitionId", "workflow_definitions"),
+                Reference("workflowVersionId", "workflow_definition_versions"),
+                Reference("assetIds", "assets"),
+                Reference("retryOfRunId", "workflow_runs", optional=True),
+            ),
+            immutable=_FROZEN | {"runtimeSnapshot", "assetIds", "workflowVersionId", "triggeredBy"},
+        ),
+        Collection(
+            "run_tasks",
+            RunTask,
+            Reach.PARENT,
+            unique=(("workflowRunId", "nodeId"),),
+            references=(
+                Reference("workflowRunId", "workflow_runs"),
+                Reference("workflowVersionId", "workflow_definition_versions"),
+                Reference("assetIds", "assets"),
+                Reference("outputArtifactIds", "artifacts"),
+            ),
+            parent=Reference("workflowRunId", "workflow_runs"),
+            immutable=frozenset({"_id", "workflowRunId", "nodeId", "nodeType", "createdAt"}),
+        ),
+        Collection(
+            "artifacts",
+            Artifact,
+            Reach.PROJECT,
+            compound=(("producerType", "producerId"),),
+            references=(_WORKSPACE, _PROJECT),
+            immutable=_ALL,
+        ),
+        Collection(
+            "annotation_tasks",
+            AnnotationTask,
+            Reach.PROJECT,
+            compound=(("projectId", "status"),),
+            references=(
+                _WORKSPACE,
+                _PROJECT,
+                Reference("assigneeIds", "users"),
+                Reference("reviewerIds", "users"),
+            ),
+            immutable=_FROZEN,
+        ),
+        Collection(
+            "annotations",
+            Annotation,
+            Reach.PROJECT,
+            compound=(("annotationTaskId", "createdAt"),),
+            references=(_WORKSPACE, _PROJECT, Reference("annotationTaskId", "annotation_tasks")),
+            immutable=_FROZEN,
+        ),
+        Collection(
+            "plugins",
+            Plugin,
+            Reach.WORKSPACE,
+            unique=(("scope", "workspaceId", "name"),),
+            references=(Reference("workspaceId", "workspaces", optional=True),),
+            immutable=frozenset({"_id", "workspaceId", "scope", "createdAt"}),
+        ),
+        Collection(
+            "storage_connections",
+            StorageConnection,
+            Reach.WORKSPACE,
+            unique=(("workspaceId", "name"),),
+            references=(_WORKSPACE,),
+            immutable=frozenset({"_id", "workspaceId", "createdBy", "createdAt"}),
+        ),
+        Collection(
+            "audit_logs",
+            AuditLog,
+            Reach.WORKSPACE,
+            compound=(("workspaceId", "createdAt"), ("workspaceId", "metadata.sequence")),
+            references=(_WORKSPACE, Reference("projectId", "projects", optional=True)),
+            immutable=_ALL,
+        ),
+        Collection(
+            "objects",
+            BlobObject,
+            Reach.WORKSPACE,
+            unique=(("object_id",),),
+            compound=(
+                ("workspace_id", "updated_at"),
+                ("workflow_id",),
+                ("task_id",),
+                ("data_sha256",),
+                ("storage_ref.key",),
+            ),
+            references=(
+                Reference("workspace_id", "workspaces"),
+                Reference("project_id", "projects", optional=True),
+            ),
+        ),
+        Collection(
+            "object_history",
+            BlobObject,
+            Reach.WORKSPACE,
+            unique=(("object_id", "version"),),
+            compound=(("created_at",), ("workspace_id",), ("data_sha256",), ("storage_ref.key",)),
+            references=(Reference("workspace_id", "workspaces"),),
+            immutable=_ALL,
+        ),
+    )
+}
+
+# The queue is polled for ever; the index holds only what waits in it.
+_QUEUE: Final = {"workflow_runs": (Index(("status", "createdAt", "_id")),)}
+
+
+def indexes_of(collection: Collection) -> list[Index]:
+    """Every index a collection must have, most specific first, without doubles."""
+    rows = [Index(keys, unique=True) for keys in collection.unique]
+    rows += [Index(keys) for keys in collection.compound]
+    rows += _QUEUE.get(collection.name, ())
+    rows += [Index((field,)) for field in _ALWAYS if field in collection.fields]
+    unique = {row.keys for row in rows if row.unique}
+    return [
+        row for i, row in enumerate(rows) if row.unique or (row.keys not in unique and row not in rows[:i])
+    ]

@@ -1,0 +1,74 @@
+"""The audit log: one row per sensitive action, in its transaction, chained so that edits show.
+
+The chain's head is one small document per workspace: rows of a workspace are numbered without gaps.
+"""
+
+import hashlib
+import json
+from typing import Any
+
+from pymongo import ReturnDocument
+
+from emboflow_dagster.model.audit import AuditLog
+from emboflow_dagster.model.base import new_id, utc_now
+from emboflow_dagster.model.collections import META
+from emboflow_dagster.model.scope import Scope
+from emboflow_dagster.mongo.client import Mongo, Session
+
+
+def record(
+    mongo: Mongo,
+    scope: Scope,
+    session: Session,
+    action: str,
+    resource_type: str,
+    resource_id: str,
+    *,
+    before: dict[str, Any] | None = None,
+    after: dict[str, Any] | None = None,
+) -> AuditLog:
+    """Append one row in the caller's transaction.
+
+    Args:
+        mongo: The open database.
+        scope: Where, and who did it.
+        session: The transaction the action is written in: row and action appear together.
+        action: ``<resource>.<verb>``, for example ``workflow.publish``.
+        resource_type: Collection of the document acted on.
+        resource_id: Its id.
+        before: A few of its fields before; never a secret.
+        after: The same after.
+    """
+    head = mongo[META].find_one_and_update(
+        {"_id": f"audit:{scope.workspace_id}"},
+        {"$inc": {"sequence": 1}},
+        upsert=True,
+        return_document=ReturnDocument.AFTER,
+        session=session,
+    )
+    row = AuditLog.checked(
+        id=new_id("aud"),
+        workspace_id=scope.workspace_id,
+        project_id=scope.project_id,
+        actor_id=scope.actor,
+        resource_type=resource_type,
+        resource_id=resource_id,
+        action=action,
+        before_summary=before,
+        after_summary=after,
+        metadata={"sequence": head["sequence"]},
+        created_at=utc_now(),
+    )
+    chain = link(row, head.get("chain", ""))
+    row = row.model_copy(update={"metadata": {**row.metadata, "chain": chain}})
+    mongo["audit_logs"].insert_one(row.to_mongo(), session=session)
+    mongo[META].update_one({"_id": head["_id"]}, {"$set": {"chain": chain}}, session=session)
+    return row
+
+
+def link(row: AuditLog, previous: str) -> str:
+    """The chain value of ``row`` after ``previous``: sha256 over both."""
+    body = row.to_json()
+    body["metadata"] = {k: v for k, v in body["metadata"].items() if k != "chain"}
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(f"{previous}\n{text}".encode()).hexdigest()

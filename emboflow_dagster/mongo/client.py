@@ -1,0 +1,199 @@
+"""The connection: durable by construction, refused when it could not be.
+
+Every write is acknowledged by a majority and on disk before it counts (`w: majority`, `j: true`);
+a URI that asks for less is refused, as is a server without transactions.
+
+Source: spec/reliability.md, findings 2 and 3.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC
+from typing import Any, Final, TypeVar
+
+from bson.codec_options import CodecOptions
+from pymongo import MongoClient
+from pymongo.client_session import ClientSession
+from pymongo.collection import Collection as PyCollection
+from pymongo.database import Database
+from pymongo.errors import (
+    ConfigurationError as DriverConfigurationError,
+)
+from pymongo.errors import (
+    ConnectionFailure,
+    DuplicateKeyError,
+    OperationFailure,
+    PyMongoError,
+    WriteError,
+)
+from pymongo.read_concern import ReadConcern
+from pymongo.uri_parser import parse_uri
+from pymongo.write_concern import WriteConcern
+
+from emboflow_dagster.errors import (
+    AlreadyExistsError,
+    ConfigurationError,
+    EmboflowError,
+    ErrorKind,
+    InvalidInputError,
+    UnavailableError,
+)
+
+T = TypeVar("T")
+Raw = dict[str, Any]
+Session = ClientSession
+RawCollection = PyCollection[Raw]
+MAJORITY: Final = WriteConcern(w="majority", j=True)
+_CODEC: Final = CodecOptions(tz_aware=True, tzinfo=UTC)
+
+
+class Mongo:
+    """One open database. Collections come with majority concerns and UTC dates."""
+
+    def __init__(self, client: MongoClient[Raw], database: str, uri: str) -> None:
+        self.client = client
+        self.uri = uri
+        self.db: Database[Raw] = client.get_database(
+            database,
+            codec_options=_CODEC,  # pyright: ignore[reportArgumentType] - the stub wants CodecOptions[dict]
+            write_concern=MAJORITY,
+            read_concern=ReadConcern("majority"),
+        )
+
+    def __getitem__(self, name: str) -> RawCollection:
+        return self.db[name]
+
+    def close(self) -> None:
+        """Give the sockets back."""
+        self.client.close()
+
+    def in_transaction(self, body: Callable[[Session], T]) -> T:
+        """Run ``body`` so that all of its writes appear together or not at all.
+
+        ``body`` may run more than once: the driver repeats it after a write conflict. Keep it free of
+        side effects outside the session.
+
+        Raises:
+            EmboflowError: What ``body`` raised, or the driver's failure as one of our tree.
+        """
+        with translated(), self.client.start_session() as session:
+            return session.with_transaction(
+                body,
+                read_concern=ReadConcern("snapshot"),
+                write_concern=MAJORITY,
+                max_commit_time_ms=10_000,
+            )
+
+    def server_time(self) -> Any:
+        """The server's clock, the only one that leases trust."""
+        with translated():
+            return self.client.admin.command("hello")["localTime"].replace(tzinfo=UTC)
+
+
+def connect(uri: str, database: str = "emboflow", *, timeout_ms: int = 5_000) -> Mongo:
+    """Open the database behind ``uri``.
+
+    Args:
+        uri: A replica set's or mongos' URI. Write-concern options may repeat ours, not weaken them.
+        database: Database name.
+        timeout_ms: How long to look for a server, in milliseconds.
+
+    Raises:
+        ConfigurationError: Standalone server (kind ``topology``), weak options (kind ``write-concern``).
+        UnavailableError: No server answers; the message has the host, never the password.
+    """
+    hosts = _refuse_weak(uri)
+    try:
+        client: MongoClient[Raw] = MongoClient(
+            uri,
+            serverSelectionTimeoutMS=timeout_ms,
+            connectTimeoutMS=timeout_ms,
+            retryWrites=True,
+            retryReads=True,
+            w="majority",
+            journal=True,
+            readConcernLevel="majority",
+            appname="emboflow",
+            tz_aware=True,
+            uuidRepresentation="standard",
+        )
+        hello = client.admin.command("hello")
+    except (DriverConfigurationError, ValueError) as error:
+        raise ConfigurationError(f"EMBOFLOW_MONGO_URI: {error}") from None
+    except OperationFailure as error:
+        raise ConfigurationError(
+            f"MongoDB at {hosts} refused the login: {error.details.get('errmsg', '') if error.details else ''}",
+            hint="check user, password and authSource of EMBOFLOW_MONGO_URI",
+        ) from None
+    except PyMongoError as error:
+        raise UnavailableError(
+            f"no MongoDB answers at {hosts} within {timeout_ms / 1000:g} s ({type(error).__name__})",
+            hint="start it, or unset EMBOFLOW_MONGO_URI to use the embedded one; `emboflow doctor` tells more",
+        ) from None
+    if "setName" not in hello and hello.get("msg") != "isdbgrid":
+        client.close()
+        raise ConfigurationError(
+            f"MongoDB at {hosts} is a standalone server; transactions need a replica set",
+            kind=ErrorKind.TOPOLOGY,
+            hint="start mongod with --replSet rs0 and run rs.initiate() once; one member is enough",
+        )
+    return Mongo(client, database, uri)
+
+
+def _refuse_weak(uri: str) -> str:
+    try:
+        parsed = parse_uri(uri, validate=True, warn=False)
+    except (DriverConfigurationError, PyMongoError, ValueError) as error:
+        raise ConfigurationError(f"EMBOFLOW_MONGO_URI is not a MongoDB URI: {error}") from None
+    options = {str(k).lower(): v for k, v in dict(parsed["options"]).items()}
+    weak = [
+        f"{name}={options[name]}"
+        for name, fine in (
+            ("w", "majority"),
+            ("journal", True),
+            ("j", True),
+            ("retrywrites", True),
+            ("readconcernlevel", "majority"),
+        )
+        if name in options and options[name] != fine
+    ]
+    if weak:
+        raise ConfigurationError(
+            f"EMBOFLOW_MONGO_URI asks for {', '.join(weak)}; acknowledged writes could be lost",
+            kind=ErrorKind.WRITE_CONCERN,
+            hint="leave w, journal, retryWrites and readConcernLevel out: majority and journaled are used",
+        )
+    return ", ".join(f"{host}:{port}" if port else str(host) for host, port in parsed["nodelist"])
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Driver failures as errors of our tree; everything else passes."""
+    try:
+        yield
+    except EmboflowError:
+        raise
+    except DuplicateKeyError as error:
+        details = error.details or {}
+        keys = ", ".join(f"{k}={v!r}" for k, v in (details.get("keyValue") or {}).items())
+        raise AlreadyExistsError(f"there is already a document with {keys or 'this key'}") from error
+    except WriteError as error:
+        raise _write_error(error) from error
+    except ConnectionFailure as error:
+        raise UnavailableError(
+            f"MongoDB went away ({type(error).__name__}); whether the last write happened is not known",
+            hint="run the command again: every step can be repeated",
+        ) from error
+    except OperationFailure as error:
+        if error.code == 121:  # noqa: PLR2004 - DocumentValidationFailure
+            raise _write_error(error) from error
+        raise UnavailableError(f"MongoDB refused an operation: {error.code}: {str(error)[:300]}") from error
+    except PyMongoError as error:
+        raise UnavailableError(f"MongoDB: {type(error).__name__}: {str(error)[:300]}") from error
+
+
+def _write_error(error: OperationFailure) -> EmboflowError:
+    rules = str((error.details or {}).get("errInfo", ""))[:600]
+    return InvalidInputError(
+        f"MongoDB's validator refused the document: {rules or error}", kind=ErrorKind.DOCUMENT_INVALID
+    )

@@ -1,0 +1,75 @@
+"""Artifacts: looked up by producer, fetched as files."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emboflow_dagster.blobs.listing import is_listing, restore
+from emboflow_dagster.model.artifact import Artifact, ProducerType
+from emboflow_dagster.model.run import RunTask
+from emboflow_dagster.mongo.documents import Documents
+
+if TYPE_CHECKING:
+    from emboflow_dagster.project.handle import EmboFlow
+
+_SUFFIXES = {
+    "application/json": ".json",
+    "application/vnd.apache.parquet": ".parquet",
+    "text/html": ".html",
+    "text/markdown": ".md",
+    "image/png": ".png",
+}
+
+
+class Artifacts:
+    """The artifacts of one project."""
+
+    def __init__(self, ef: "EmboFlow") -> None:
+        self._ef = ef
+        self.documents: Documents[Artifact] = Documents(ef.mongo, ef.scope, Artifact)
+
+    def get(self, artifact: str) -> Artifact:
+        """An artifact by its id.
+
+        Raises:
+            NotFoundError: There is none in this project.
+        """
+        return self.documents.get(artifact)
+
+    def list(
+        self, *, producer_type: str | None = None, producer_id: str | None = None, limit: int = 100
+    ) -> list[Artifact]:
+        """Artifacts, newest first; of one producer when it is named."""
+        filter_: dict[str, Any] = {}
+        if producer_type is not None:
+            filter_["producerType"] = producer_type
+        if producer_id is not None:
+            filter_["producerId"] = producer_id
+        return self.documents.find(filter_, limit=limit)
+
+    def of_task(self, task: RunTask) -> "list[Artifact]":
+        """What a task's current attempt produced, in the order it did."""
+        rows = self.documents.find(
+            {
+                "producerType": ProducerType.RUN_TASK.value,
+                "producerId": task.id,
+                "_id": {"$in": task.output_artifact_ids},
+            },
+            limit=0,
+        )
+        place = {artifact_id: i for i, artifact_id in enumerate(task.output_artifact_ids)}
+        return sorted(rows, key=lambda a: place[a.id])
+
+    def fetch(self, artifact: Artifact, out: Path) -> Path:
+        """An artifact's verified bytes at ``out``: a file, or a folder for a bundle.
+
+        Raises:
+            IntegrityError: A byte is missing or differs; nothing is left at ``out`` for a file.
+        """
+        if is_listing(artifact.storage_ref):
+            return restore(self._ef.blobs, artifact.storage_ref, out)
+        return self._ef.blobs.fetch_ref(artifact.storage_ref, out)
+
+    def fetch_into(self, folder: Path, artifact: Artifact) -> Path:
+        """As :meth:`fetch`, under a name of its own in ``folder``; once."""
+        target = folder / (artifact.id + _SUFFIXES.get(artifact.storage_ref.content_type, ""))
+        return target if target.exists() else self.fetch(artifact, target)

@@ -1,0 +1,178 @@
+"""The bytes of an asset: taken in once, and given back as a verified path."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from emboflow_dagster.blobs.listing import Entry, is_listing, payload_ref, read_listing, walk, write_listing
+from emboflow_dagster.blobs.store import Blobs
+from emboflow_dagster.errors import ErrorKind, IntegrityError, InvalidInputError, NotFoundError
+from emboflow_dagster.model.asset import MAX_TOP_LEVEL_PATHS, Asset
+from emboflow_dagster.model.storage import LISTING_TYPE, PATH_BUCKET, StorageRef
+
+Progress = Callable[[int, int], None]
+CHUNK = 1 << 20
+_TYPES = {
+    ".mcap": "application/vnd.mcap",
+    ".bag": "application/vnd.rosbag",
+    ".hdf5": "application/x-hdf5",
+    ".h5": "application/x-hdf5",
+    ".zip": "application/zip",
+    ".gz": "application/gzip",
+    ".tar": "application/x-tar",
+    ".mp4": "video/mp4",
+    ".mkv": "video/x-matroska",
+    ".csv": "text/csv",
+    ".json": "application/json",
+    ".db3": "application/vnd.sqlite3",
+    ".parquet": "application/vnd.apache.parquet",
+}
+
+
+@dataclass(slots=True)
+class Taken:
+    """What registering found and stored. ``ref`` is the file, or the listing of the folder's files."""
+
+    ref: StorageRef
+    size: int
+    files: int
+    top_level: list[str] = field(default_factory=list)
+
+
+def take(blobs: Blobs, path: Path, *, in_place: bool, progress: Progress | None = None) -> Taken:
+    """Read a file or folder once: hash it, and store it unless it stays in place.
+
+    Raises:
+        NotFoundError: There is nothing at ``path``.
+        InvalidInputError: It is neither a file nor a folder, or holds links or devices.
+    """
+    if not path.exists():
+        raise NotFoundError(f"{path}: there is no such file or folder")
+    if path.is_file():
+        kind = _TYPES.get(path.suffix.lower(), "application/octet-stream")
+        ref = _in_place(path, kind, progress) if in_place else _put(blobs, path, kind, progress)
+        return Taken(ref, ref.size, 1, [path.name])
+    if not path.is_dir():
+        raise InvalidInputError(f"{path}: neither a file nor a folder", kind=ErrorKind.FORMAT_UNSUPPORTED)
+    entries: list[Entry] = []
+    done = 0
+    for file in walk(path):
+        ref = _in_place(file, "application/octet-stream", None) if in_place else _put(blobs, file, "", None)
+        entries.append(Entry(file.relative_to(path).as_posix(), ref.sha256, ref.size))
+        done += ref.size
+        if progress:
+            progress(len(entries), done)
+    top = sorted({entry.path.split("/", 1)[0] for entry in entries})[:MAX_TOP_LEVEL_PATHS]
+    blob = blobs.put(
+        write_listing(entries), type="input_file", content_type=LISTING_TYPE, owner=("assets", "storageRef")
+    )
+    return Taken(blobs.ref(blob), done, len(entries), [name[:512] for name in top])
+
+
+@contextmanager
+def view(blobs: Blobs, asset: Asset, scratch: Path) -> Iterator[Path]:
+    """The asset as a read-only path, every byte checked against what was registered.
+
+    A file keeps its name; a folder is laid out again below ``scratch``. Files of a local store are
+    linked, not copied.
+
+    Raises:
+        IntegrityError: A byte is missing or differs.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="asset-", dir=scratch))
+    source = str((asset.summary or {}).get("sourcePath", ""))
+    name = Path(source).name or asset.display_name.replace("/", "_")
+    try:
+        target = folder / name
+        ref = asset.storage_ref
+        if is_listing(ref):
+            target.mkdir()
+            with blobs.open_ref(ref) as stream:
+                for entry in read_listing(stream):
+                    place = target / entry.path
+                    if not place.resolve().is_relative_to(target.resolve()):
+                        raise IntegrityError(
+                            f"{asset.id}: the listing names {entry.path!r}, outside of its folder"
+                        )
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    if asset.source_type == "registered_path":
+                        _link_checked(Path(source) / entry.path, place, entry.sha256, entry.size, asset)
+                    else:
+                        _bring(blobs, payload_ref(ref, entry), place)
+        elif ref.bucket == PATH_BUCKET:
+            _link_checked(Path("/") / ref.key, target, ref.sha256, ref.size, asset)
+        else:
+            _bring(blobs, ref, target)
+        yield target
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _put(blobs: Blobs, path: Path, kind: str, progress: Progress | None) -> StorageRef:
+    if not kind:
+        return blobs.put_payload(path, content_type="application/octet-stream")
+    blob = blobs.put(path, type="input_file", content_type=kind, owner=("assets", "storageRef"))
+    if progress:
+        progress(1, blob.object_size_bytes)
+    return blobs.ref(blob)
+
+
+def _in_place(path: Path, kind: str, progress: Progress | None) -> StorageRef:
+    real = path.absolute()
+    sha256, size = _hash(real)
+    if progress:
+        progress(1, size)
+    return StorageRef(
+        bucket=PATH_BUCKET,
+        key=real.as_posix().lstrip("/"),
+        uri=real.as_uri(),
+        checksum=f"sha256:{sha256}",
+        content_type=kind,
+        size=size,
+    )
+
+
+def _hash(path: Path) -> tuple[str, int]:
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return digest.hexdigest(), size
+
+
+def _link_checked(source: Path, target: Path, sha256: str, size: int, asset: Asset) -> None:
+    try:
+        found, found_size = _hash(source)
+    except FileNotFoundError:
+        raise IntegrityError(
+            f"asset {asset.display_name}: {source} is gone; it was registered in place",
+            kind=ErrorKind.PAYLOAD_MISSING,
+            hint="bring the file back, or register it again without --in-place",
+        ) from None
+    if (found, found_size) != (sha256, size):
+        raise IntegrityError(
+            f"asset {asset.display_name}: {source} changed since it was registered: "
+            f"sha256 {found} ({found_size} bytes), recorded {sha256} ({size} bytes)"
+        )
+    os.symlink(source, target)
+
+
+def _bring(blobs: Blobs, ref: StorageRef, target: Path) -> None:
+    local = blobs.local_path(ref)
+    if local is not None:
+        with blobs.open_ref(ref) as stream:
+            while stream.read(CHUNK):
+                pass
+        try:
+            os.link(local, target)
+        except OSError:  # another filesystem
+            shutil.copyfile(local, target)
+        return
+    blobs.fetch_ref(ref, target)

@@ -1,0 +1,209 @@
+"""Raw assets: registered once, probed as often as one likes."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emboflow_dagster.errors import (
+    AlreadyExistsError,
+    EmboflowError,
+    ErrorKind,
+    InvalidInputError,
+    Problem,
+    shown,
+)
+from emboflow_dagster.model.asset import Asset, AssetProbeReport, AssetSourceType, AssetStatus, AssetType
+from emboflow_dagster.model.base import new_id, utc_now
+from emboflow_dagster.mongo import audit, objects
+from emboflow_dagster.mongo.client import Session
+from emboflow_dagster.mongo.documents import Documents
+from emboflow_dagster.project.asset_files import Progress, take, view
+from emboflow_dagster.project.lookup import by_id_or_name
+from emboflow_dagster.runtime.child import run_child
+from emboflow_dagster.runtime.in_child import probe_safely
+from emboflow_dagster.runtime.outputs import add_probe_report
+
+if TYPE_CHECKING:
+    from emboflow_dagster.project.handle import EmboFlow
+
+PROBE_TIMEOUT_S = 900
+PROBE_MEMORY_MB = 3072
+
+
+class Assets:
+    """The raw assets of one project."""
+
+    def __init__(self, ef: "EmboFlow") -> None:
+        self._ef = ef
+        self.documents: Documents[Asset] = Documents(ef.mongo, ef.scope, Asset)
+        self._reports: Documents[AssetProbeReport] = Documents(ef.mongo, ef.scope, AssetProbeReport)
+
+    def register(
+        self,
+        path: Path | str,
+        *,
+        type: str,  # noqa: A002 - the contract's word
+        name: str | None = None,
+        in_place: bool = False,
+        progress: Progress | None = None,
+    ) -> Asset:
+        """Take a file or folder in as an asset.
+
+        Args:
+            path: A file or a folder.
+            type: One of the eight asset types.
+            name: Display name; the file's own when omitted.
+            in_place: Leave the bytes where they are; they are hashed now and checked whenever used.
+            progress: Called with files and bytes done.
+
+        Returns:
+            The asset; the existing one when the same content has that name already.
+
+        Raises:
+            InvalidInputError: Unknown type, bad name, or a folder with links in it.
+            NotFoundError: Nothing at ``path``.
+            AlreadyExistsError: ``name`` is taken by other content.
+        """
+        source = Path(path).expanduser().absolute()
+        kind = _type(type)
+        taken = take(self._ef.blobs, source, in_place=in_place, progress=progress)
+        wanted = name or source.name
+        twin = self.documents.find_one(
+            {"displayName": wanted, "storageRef.checksum": taken.ref.checksum, "type": kind.value}
+        )
+        if twin is not None:
+            return twin
+        if self.documents.find_one({"displayName": wanted}) is not None:
+            if name is not None:
+                raise AlreadyExistsError(
+                    f"asset {shown(name)}: other content has that name", hint="choose another --name"
+                )
+            again = self.documents.find_one(
+                {"summary.sourcePath": str(source), "storageRef.checksum": taken.ref.checksum}
+            )
+            if again is not None:
+                return again
+            wanted = self._free(wanted)
+        now = utc_now()
+        asset = Asset.checked(
+            id=new_id("ast"),
+            workspace_id=self._ef.scope.workspace_id,
+            project_id=self._ef.scope.project_id,
+            type=kind,
+            source_type=AssetSourceType.REGISTERED_PATH if in_place else AssetSourceType.UPLOAD,
+            display_name=wanted,
+            storage_ref=taken.ref,
+            size_bytes=taken.size,
+            file_count=taken.files,
+            top_level_paths=taken.top_level,
+            summary={"sourcePath": str(source)},
+            created_by=self._ef.scope.actor,
+            created_at=now,
+            updated_at=now,
+        )
+        self._ef.mongo.in_transaction(lambda session: self._insert(asset, session))
+        return asset
+
+    def _insert(self, asset: Asset, session: Session) -> None:
+        mongo, scope, ref = self._ef.mongo, self._ef.scope, asset.storage_ref
+        self.documents.insert(asset, session=session)
+        if ref.object_id is not None and ref.version is not None:
+            objects.own(
+                mongo,
+                scope,
+                session,
+                object_id=ref.object_id,
+                version=ref.version,
+                record="assets",
+                field="storageRef",
+                record_id=asset.id,
+            )
+        after = {"name": asset.display_name, "type": asset.type.value, "checksum": ref.checksum}
+        audit.record(mongo, scope, session, "asset.register", "assets", asset.id, after=after)
+
+    def _free(self, name: str) -> str:
+        for number in range(2, 10_000):
+            candidate = f"{name} ({number})"
+            if self.documents.find_one({"displayName": candidate}) is None:
+                return candidate
+        raise AlreadyExistsError(f"asset {shown(name)}: ten thousand have that name", hint="choose a --name")
+
+    def get(self, asset: str) -> Asset:
+        """An asset by id or name.
+
+        Raises:
+            NotFoundError: There is none in this project.
+        """
+        return by_id_or_name(self.documents, asset, "displayName", what="asset")
+
+    def list(
+        self,
+        *,
+        type: str | None = None,
+        status: str | None = None,
+        limit: int = 100,  # noqa: A002
+    ) -> list[Asset]:
+        """Assets, newest first."""
+        filter_: dict[str, Any] = {}
+        if type is not None:
+            filter_["type"] = _type(type).value
+        if status is not None:
+            filter_["status"] = status
+        return self.documents.find(filter_, limit=limit)
+
+    def reports(self, asset: str, *, limit: int = 100) -> "list[AssetProbeReport]":
+        """An asset's probe reports, newest first."""
+        found = self.get(asset)
+        return self._reports.find({"assetId": found.id}, sort=[("reportVersion", -1)], limit=limit)
+
+    def latest_report(self, asset: Asset) -> AssetProbeReport | None:
+        """The newest probe report, or ``None``."""
+        rows = self._reports.find({"assetId": asset.id}, sort=[("reportVersion", -1)], limit=1)
+        return rows[0] if rows else None
+
+    @contextmanager
+    def path(self, asset: Asset) -> Iterator[Path]:
+        """The asset's verified bytes as a read-only path, for the time of the block."""
+        with view(self._ef.blobs, asset, self._ef.settings.home / "work") as path:
+            yield path
+
+    def probe(self, asset: str) -> AssetProbeReport:
+        """Look into an asset and append what was found.
+
+        The parser runs in a child process with limits: a file that breaks it gives a report with a
+        warning, never an error of ours.
+
+        Raises:
+            NotFoundError: There is no such asset.
+            IntegrityError: Its bytes are gone or changed.
+        """
+        found = self.get(asset)
+        self.documents.change(found.id, {"status": AssetStatus.PROBING.value, "updatedAt": utc_now()})
+        try:
+            with self.path(found) as path:
+                probe = probe_safely(
+                    run_child, path, found.type.value, timeout_s=PROBE_TIMEOUT_S, memory_mb=PROBE_MEMORY_MB
+                )
+        except EmboflowError:
+            self.documents.change(found.id, {"status": AssetStatus.FAILED.value, "updatedAt": utc_now()})
+            raise
+        ef = self._ef
+
+        def body(session: Session) -> AssetProbeReport:
+            report = add_probe_report(ef.mongo, ef.scope, session, found.id, probe)
+            after = {"reportVersion": report.report_version, "format": report.format}
+            audit.record(ef.mongo, ef.scope, session, "asset.probe", "assets", found.id, after=after)
+            return report
+
+        return ef.mongo.in_transaction(body)
+
+
+def _type(text: str) -> AssetType:
+    try:
+        return AssetType(text)
+    except ValueError:
+        allowed = ", ".join(t.value for t in AssetType)
+        raise InvalidInputError.of(
+            [Problem(ErrorKind.INVALID_INPUT, "type", f"found {shown(text)}; allowed are {allowed}")]
+        ) from None

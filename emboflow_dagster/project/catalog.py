@@ -1,0 +1,192 @@
+"""A snapshot of what is published and registered, for Dagster's definitions.
+
+Built without Dagster, read without the database: the code location keeps the last one.
+"""
+
+import fnmatch
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from emboflow_dagster.model.asset import Asset
+from emboflow_dagster.model.base import utc_now
+from emboflow_dagster.model.dataset import Dataset, DatasetVersion
+from emboflow_dagster.model.text import to_slug
+from emboflow_dagster.model.workflow import (
+    LogicNode,
+    NodeConfig,
+    WorkflowDefinition,
+    WorkflowDefinitionVersion,
+    WorkflowStatus,
+)
+from emboflow_dagster.model.workspace import ArchivableStatus
+from emboflow_dagster.mongo.documents import OLDEST, Documents
+from emboflow_dagster.runtime.digest import node_code_version
+from emboflow_dagster.runtime.registry import node_types
+
+if TYPE_CHECKING:
+    from emboflow_dagster.project.handle import EmboFlow
+
+CATALOG_SCHEMA = 1
+MAX_RAW_ASSETS = 2_000
+MAX_SOURCE_DEPS = 200
+
+
+def catalog(ef: "EmboFlow", *, all_projects: bool = False) -> dict[str, Any]:
+    """The snapshot: workspaces, their projects, and in each assets, datasets and published workflows.
+
+    Args:
+        ef: The open handle.
+        all_projects: Every project of the database, not only the handle's.
+    """
+    spaces: dict[str, dict[str, Any]] = {}
+    filter_: dict[str, Any] = {"status": ArchivableStatus.ACTIVE.value}
+    if not all_projects:
+        filter_["_id"] = ef.scope.project_id
+    for row in ef.mongo["projects"].find(filter_).sort("_id"):
+        space = ef.mongo["workspaces"].find_one({"_id": row["workspaceId"]})
+        if space is None or space["status"] != ArchivableStatus.ACTIVE.value:
+            continue
+        entry = spaces.setdefault(space["_id"], {"id": space["_id"], "slug": space["slug"], "projects": []})
+        entry["projects"].append(_project(ef.at(space["slug"], row["slug"]), row["_id"]))
+    return {
+        "schema": CATALOG_SCHEMA,
+        "generatedAt": utc_now().isoformat(),
+        "workspaces": list(spaces.values()),
+    }
+
+
+def asset_key_names(assets: list[Asset]) -> dict[str, str]:
+    """Asset id to the last part of its Dagster asset key: its name as a slug, made unique, oldest first."""
+    taken: set[str] = set()
+    names: dict[str, str] = {}
+    for asset in sorted(assets, key=lambda a: (a.created_at, a.id)):
+        plain = to_slug(asset.display_name, "asset")
+        name = plain if plain not in taken else f"{plain[:36]}-{asset.id[-26:].lower()}"
+        taken.add(name)
+        names[asset.id] = name
+    return names
+
+
+def source_assets(ef: "EmboFlow", version: WorkflowDefinitionVersion) -> list[str]:
+    """Ids of the assets that any source of ``version`` takes, oldest first, at most 200."""
+    assets = ef.assets.documents.find({"status": {"$ne": "archived"}}, sort=OLDEST, limit=MAX_RAW_ASSETS)
+    sources = {t.id for t in node_types() if t.source}
+    wanted: dict[str, None] = {}
+    for node in version.logic_graph.nodes:
+        if node.type in sources:
+            config = version.runtime_graph.node_configs.get(node.id, NodeConfig()).config
+            wanted |= dict.fromkeys(a.id for a in assets if _takes(config, a))
+    return [a.id for a in assets if a.id in wanted][:MAX_SOURCE_DEPS]
+
+
+def _takes(config: Mapping[str, Any], asset: Asset) -> bool:
+    types, names = config.get("types") or [], config.get("names") or []
+    return (not types or asset.type.value in types) and (
+        not names or any(asset.display_name == n or fnmatch.fnmatchcase(asset.display_name, n) for n in names)
+    )
+
+
+def _project(ef: "EmboFlow", project_id: str) -> dict[str, Any]:
+    assets = ef.assets.documents.find({"status": {"$ne": "archived"}}, sort=OLDEST, limit=MAX_RAW_ASSETS)
+    keys = asset_key_names(assets)
+    return {
+        "id": project_id,
+        "slug": ef.scope.project_slug,
+        "assets": [_asset(a, keys[a.id]) for a in assets],
+        "datasets": _datasets(ef),
+        "workflows": _workflows(ef, assets, keys),
+    }
+
+
+def _asset(asset: Asset, key: str) -> dict[str, Any]:
+    return {
+        "id": asset.id,
+        "name": asset.display_name,
+        "key": key,
+        "type": asset.type.value,
+        "format": asset.detected_formats[0] if asset.detected_formats else None,
+        "sizeBytes": asset.size_bytes,
+        "fileCount": asset.file_count,
+        "status": asset.status.value,
+        "checksum": asset.storage_ref.checksum,
+        "createdBy": asset.created_by,
+        "updatedAt": asset.updated_at.isoformat(),
+    }
+
+
+def _datasets(ef: "EmboFlow") -> list[dict[str, Any]]:
+    datasets: list[Dataset] = ef.datasets.documents.find(sort=OLDEST, limit=1_000)
+    ids = [d.latest_version_id for d in datasets if d.latest_version_id]
+    rows: Documents[DatasetVersion] = Documents(ef.mongo, ef.scope, DatasetVersion)
+    versions = {v.id: v for v in rows.find({"_id": {"$in": ids}}, limit=0)}
+    result = []
+    for dataset in datasets:
+        version = versions.get(dataset.latest_version_id or "")
+        result.append(
+            {
+                "id": dataset.id,
+                "name": dataset.name,
+                "type": dataset.type,
+                "latestVersionId": dataset.latest_version_id,
+                "versionTag": version.version_tag if version else None,
+                "stats": version.stats if version else {},
+            }
+        )
+    return result
+
+
+def _workflows(ef: "EmboFlow", assets: list[Asset], keys: Mapping[str, str]) -> list[dict[str, Any]]:
+    heads: list[WorkflowDefinition] = ef.workflows.documents.find(
+        {"status": WorkflowStatus.PUBLISHED.value}, sort=[("_id", 1)], limit=10_000
+    )
+    rows: Documents[WorkflowDefinitionVersion] = Documents(ef.mongo, ef.scope, WorkflowDefinitionVersion)
+    wanted = [{"workflowDefinitionId": h.id, "versionNumber": h.published_version_number} for h in heads]
+    found = {v.workflow_definition_id: v for v in rows.find({"$or": wanted}, limit=0)} if wanted else {}
+    return [_workflow(head, found[head.id], assets, keys) for head in heads if head.id in found]
+
+
+def _workflow(
+    head: WorkflowDefinition, version: WorkflowDefinitionVersion, assets: list[Asset], keys: Mapping[str, str]
+) -> dict[str, Any]:
+    upstream = version.logic_graph.upstream()
+    summary = version.summary or {}
+    schedule = version.runtime_graph.schedule
+    return {
+        "definitionId": head.id,
+        "slug": head.slug,
+        "name": head.name,
+        "description": summary.get("description", ""),
+        "versionId": version.id,
+        "versionNumber": version.version_number,
+        "executionDigest": summary.get("executionDigest", ""),
+        "createdBy": version.created_by,
+        "schedule": schedule.to_json() if schedule else None,
+        "nodes": [
+            _node(node, version.node(node.id)[1], upstream[node.id], assets, keys)
+            for node in version.logic_graph.nodes
+        ],
+    }
+
+
+def _node(
+    node: LogicNode, config: NodeConfig, after: list[str], assets: list[Asset], keys: Mapping[str, str]
+) -> dict[str, Any]:
+    known = node_types().get(node.type)
+    raw: list[str] = []
+    if known and known.source:
+        raw = [keys[a.id] for a in assets if _takes(config.config, a)][:MAX_SOURCE_DEPS]
+    return {
+        "id": node.id,
+        "type": node.type,
+        "title": config.title,
+        "description": known.description if known else "",
+        "codeVersion": node_code_version(node, config, node_types(), after),
+        "config": config.config,
+        "after": after,
+        "produces": config.artifact_type or (known.produces if known else None),
+        "dataset": config.config.get("dataset") if node.type == "publish-dataset" else None,
+        "executor": config.executor.value,
+        "retries": config.retries,
+        "kinds": list(known.kinds) if known else [],
+        "assetKeys": raw,
+    }

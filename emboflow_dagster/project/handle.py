@@ -1,0 +1,188 @@
+"""The handle: one deployment, one scope, everything a user, a command or a Dagster step does with them."""
+
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from emboflow_dagster.blobs.store import Blobs
+from emboflow_dagster.errors import EmboflowError
+from emboflow_dagster.model.audit import AuditLog
+from emboflow_dagster.model.scope import Scope
+from emboflow_dagster.model.workflow import WorkflowDefinitionVersion
+from emboflow_dagster.mongo.client import Mongo, connect
+from emboflow_dagster.mongo.documents import Documents
+from emboflow_dagster.mongo.setup import SetupReport, is_current, set_up
+from emboflow_dagster.object_storage.store import ObjectStore, open_store
+from emboflow_dagster.project.artifacts import Artifacts
+from emboflow_dagster.project.assets import Assets
+from emboflow_dagster.project.datasets import Datasets
+from emboflow_dagster.project.runs import Runs
+from emboflow_dagster.project.settings import Settings
+from emboflow_dagster.project.tasks import Tasks
+from emboflow_dagster.project.tenancy import open_scope
+from emboflow_dagster.project.verify import VerifyReport, verify
+from emboflow_dagster.project.workflows import Workflows
+
+
+class EmboFlow:
+    """One project's data, runs and bytes.
+
+    Example:
+        .. code-block:: python
+
+            with EmboFlow.from_env(workspace="acme", project="pick-place", actor="user:ada") as ef:
+                asset = ef.assets.register("arm.mcap", type="rosbag")
+                print(ef.assets.probe(asset.id).format)
+    """
+
+    def __init__(self, settings: Settings, mongo: Mongo, store: ObjectStore, scope: Scope) -> None:
+        self.settings = settings
+        self.mongo = mongo
+        self.store = store
+        self.scope = scope
+
+    @classmethod
+    def from_env(
+        cls,
+        *,
+        workspace: str | None = None,
+        project: str | None = None,
+        actor: str | None = None,
+        home: Path | str | None = None,
+    ) -> Self:
+        """Open what the environment names; arguments win.
+
+        Raises:
+            InvalidInputError: A name is not allowed.
+            ConfigurationError: The server or this machine cannot work; the hint says what to change.
+            UnavailableError: No server answers.
+        """
+        return cls.open(Settings.from_env(workspace=workspace, project=project, actor=actor, home=home))
+
+    @classmethod
+    def open(cls, settings: Settings, *, create: bool = True) -> Self:
+        """Open a deployment: the database (started when it is the embedded one), its collections, a scope."""
+        mongo = open_database(settings)
+        try:
+            if not is_current(mongo):
+                set_up(mongo)
+            scope = open_scope(mongo, settings.workspace, settings.project, settings.actor, create=create)
+            return cls(settings, mongo, open_store(settings.object_store), scope)
+        except BaseException:
+            mongo.close()
+            raise
+
+    def at(self, workspace: str, project: str) -> "EmboFlow":
+        """The same deployment at another scope; shares the connection."""
+        settings = self.settings.scoped(workspace, project)
+        scope = open_scope(self.mongo, workspace, project, settings.actor, create=False)
+        return EmboFlow(settings, self.mongo, self.store, scope)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self.mongo.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @cached_property
+    def blobs(self) -> Blobs:
+        """Versioned payloads."""
+        return Blobs(self.mongo, self.store, self.scope)
+
+    @cached_property
+    def assets(self) -> Assets:
+        """Raw assets and their probe reports."""
+        return Assets(self)
+
+    @cached_property
+    def datasets(self) -> Datasets:
+        """Datasets and their versions."""
+        return Datasets(self)
+
+    @cached_property
+    def workflows(self) -> Workflows:
+        """Workflows and their versions."""
+        return Workflows(self)
+
+    @cached_property
+    def runs(self) -> Runs:
+        """Runs."""
+        return Runs(self)
+
+    @cached_property
+    def tasks(self) -> Tasks:
+        """Tasks of runs."""
+        return Tasks(self)
+
+    @cached_property
+    def artifacts(self) -> Artifacts:
+        """What runs produced."""
+        return Artifacts(self)
+
+    @cached_property
+    def audit(self) -> "Audit":
+        """Who did what."""
+        return Audit(self)
+
+    def init(self) -> SetupReport:
+        """Make or repair collections, validators and indexes; says what it did."""
+        return set_up(self.mongo)
+
+    def verify(self, *, all: bool = False) -> VerifyReport:  # noqa: A002 - the contract's word
+        """Check every invariant over this workspace; with ``all`` over every workspace, bytes included."""
+        return verify(self, everything=all)
+
+    def catalog(self, *, all_projects: bool = False) -> dict[str, Any]:
+        """What the orchestrator needs to define assets and jobs, as JSON values."""
+        from emboflow_dagster.project.catalog import catalog
+
+        return catalog(self, all_projects=all_projects)
+
+    def source_assets(self, version: WorkflowDefinitionVersion) -> list[str]:
+        """Ids of the assets that a version's sources take when nobody names any, oldest first."""
+        from emboflow_dagster.project.catalog import source_assets
+
+        return source_assets(self, version)
+
+
+class Audit:
+    """The audit log of one workspace; read only, rows are written with what they record."""
+
+    def __init__(self, ef: EmboFlow) -> None:
+        self.documents: Documents[AuditLog] = Documents(ef.mongo, ef.scope, AuditLog)
+
+    def list(
+        self, *, action: str | None = None, resource_id: str | None = None, limit: int = 100
+    ) -> list[AuditLog]:
+        """Rows, newest first."""
+        filter_ = {"action": action, "resourceId": resource_id}
+        return self.documents.find({k: v for k, v in filter_.items() if v is not None}, limit=limit)
+
+
+def open_database(settings: Settings) -> Mongo:
+    """Connect; with no URI, to the embedded server of the home, started when it does not run.
+
+    Raises:
+        ConfigurationError: Standalone or weak server, or no ``mongod`` that can run here.
+        UnavailableError: No server answers.
+    """
+    if settings.mongo_uri is not None:
+        return connect(settings.mongo_uri, settings.database)
+    from emboflow_dagster.mongo import embedded
+
+    for attempt in (1, 2):
+        server = embedded.ensure(settings.home)
+        try:
+            return connect(server.uri, settings.database)
+        except EmboflowError:
+            # It may have been killed between being found and being used.
+            if attempt == 2:  # noqa: PLR2004 - the second time it is something else
+                raise
+    raise AssertionError("unreachable")

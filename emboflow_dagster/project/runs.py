@@ -1,0 +1,282 @@
+"""Runs: requested, found, waited for, worked on here, ended when nobody else can."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from ulid import ULID
+
+from emboflow_dagster.errors import (
+    AlreadyExistsError,
+    EmboflowError,
+    ErrorKind,
+    ExecutionError,
+    InvalidInputError,
+    TransitionError,
+)
+from emboflow_dagster.model.run import RUN_ACTIVE, RUN_TERMINAL, RunStatus, RunTask, TaskStatus, WorkflowRun
+from emboflow_dagster.model.workflow import WorkflowDefinition, WorkflowDefinitionVersion, WorkflowStatus
+from emboflow_dagster.mongo.documents import OLDEST
+from emboflow_dagster.runtime.plan import plan_run
+from emboflow_dagster.runtime.record import Recorder
+from emboflow_dagster.runtime.registry import node_types
+
+if TYPE_CHECKING:
+    from emboflow_dagster.project.handle import EmboFlow
+
+POLL_S = 0.2
+_LOOK_BACK = 50
+
+
+class Runs:
+    """The runs of one project."""
+
+    def __init__(self, ef: "EmboFlow") -> None:
+        self._ef = ef
+        self.narrowings = {t.id: t.narrowing for t in node_types()}
+        self.recorder = Recorder(ef.mongo, ef.scope, self.narrowings)
+        self.documents = self.recorder.runs
+
+    def request(
+        self,
+        workflow: str,
+        *,
+        assets: Sequence[str],
+        version: int | None = None,
+        triggered_by: str | None = None,
+        run_id: str | None = None,
+        scheduled_for: Any = None,
+    ) -> WorkflowRun:
+        """Write a queued run with all of its tasks; a daemon (or :meth:`work`) executes it.
+
+        Args:
+            workflow: Slug or id.
+            assets: Names or ids, in the order to bind them.
+            version: A version number; the published one when omitted.
+            triggered_by: Who or what asked; the actor when omitted.
+            run_id: An id of the caller's, so that asking twice makes one run.
+            scheduled_for: The schedule's tick this run is for.
+
+        Raises:
+            NotFoundError: No such workflow, version or asset in this project.
+            InvalidInputError: No asset, or one twice.
+            TransitionError: The workflow is archived or was never published.
+        """
+        head = self._ef.workflows.get(workflow)
+        if head.status != WorkflowStatus.PUBLISHED:
+            raise TransitionError(f"workflow {head.slug} is {head.status}; only a published one runs")
+        chosen = self._ef.workflows.version(head.id, version)
+        asset_ids = [self._ef.assets.get(name).id for name in assets]
+        run, tasks = plan_run(
+            self._ef.scope,
+            head,
+            chosen,
+            asset_ids,
+            triggered_by=triggered_by or self._ef.scope.triggered_by,
+            run_id=run_id,
+            scheduled_for=scheduled_for,
+        )
+        return self._write(run, tasks)
+
+    def adopt(
+        self,
+        dagster_run_id: str,
+        *,
+        workflow_version_id: str,
+        node_ids: Sequence[str] | None = None,
+        asset_ids: Sequence[str] | None = None,
+        triggered_by: str = "dagster-ui",
+        retry_of: str | None = None,
+    ) -> WorkflowRun:
+        """The run document of a Dagster run that nobody requested here; made by whichever step comes first.
+
+        Its id follows from the Dagster run's, so steps that start at once make one document.
+
+        Args:
+            dagster_run_id: The Dagster run (a UUID).
+            workflow_version_id: What it executes.
+            node_ids: The selected nodes; all when ``None``.
+            asset_ids: The assets to bind; by default all that the workflow's sources take.
+            triggered_by: How it was started.
+            retry_of: The run it repeats.
+
+        Raises:
+            InvalidInputError: There is no asset to bind.
+            TransitionError: A node below the selection has never succeeded (kind
+                ``upstream-not-succeeded``).
+        """
+        run_id = f"run_{ULID.from_bytes(UUID(dagster_run_id).bytes)}"
+        found = self.documents.find_one({"_id": run_id})
+        if found is not None:
+            return found
+        version = self._ef.workflows.version_by_id(workflow_version_id)
+        head = self._ef.workflows.get(version.workflow_definition_id)
+        outside = self._outside(head, version, node_ids)
+        if asset_ids is None:
+            asset_ids = list(dict.fromkeys(a for ids in outside.values() for a in ids))
+            if not outside or self._has_source(version, node_ids):
+                asset_ids = list(dict.fromkeys([*self.default_assets(version), *asset_ids]))
+        run, tasks = plan_run(
+            self._ef.scope,
+            head,
+            version,
+            asset_ids,
+            triggered_by=triggered_by,
+            run_id=run_id,
+            selected=node_ids,
+            outside=outside,
+            narrowings=self.narrowings,
+            dagster_run_id=dagster_run_id,
+            retry_of=retry_of,
+        )
+        return self._write(run, tasks)
+
+    def _write(self, run: WorkflowRun, tasks: Sequence[RunTask]) -> WorkflowRun:
+        try:
+            self.recorder.request(run, tasks)
+        except AlreadyExistsError:
+            return self.documents.get(run.id)
+        return run
+
+    def default_assets(self, version: WorkflowDefinitionVersion) -> list[str]:
+        """The assets a run binds when nobody names any: the schedule's, else all that the sources take."""
+        schedule = version.runtime_graph.schedule
+        if schedule is not None and schedule.assets:
+            return [self._ef.assets.get(name).id for name in schedule.assets]
+        return self._ef.source_assets(version)
+
+    def claim(self, run_id: str, dagster_run_id: str) -> WorkflowRun:
+        """Give a queued run to one Dagster run; see :meth:`Recorder.bind`."""
+        return self.recorder.bind(run_id, dagster_run_id)
+
+    def get(self, run: str) -> WorkflowRun:
+        """A run by its id.
+
+        Raises:
+            NotFoundError: There is none in this project.
+        """
+        return self.documents.get(run)
+
+    def list(
+        self, *, workflow: str | None = None, status: str | None = None, limit: int = 50
+    ) -> list[WorkflowRun]:
+        """Runs, newest first."""
+        filter_: dict[str, Any] = {}
+        if workflow is not None:
+            filter_["workflowDefinitionId"] = self._ef.workflows.get(workflow).id
+        if status is not None:
+            filter_["status"] = _status(status).value
+        return self.documents.find(filter_, limit=limit)
+
+    def queued(self, *, limit: int = 50) -> "list[WorkflowRun]":
+        """Queued runs that no Dagster run has, oldest first: the queue itself, no cursor needed."""
+        return self.documents.find({"status": "queued", "dagsterRunIds": []}, sort=OLDEST, limit=limit)
+
+    def active(self, *, limit: int = 200) -> "list[WorkflowRun]":
+        """Runs that a Dagster run has and that are not over."""
+        filter_ = {"status": {"$in": [s.value for s in RUN_ACTIVE]}, "dagsterRunIds.0": {"$exists": True}}
+        return self.documents.find(filter_, sort=OLDEST, limit=limit)
+
+    def tasks(self, run: WorkflowRun) -> "list[RunTask]":
+        """A run's tasks in graph order."""
+        place = {node: i for i, node in enumerate(run.runtime_snapshot.node_types)}
+        rows = self.recorder.tasks.find({"workflowRunId": run.id}, limit=0)
+        return sorted(rows, key=lambda task: place.get(task.node_id, len(place)))
+
+    def show(self, run: str) -> dict[str, Any]:
+        """The run document as JSON, with its tasks in graph order under ``tasks``."""
+        found = self.get(run)
+        return {**found.to_json(), "tasks": [task.to_json() for task in self.tasks(found)]}
+
+    def wait(
+        self, run: str, *, timeout_s: float | None = None, tick: Callable[[WorkflowRun], None] | None = None
+    ) -> WorkflowRun:
+        """Wait until a run is over.
+
+        Raises:
+            ExecutionError: It is not over after ``timeout_s`` seconds (kind ``timeout``).
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            found = self.get(run)
+            if tick:
+                tick(found)
+            if found.status in RUN_TERMINAL:
+                return found
+            if deadline is not None and time.monotonic() > deadline:
+                raise ExecutionError(
+                    f"run {run} is {found.status} after {timeout_s:g} s",
+                    kind=ErrorKind.TIMEOUT,
+                    hint="is a daemon running? `emboflow dev` starts one",
+                )
+            time.sleep(POLL_S)
+
+    def work(self, run: str, *, worker: str = "emboflow-worker") -> WorkflowRun:
+        """Execute a run's queued tasks in this process, without Dagster, until none is left.
+
+        Everything needed is in the tasks themselves (R-357, R-358).
+        """
+        while True:
+            found = self.get(run)
+            ready = [t for t in self.recorder.states(found) if t.status == TaskStatus.QUEUED]
+            if found.status not in RUN_ACTIVE or not ready:
+                return found
+            for task in ready:
+                try:
+                    self._ef.tasks.work(run, task.node_id, worker=worker)
+                except TransitionError:  # another worker has it
+                    continue
+                except EmboflowError as error:
+                    if error.kind == ErrorKind.UNAVAILABLE:
+                        raise
+
+    def settle_lost(self, run_id: str, message: str, *, cancelled: bool = False) -> WorkflowRun:
+        """End a run whose Dagster run ended without saying so; see :meth:`Recorder.settle_lost`."""
+        return self.recorder.settle_lost(run_id, message, cancelled=cancelled)
+
+    def last_success(self, definition_id: str, node_id: str) -> RunTask | None:
+        """The newest successful task of a node, over the workflow's recent runs."""
+        runs = self.documents.find({"workflowDefinitionId": definition_id}, limit=_LOOK_BACK)
+        rows = self.recorder.tasks.find(
+            {
+                "workflowRunId": {"$in": [run.id for run in runs]},
+                "nodeId": node_id,
+                "status": TaskStatus.SUCCESS.value,
+            },
+            sort=[("finishedAt", -1)],
+            limit=1,
+        )
+        return rows[0] if rows else None
+
+    def _outside(
+        self, head: WorkflowDefinition, version: WorkflowDefinitionVersion, selected: Sequence[str] | None
+    ) -> dict[str, list[str]]:
+        if selected is None:
+            return {}
+        upstream = version.logic_graph.upstream()
+        needed = {up for node in selected for up in upstream.get(node, ()) if up not in set(selected)}
+        outside: dict[str, list[str]] = {}
+        for node in sorted(needed):
+            task = self.last_success(head.id, node)
+            if task is None:
+                raise TransitionError(
+                    f"workflow {head.slug}: node {node} has never succeeded, and a selected node needs it",
+                    kind=ErrorKind.UPSTREAM_NOT_SUCCEEDED,
+                    hint=f"select {node} too",
+                )
+            outside[node] = task.asset_ids
+        return outside
+
+    def _has_source(self, version: WorkflowDefinitionVersion, selected: Sequence[str] | None) -> bool:
+        sources = {t.id for t in node_types() if t.source}
+        nodes = {n.id for n in version.logic_graph.nodes if n.type in sources}
+        return bool(nodes if selected is None else nodes.intersection(selected))
+
+
+def _status(text: str) -> RunStatus:
+    try:
+        return RunStatus(text)
+    except ValueError:
+        allowed = ", ".join(RunStatus)
+        raise InvalidInputError(f"status: found {text!r}; allowed are {allowed}") from None

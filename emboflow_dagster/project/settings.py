@@ -1,0 +1,112 @@
+"""Where things are and who is asking: from the environment, or said outright."""
+
+import getpass
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from emboflow_dagster.errors import ErrorKind, InvalidInputError
+from emboflow_dagster.model.text import check_slug
+
+DEFAULT_DATABASE = "emboflow"
+DEFAULT_SLUG = "default"
+_DATABASE = re.compile(r"^[A-Za-z0-9_-]{1,63}$")
+_ACTOR = re.compile(r"^(user|system):([A-Za-z0-9_-]{1,64})$")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One deployment, one scope, one actor.
+
+    ``mongo_uri`` ``None`` means the embedded server of ``home``; ``object_store`` is a URL.
+    ``actor`` is ``user:<id>`` or ``system:<name>``.
+    """
+
+    home: Path
+    mongo_uri: str | None
+    database: str
+    object_store: str
+    workspace: str
+    project: str
+    actor: str
+    dagster_home: Path
+
+    @classmethod
+    def from_env(
+        cls,
+        *,
+        home: Path | str | None = None,
+        mongo_uri: str | None = None,
+        database: str | None = None,
+        object_store: str | None = None,
+        workspace: str | None = None,
+        project: str | None = None,
+        actor: str | None = None,
+    ) -> "Settings":
+        """Settings from ``EMBOFLOW_*`` and ``DAGSTER_HOME``; arguments win over the environment.
+
+        Raises:
+            InvalidInputError: A slug, actor or database name is not allowed; all that are, at once.
+        """
+        env = os.environ.get
+        root = Path(home or env("EMBOFLOW_HOME") or ".emboflow").expanduser().absolute()
+        settings = cls(
+            home=root,
+            mongo_uri=mongo_uri or env("EMBOFLOW_MONGO_URI") or None,
+            database=database or env("EMBOFLOW_DATABASE") or DEFAULT_DATABASE,
+            object_store=object_store or env("EMBOFLOW_OBJECT_STORE") or (root / "objects").as_uri(),
+            workspace=workspace or env("EMBOFLOW_WORKSPACE") or DEFAULT_SLUG,
+            project=project or env("EMBOFLOW_PROJECT") or DEFAULT_SLUG,
+            actor=actor or env("EMBOFLOW_ACTOR") or f"user:{_login()}",
+            dagster_home=Path(env("DAGSTER_HOME") or root / "dagster").expanduser().absolute(),
+        )
+        settings.check()
+        return settings
+
+    def check(self) -> None:
+        """Refuse names that could not be stored."""
+        problems = []
+        for name, slug in (("workspace", self.workspace), ("project", self.project)):
+            try:
+                check_slug(slug, name)
+            except InvalidInputError as error:
+                problems += error.problems
+        if problems:
+            raise InvalidInputError.of(problems)
+        if not _ACTOR.match(self.actor):
+            raise InvalidInputError(
+                f"actor: found {self.actor!r}; allowed is user:<id> or system:<name>", kind=ErrorKind.ID
+            )
+        if not _DATABASE.match(self.database):
+            raise InvalidInputError(
+                f"EMBOFLOW_DATABASE: found {self.database!r}; allowed are 1-63 of A-Z a-z 0-9 _ -",
+                kind=ErrorKind.ID,
+            )
+
+    def scoped(self, workspace: str, project: str) -> "Settings":
+        """The same deployment, another scope."""
+        return replace(self, workspace=workspace, project=project)
+
+    def environment(self) -> dict[str, str]:
+        """The variables that give a child process the same deployment and scope."""
+        variables = {
+            "EMBOFLOW_HOME": str(self.home),
+            "EMBOFLOW_DATABASE": self.database,
+            "EMBOFLOW_OBJECT_STORE": self.object_store,
+            "EMBOFLOW_WORKSPACE": self.workspace,
+            "EMBOFLOW_PROJECT": self.project,
+            "EMBOFLOW_ACTOR": self.actor,
+            "DAGSTER_HOME": str(self.dagster_home),
+        }
+        if self.mongo_uri:
+            variables["EMBOFLOW_MONGO_URI"] = self.mongo_uri
+        return variables
+
+
+def _login() -> str:
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError):  # no such user in a container
+        name = "local"
+    return re.sub(r"[^A-Za-z0-9_-]", "-", name)[:64].strip("-") or "local"

@@ -1,0 +1,334 @@
+"""Work: a task is claimed, executed, its bytes put, and everything it leaves settled at once."""
+
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import ValidationError
+
+from emboflow_dagster.blobs.context import working_for
+from emboflow_dagster.errors import (
+    EmboflowError,
+    ErrorKind,
+    ExecutionError,
+    InvalidInputError,
+    NotFoundError,
+    TransitionError,
+)
+from emboflow_dagster.model.artifact import Artifact, Lineage
+from emboflow_dagster.model.asset import AssetStatus
+from emboflow_dagster.model.base import invalid
+from emboflow_dagster.model.dataset import DatasetVersion
+from emboflow_dagster.model.freeform import check_freeform
+from emboflow_dagster.model.run import MAX_PREVIEW_BYTES, RunTask, TaskSummary
+from emboflow_dagster.mongo.documents import Documents
+from emboflow_dagster.runtime.child import run_child
+from emboflow_dagster.runtime.digest import sha256_of
+from emboflow_dagster.runtime.logs import TaskLog
+from emboflow_dagster.runtime.node import BoundAsset, NodeContext, NodeInput, NodeResult, NodeType
+from emboflow_dagster.runtime.outputs import Outputs, main_digest, store_outputs
+from emboflow_dagster.runtime.record import Claimed
+from emboflow_dagster.runtime.registry import node_types
+
+if TYPE_CHECKING:
+    from emboflow_dagster.project.handle import EmboFlow
+
+Log = Callable[[str], None]
+
+
+class Worked(NamedTuple):
+    """A task that succeeded, and what it left."""
+
+    task: RunTask
+    artifacts: list[Artifact]
+    dataset_version: DatasetVersion | None
+    dataset_name: str | None
+    unchanged_dataset: bool
+    page: dict[str, Any]
+    digest: str
+    """The data version: sha256 of the manifest, the first artifact, or the effective assets."""
+
+
+class NodeFailedError(ExecutionError):
+    """A node failed and its task is settled so."""
+
+
+class _RetryableError(ExecutionError):
+    """An attempt failed and the node's retry policy has another."""
+
+
+def _told(node_id: str, error: EmboflowError, *, last: bool) -> ExecutionError:
+    again = not last and isinstance(error, ExecutionError)
+    kind = _RetryableError if again else NodeFailedError
+    return kind(f"{node_id}: {error.message}", kind=error.kind, hint=error.hint, problems=error.problems)
+
+
+class Tasks:
+    """The tasks of one project."""
+
+    def __init__(self, ef: "EmboFlow") -> None:
+        self._ef = ef
+        self.documents: Documents[RunTask] = Documents(ef.mongo, ef.scope, RunTask)
+
+    def get(self, run_id: str, node_id: str) -> RunTask:
+        """One task.
+
+        Raises:
+            NotFoundError: No such run or node in this project.
+        """
+        found = self.documents.find_one({"workflowRunId": run_id, "nodeId": node_id})
+        if found is None:
+            raise NotFoundError(f"run {run_id}: there is no task for node {node_id!r}")
+        return found
+
+    def list(self, run_id: str) -> list[RunTask]:
+        """A run's tasks in graph order."""
+        return self._ef.runs.tasks(self._ef.runs.get(run_id))
+
+    def logs(self, run_id: str, node_id: str) -> Iterator[str]:
+        """All lines of a task's output, each with its stream's name and a tab before it."""
+        task = self.get(run_id, node_id)
+        if task.log_ref is not None:
+            with self._ef.blobs.open_ref(task.log_ref) as stream:
+                for line in stream:
+                    yield line.decode("utf-8", "replace").rstrip("\n")
+            return
+        for name, lines in (
+            ("log", task.log_lines),
+            ("stdout", task.stdout_lines),
+            ("stderr", task.stderr_lines),
+        ):
+            yield from (f"{name}\t{line}" for line in lines)
+
+    def work(self, run_id: str, node_id: str, *, worker: str | None = None, log: Log | None = None) -> Worked:
+        """Claim one task and carry it to its end.
+
+        Args:
+            run_id: The run.
+            node_id: The node.
+            worker: Who does it; names the lease.
+            log: Takes each log line as it comes, beside the task's own log.
+
+        Raises:
+            TransitionError: The task may not be taken: not queued, run over, or taken by another.
+            ExecutionError: The node failed; the task says so already.
+        """
+        owner = worker or f"{socket.gethostname()}"
+        claimed = self._ef.runs.recorder.claim(run_id, node_id, owner)
+        while True:
+            try:
+                return self._attempt(claimed, log or _quiet)
+            except _RetryableError:
+                # The failed attempt's log stays in Dagster's; the document starts over.
+                claimed = self._ef.runs.recorder.again(claimed, owner)
+
+    def _attempt(self, claimed: Claimed, log: Log) -> Worked:
+        ef, task = self._ef, claimed.task
+        scratch = ef.settings.home / "work"
+        scratch.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{task.node_id}-", dir=scratch))
+        lines = TaskLog(folder / "task.log")
+        tee = partial(_tee, lines, log)
+        last = task.attempt > int((task.executor_config or {}).get("retries") or 0)
+        try:
+            with working_for(task.workflow_run_id, task.id):
+                result, inputs = self._execute(claimed, folder, lines, tee)
+                lineage = self._lineage(claimed, inputs)
+                outputs = store_outputs(ef.mongo, ef.blobs, ef.scope, claimed.run, task, result, lineage)
+                return self._settle(claimed, result, outputs, lineage, lines)
+        except EmboflowError as error:
+            if error.kind == ErrorKind.FENCED:
+                raise
+            tee(f"error[{error.kind.value}]: {error.message}")
+            if last or not isinstance(error, ExecutionError):
+                self._failed(claimed, lines, error.message)
+            raise _told(task.node_id, error, last=last) from error
+        except BaseException as error:
+            text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            tee(f"error: {text}")
+            self._failed(claimed, lines, text)
+            if isinstance(error, Exception):
+                raise NodeFailedError(f"{task.node_id}: {text}", kind=ErrorKind.INTERNAL) from error
+            raise
+        finally:
+            lines.close()
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _execute(
+        self, claimed: Claimed, folder: Path, lines: TaskLog, tee: Log
+    ) -> tuple[NodeResult, Mapping[str, NodeInput]]:
+        task = claimed.task
+        node_type = node_types().require(task.node_type)
+        inputs = self._inputs(claimed, folder)
+        if not task.asset_ids and not node_type.runs_on_empty:
+            tee("no asset is left for this node; it is not executed")
+            return NodeResult(outcome="empty", preview={"assets": 0}), inputs
+        with self._bound(task, node_type) as assets:
+            workdir = folder / "out"
+            workdir.mkdir()
+            context = NodeContext(
+                task=task,
+                workflow_slug=claimed.run.runtime_snapshot.workflow_slug,
+                workflow_version=claimed.run.runtime_snapshot.version_number,
+                assets=assets,
+                options=_options(node_type, task),
+                inputs=inputs,
+                workdir=workdir,
+                log=tee,
+                child=partial(
+                    run_child, on_stdout=partial(lines.add, "stdout"), on_stderr=partial(lines.add, "stderr")
+                ),
+                out=partial(lines.add, "stdout"),
+                err=partial(lines.add, "stderr"),
+            )
+            return node_type.run(context), inputs
+
+    @contextmanager
+    def _bound(self, task: RunTask, node_type: NodeType) -> Iterator[list[BoundAsset]]:
+        ef = self._ef
+        with ExitStack() as stack:
+            rows: list[BoundAsset] = []
+            for asset_id in task.asset_ids:
+                asset = ef.assets.documents.get(asset_id)
+                if asset.status == AssetStatus.ARCHIVED:
+                    raise TransitionError(f"asset {asset.display_name} is archived")
+                path = stack.enter_context(ef.assets.path(asset)) if node_type.needs_bytes else Path()
+                rows.append(BoundAsset(asset, ef.assets.latest_report(asset), path))
+            yield rows
+
+    def _inputs(self, claimed: Claimed, folder: Path) -> dict[str, NodeInput]:
+        ef, task = self._ef, claimed.task
+        inputs: dict[str, NodeInput] = {}
+        for node_id in task.upstream_node_ids:
+            found = self.documents.find_one({"workflowRunId": task.workflow_run_id, "nodeId": node_id})
+            if found is None:  # not selected in this run: what it made last
+                found = ef.runs.last_success(claimed.run.workflow_definition_id, node_id)
+            if found is None:
+                raise TransitionError(
+                    f"node {node_id} has never succeeded", kind=ErrorKind.UPSTREAM_NOT_SUCCEEDED
+                )
+            inputs[node_id] = NodeInput(
+                node_id=node_id,
+                node_type=found.node_type,
+                asset_ids=tuple(found.asset_ids),
+                artifacts=tuple(ef.artifacts.of_task(found)),
+                preview=found.last_result_preview,
+                fetch=partial(ef.artifacts.fetch_into, folder / "in"),
+            )
+        return inputs
+
+    def _lineage(self, claimed: Claimed, inputs: Mapping[str, NodeInput]) -> Lineage:
+        task = claimed.task
+        sources = [a for given in inputs.values() for a in given.artifacts]
+        node_type = node_types().require(task.node_type)
+        code = {
+            "type": f"{node_type.id}@{node_type.version}",
+            "config": (task.executor_config or {}).get("config") or {},
+            "hook": task.code_hook_spec.to_json() if task.code_hook_spec else None,
+        }
+        checksums = [self._ef.assets.documents.get(a).storage_ref.checksum for a in task.asset_ids]
+        code_digest = sha256_of(code)
+        key = sha256_of(
+            {"code": code_digest, "assets": checksums, "inputs": [a.storage_ref.checksum for a in sources]}
+        )
+        return Lineage(
+            input_artifact_ids=[a.id for a in sources],
+            asset_ids=list(task.asset_ids),
+            workflow_run_id=task.workflow_run_id,
+            node_id=task.node_id,
+            attempt=task.attempt,
+            cache_key=f"sha256:{key}",
+            code_digest=f"sha256:{code_digest}",
+        )
+
+    def _settle(
+        self, claimed: Claimed, result: NodeResult, outputs: Outputs, lineage: Lineage, lines: TaskLog
+    ) -> Worked:
+        task = claimed.task
+        asset_ids = list(task.asset_ids if result.asset_ids is None else result.asset_ids)
+        fields = {
+            **self._log_fields(claimed, lines),
+            "assetIds": asset_ids,
+            "outputArtifactIds": [a.id for a in outputs.artifacts],
+            "lastResultPreview": _fitting(result.preview, lines),
+            "cacheKey": lineage.cache_key,
+            "cacheHit": False,
+            "summary": _summary(task, result.outcome, asset_ids, outputs, lines),
+        }
+        done = self._ef.runs.recorder.succeed(claimed, fields, outputs)
+        return Worked(
+            task=done,
+            artifacts=outputs.artifacts,
+            dataset_version=outputs.version,
+            dataset_name=outputs.dataset.name if outputs.dataset else None,
+            unchanged_dataset=outputs.unchanged,
+            page=result.page,
+            digest=main_digest(outputs, asset_ids),
+        )
+
+    def _failed(self, claimed: Claimed, lines: TaskLog, message: str) -> None:
+        fields = {
+            **self._log_fields(claimed, lines),
+            "summary": _summary(claimed.task, "failed", claimed.task.asset_ids, Outputs(), lines),
+        }
+        self._ef.runs.recorder.fail(claimed, fields, message)
+
+    def _log_fields(self, claimed: Claimed, lines: TaskLog) -> dict[str, Any]:
+        whole = lines.close()
+        ref = None
+        if whole is not None:
+            blob = self._ef.blobs.put(
+                whole, type="task_log", content_type="text/plain", owner=("run_tasks", "logRef")
+            )
+            ref = self._ef.blobs.ref(blob).to_mongo()
+        return {
+            "logRef": ref,
+            "logLines": lines.tails["log"].lines,
+            "stdoutLines": lines.tails["stdout"].lines,
+            "stderrLines": lines.tails["stderr"].lines,
+        }
+
+
+def _options(node_type: NodeType, task: RunTask) -> Any:
+    config = (task.executor_config or {}).get("config") or {}
+    try:
+        return node_type.options.model_validate(config)
+    except ValidationError as error:
+        raise invalid(error, f"{task.node_id}.config") from None
+
+
+def _summary(
+    task: RunTask, outcome: str, asset_ids: "list[str]", outputs: Outputs, lines: TaskLog
+) -> dict[str, Any]:
+    return TaskSummary(
+        executor=task.executor_type.value,
+        outcome=outcome,
+        asset_count=len(asset_ids),
+        artifact_ids=[a.id for a in outputs.artifacts],
+        stdout_line_count=lines.tails["stdout"].count,
+        stderr_line_count=lines.tails["stderr"].count,
+    ).to_mongo()
+
+
+def _fitting(preview: dict[str, Any] | None, lines: TaskLog) -> dict[str, Any] | None:
+    if preview is None:
+        return None
+    try:
+        return check_freeform(preview, max_bytes=MAX_PREVIEW_BYTES, max_items=20_000, map_keys=True)
+    except InvalidInputError as error:
+        lines.add("log", f"the preview is not kept: {error.message}")
+        return None
+
+
+def _tee(lines: TaskLog, log: Log, line: str) -> None:
+    lines.add("log", line)
+    log(line)
+
+
+def _quiet(_line: str) -> None:
+    """A log that nobody reads."""

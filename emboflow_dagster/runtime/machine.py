@@ -1,0 +1,107 @@
+"""The state machine of runs and tasks, as pure functions over documents.
+
+What changes when a task is taken, succeeds or fails is worked out here from the task documents
+alone; :mod:`emboflow_dagster.runtime.record` writes it.
+
+Source: spec/state-machines.md 4.2-4.4.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from emboflow_dagster.model.run import (
+    RUN_TERMINAL,
+    TASK_TERMINAL,
+    RunStatus,
+    RunSummary,
+    RunTask,
+    TaskStatus,
+    WorkflowRun,
+)
+from emboflow_dagster.runtime.narrowing import effective
+from emboflow_dagster.runtime.node import Narrowing
+
+
+def summarise(tasks: Sequence[RunTask]) -> RunSummary:
+    """The aggregate a run carries over its tasks (invariants I1-I5); failed ids in graph order."""
+    counts = {status.value: 0 for status in TaskStatus}
+    for task in tasks:
+        counts[task.status] += 1
+    summaries = [task.summary for task in tasks if task.summary is not None]
+    return RunSummary(
+        total_task_count=len(tasks),
+        completed_task_count=sum(counts[status] for status in TASK_TERMINAL),
+        task_counts=counts,
+        artifact_count=sum(len(task.output_artifact_ids) for task in tasks),
+        stdout_line_count=sum(summary.stdout_line_count for summary in summaries),
+        stderr_line_count=sum(summary.stderr_line_count for summary in summaries),
+        failed_task_ids=[task.id for task in tasks if task.status == TaskStatus.FAILED],
+    )
+
+
+def promotions(
+    tasks: Sequence[RunTask], bound: Sequence[str], narrowings: Mapping[str, Narrowing | None]
+) -> dict[str, list[str]]:
+    """Pending tasks whose upstream tasks have all succeeded, with their effective asset ids.
+
+    Args:
+        tasks: All tasks of a run.
+        bound: The run's assets, in order.
+        narrowings: Node type to how it combines what comes from upstream.
+    """
+    by_node = {task.node_id: task for task in tasks}
+    ready: dict[str, list[str]] = {}
+    for task in tasks:
+        if task.status != TaskStatus.PENDING:
+            continue
+        upstream = [by_node[node] for node in task.upstream_node_ids if node in by_node]
+        if all(up.status == TaskStatus.SUCCESS for up in upstream):
+            sets = [up.asset_ids for up in upstream]
+            ready[task.id] = effective(narrowings.get(task.node_type), sets, bound)
+    return ready
+
+
+def run_status(tasks: Sequence[RunTask], current: RunStatus) -> RunStatus:
+    """The status a run has when its tasks are ``tasks``.
+
+    A failed run waits for its other branches; a cancelled one stays cancelled.
+    """
+    if current in RUN_TERMINAL:
+        return current
+    statuses = {task.status for task in tasks}
+    if statuses <= {TaskStatus.SUCCESS}:
+        return RunStatus.SUCCESS
+    if statuses & {TaskStatus.RUNNING, TaskStatus.QUEUED}:
+        return current
+    if TaskStatus.FAILED in statuses:
+        return RunStatus.FAILED
+    return RunStatus.CANCELLED if TaskStatus.CANCELLED in statuses else current
+
+
+def run_changes(run: WorkflowRun, tasks: Sequence[RunTask], now: datetime) -> dict[str, Any]:
+    """The fields of ``run`` that follow from its tasks: summary, status, times (invariant I6)."""
+    status = run_status(tasks, run.status)
+    changes: dict[str, Any] = {"summary": summarise(tasks).to_mongo(), "updatedAt": now}
+    started = _least(task.started_at for task in tasks)
+    if started is not None:
+        changes["startedAt"] = started
+        if run.status == RunStatus.QUEUED and status == RunStatus.QUEUED:
+            status = RunStatus.RUNNING
+    draining = any(task.status == TaskStatus.RUNNING for task in tasks)
+    if status in RUN_TERMINAL and not draining:
+        finished = _most(task.finished_at for task in tasks) or now
+        begun = started or finished
+        changes["finishedAt"] = finished
+        changes["durationMs"] = max(0, round((finished - begun).total_seconds() * 1000))
+    if status != run.status:
+        changes["status"] = status.value
+    return changes
+
+
+def _least(times: Iterable[datetime | None]) -> datetime | None:
+    return min((t for t in times if t is not None), default=None)
+
+
+def _most(times: Iterable[datetime | None]) -> datetime | None:
+    return max((t for t in times if t is not None), default=None)

@@ -1,0 +1,327 @@
+"""What is written when a run is requested and a task is claimed, settled, failed or cancelled.
+
+Each function is one short transaction: the task, what it produced, its children and the run's
+summary move together, fenced on (task, status, attempt, lease owner).
+
+Source: spec/state-machines.md 4.2; spec/reliability.md I9-I13.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from emboflow_dagster.errors import ErrorKind, TransitionError
+from emboflow_dagster.model.base import utc_now
+from emboflow_dagster.model.run import RUN_ACTIVE, RunStatus, RunTask, TaskStatus, WorkflowRun
+from emboflow_dagster.model.scope import Scope
+from emboflow_dagster.mongo import audit
+from emboflow_dagster.mongo.client import Mongo, Session
+from emboflow_dagster.mongo.documents import Documents
+from emboflow_dagster.runtime.machine import promotions, run_changes
+from emboflow_dagster.runtime.node import Narrowing
+from emboflow_dagster.runtime.outputs import Outputs, write_outputs
+
+Narrowings = Mapping[str, Narrowing | None]
+# Left out where only the state of a run's tasks is needed: they can be large.
+_HEAVY = {name: 0 for name in ("logLines", "stdoutLines", "stderrLines", "lastResultPreview", "codeHookSpec")}
+CLEARED: dict[str, Any] = {
+    "startedAt": None,
+    "finishedAt": None,
+    "durationMs": None,
+    "outputArtifactIds": [],
+    "logRef": None,
+    "cacheKey": None,
+    "cacheHit": None,
+    "logLines": [],
+    "stdoutLines": [],
+    "stderrLines": [],
+    "errorMessage": None,
+    "summary": None,
+    "lastResultPreview": None,
+    "leaseOwner": None,
+    "heartbeatAt": None,
+}
+
+
+class Claimed(NamedTuple):
+    """A task that is ours to execute, and its run."""
+
+    run: WorkflowRun
+    task: RunTask
+
+
+class Recorder:
+    """Writes the state of runs and tasks of one scope."""
+
+    def __init__(self, mongo: Mongo, scope: Scope, narrowings: Narrowings) -> None:
+        self.mongo = mongo
+        self.scope = scope
+        self.narrowings = narrowings
+        self.runs: Documents[WorkflowRun] = Documents(mongo, scope, WorkflowRun)
+        self.tasks: Documents[RunTask] = Documents(mongo, scope, RunTask)
+
+    def request(self, run: WorkflowRun, tasks: Sequence[RunTask]) -> None:
+        """Write a run with all of its tasks and the audit row.
+
+        Raises:
+            AlreadyExistsError: The run was written before; nothing was changed.
+        """
+
+        def body(session: Session) -> None:
+            self.runs.insert(run, session=session)
+            self.tasks.insert(*tasks, session=session)
+            audit.record(
+                self.mongo,
+                self.scope,
+                session,
+                "run.create",
+                "workflow_runs",
+                run.id,
+                after={
+                    "workflow": run.runtime_snapshot.workflow_slug,
+                    "version": run.runtime_snapshot.version_number,
+                    "assets": len(run.asset_ids),
+                    "triggeredBy": run.triggered_by,
+                },
+            )
+
+        self.mongo.in_transaction(body)
+
+    def bind(self, run_id: str, dagster_run_id: str) -> WorkflowRun:
+        """Give a queued run to the one Dagster run that executes it; repeating it is harmless.
+
+        Raises:
+            TransitionError: The run is over, or another Dagster run has it.
+        """
+        run = self.runs.get(run_id)
+        if dagster_run_id in run.dagster_run_ids and run.status in RUN_ACTIVE:
+            return run
+        return self.runs.change(
+            run_id,
+            {"dagsterRunIds": [dagster_run_id], "updatedAt": utc_now()},
+            expected={"status": {"$in": [s.value for s in RUN_ACTIVE]}, "dagsterRunIds": []},
+        )
+
+    def claim(self, run_id: str, node_id: str, worker: str) -> Claimed:
+        """Take one queued task: exactly one worker gets it.
+
+        Raises:
+            TransitionError: It is not queued, or its run is over.
+            NotFoundError: No such run or node.
+        """
+
+        def body(session: Session) -> Claimed:
+            run = self.runs.get(run_id, session=session)
+            tasks = self._states(run, session)
+            task = next((t for t in tasks if t.node_id == node_id), None)
+            if task is None:
+                raise TransitionError(f"run {run_id} has no task for node {node_id!r}; it was not selected")
+            if run.status not in RUN_ACTIVE:
+                raise TransitionError(f"run {run_id} is {run.status}; task {node_id} cannot start")
+            if task.status == TaskStatus.PENDING:
+                raise TransitionError(
+                    f"run {run_id}: task {node_id} is pending: an upstream task has not succeeded",
+                    kind=ErrorKind.UPSTREAM_NOT_SUCCEEDED,
+                )
+            now = utc_now()
+            task = self.tasks.change(
+                task.id,
+                {
+                    "status": TaskStatus.RUNNING.value,
+                    "startedAt": now,
+                    "heartbeatAt": now,
+                    "updatedAt": now,
+                    "leaseOwner": worker,
+                },
+                expected={"status": TaskStatus.QUEUED.value, "attempt": task.attempt},
+                session=session,
+            )
+            return Claimed(self._settle_run(run, tasks, {task.id: task}, now, session), task)
+
+        return self.mongo.in_transaction(body)
+
+    def succeed(self, claimed: Claimed, fields: Mapping[str, Any], outputs: Outputs) -> RunTask:
+        """Settle a task as done: its artifacts, dataset version, probe reports, children and run, at once.
+
+        Args:
+            claimed: What :meth:`claim` gave.
+            fields: Stored task fields (effective assets, logs, preview, summary).
+            outputs: Documents made by the task; their payloads are stored already.
+
+        Raises:
+            TransitionError: The task is not ours any more (kind ``fenced``); nothing was written.
+        """
+
+        def body(session: Session) -> RunTask:
+            now = utc_now()
+            run = self.runs.get(claimed.run.id, session=session)
+            task = self._end(claimed, TaskStatus.SUCCESS, fields, now, session)
+            write_outputs(self.mongo, self.scope, outputs, task, session)
+            tasks = self._states(run, session)
+            changed = {task.id: task}
+            if run.status in RUN_ACTIVE:
+                changed |= self._promote(run, tasks, changed, now, session)
+            self._settle_run(run, tasks, changed, now, session)
+            return task
+
+        return self.mongo.in_transaction(body)
+
+    def fail(self, claimed: Claimed, fields: Mapping[str, Any], message: str) -> RunTask:
+        """Settle a task as failed (as cancelled when its run was cancelled meanwhile).
+
+        Raises:
+            TransitionError: The task is not ours any more (kind ``fenced``); nothing was written.
+        """
+
+        def body(session: Session) -> RunTask:
+            now = utc_now()
+            run = self.runs.get(claimed.run.id, session=session)
+            cancelled = run.status == RunStatus.CANCELLED
+            status = TaskStatus.CANCELLED if cancelled else TaskStatus.FAILED
+            text = f"interrupted by cancel: {message}" if cancelled else message
+            task = self._end(claimed, status, {**fields, "errorMessage": clip(text)}, now, session)
+            self._settle_run(run, self._states(run, session), {task.id: task}, now, session)
+            return task
+
+        return self.mongo.in_transaction(body)
+
+    def again(self, claimed: Claimed, worker: str) -> Claimed:
+        """The node's own retry policy: the same task, attempt + 1, execution fields cleared.
+
+        Raises:
+            TransitionError: The task is not ours any more, or its run is over.
+        """
+
+        def body(session: Session) -> Claimed:
+            now = utc_now()
+            run = self.runs.get(claimed.run.id, session=session)
+            if run.status not in RUN_ACTIVE:
+                raise TransitionError(
+                    f"run {run.id} is {run.status}; task {claimed.task.node_id} is not retried"
+                )
+            task = self.tasks.change(
+                claimed.task.id,
+                {
+                    **CLEARED,
+                    "attempt": claimed.task.attempt + 1,
+                    "startedAt": now,
+                    "heartbeatAt": now,
+                    "updatedAt": now,
+                    "leaseOwner": worker,
+                },
+                expected=_fence(claimed),
+                session=session,
+            )
+            run = self._settle_run(run, self._states(run, session), {task.id: task}, now, session)
+            return Claimed(run, task)
+
+        return self.mongo.in_transaction(body)
+
+    def settle_lost(self, run_id: str, message: str, *, cancelled: bool = False) -> WorkflowRun:
+        """End a run whose Dagster run ended without saying so.
+
+        Its running and queued tasks fail with ``message`` (pending ones stay pending: they are blocked);
+        in a cancelled run all three are cancelled.
+        """
+
+        def body(session: Session) -> WorkflowRun:
+            now = utc_now()
+            run = self.runs.get(run_id, session=session)
+            if run.status not in RUN_ACTIVE and not (cancelled and run.status == RunStatus.CANCELLED):
+                return run
+            tasks = self._states(run, session)
+            lost = TaskStatus.CANCELLED if cancelled else TaskStatus.FAILED
+            open_ = {TaskStatus.RUNNING, TaskStatus.QUEUED} | ({TaskStatus.PENDING} if cancelled else set())
+            changed = {}
+            for task in tasks:
+                if task.status not in open_:
+                    continue
+                ends: dict[str, Any] = {"status": lost.value, "finishedAt": now, "updatedAt": now}
+                if not cancelled or task.status == TaskStatus.RUNNING:
+                    # A failed task has both times, also when nothing ever took it (invariant I14).
+                    started = task.started_at or now
+                    ends |= {"startedAt": started, "durationMs": _millis(started, now), "leaseOwner": None}
+                    ends["errorMessage"] = clip(message)
+                expected = {"status": task.status.value, "attempt": task.attempt}
+                changed[task.id] = self.tasks.change(task.id, ends, expected=expected, session=session)
+            if cancelled:
+                run = run.model_copy(update={"status": RunStatus.CANCELLED})
+                self.runs.change(run.id, {"status": RunStatus.CANCELLED.value}, session=session)
+            return self._settle_run(run, tasks, changed, now, session)
+
+        return self.mongo.in_transaction(body)
+
+    def states(self, run: WorkflowRun) -> list[RunTask]:
+        """A run's tasks in graph order, without their logs and previews."""
+        return self._states(run, None)
+
+    def _end(
+        self, claimed: Claimed, status: TaskStatus, fields: Mapping[str, Any], now: datetime, session: Session
+    ) -> RunTask:
+        started = claimed.task.started_at or now
+        changes = {
+            **fields,
+            "status": status.value,
+            "finishedAt": now,
+            "durationMs": _millis(started, now),
+            "updatedAt": now,
+            "leaseOwner": None,
+        }
+        try:
+            return self.tasks.change(claimed.task.id, changes, expected=_fence(claimed), session=session)
+        except TransitionError as error:
+            raise TransitionError(error.message, kind=ErrorKind.FENCED) from None
+
+    def _promote(
+        self,
+        run: WorkflowRun,
+        tasks: Sequence[RunTask],
+        changed: Mapping[str, RunTask],
+        now: datetime,
+        session: Session,
+    ) -> dict[str, RunTask]:
+        current = [changed.get(task.id, task) for task in tasks]
+        promoted = {}
+        for task_id, asset_ids in promotions(current, run.asset_ids, self.narrowings).items():
+            promoted[task_id] = self.tasks.change(
+                task_id,
+                {"status": TaskStatus.QUEUED.value, "assetIds": asset_ids, "updatedAt": now},
+                expected={"status": TaskStatus.PENDING.value},
+                session=session,
+            )
+        return promoted
+
+    def _settle_run(
+        self,
+        run: WorkflowRun,
+        tasks: Sequence[RunTask],
+        changed: Mapping[str, RunTask],
+        now: datetime,
+        session: Session,
+    ) -> WorkflowRun:
+        current = [changed.get(task.id, task) for task in tasks]
+        return self.runs.change(run.id, run_changes(run, current, now), session=session)
+
+    def _states(self, run: WorkflowRun, session: Session | None) -> list[RunTask]:
+        rows = self.tasks.raw.find({"workflowRunId": run.id}, _HEAVY, session=session)
+        place = {node: i for i, node in enumerate(run.runtime_snapshot.node_types)}
+        tasks = [RunTask.from_mongo(row) for row in rows]
+        return sorted(tasks, key=lambda task: place.get(task.node_id, len(place)))
+
+
+def _fence(claimed: Claimed) -> dict[str, Any]:
+    return {
+        "status": TaskStatus.RUNNING.value,
+        "attempt": claimed.task.attempt,
+        "leaseOwner": claimed.task.lease_owner,
+    }
+
+
+def _millis(start: datetime, end: datetime) -> int:
+    return max(0, round((end - start).total_seconds() * 1000))
+
+
+def clip(message: str, limit: int = 8_000) -> str:
+    """An error message short enough for a task document, in characters that take at most a byte each there."""
+    clean = message.encode("utf-8", "replace")[:limit].decode("utf-8", "ignore")
+    return clean.replace("\0", "�")
