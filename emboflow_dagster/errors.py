@@ -121,6 +121,7 @@ class ErrorKind(StrEnum):
     EDGE_SHAPE = "edge-shape"
     EDGE_DANGLING = "edge-dangling"
     EDGE_FROM_SINK = "edge-from-sink"
+    EDGE_TO_SOURCE = "edge-to-source"
     EDGE_TYPE_MISMATCH = "edge-type-mismatch"
     NODE_ID = "node-id"
     NODE_DUPLICATE = "node-duplicate"
