@@ -1,0 +1,208 @@
+"""LeRobot datasets 2.0, 2.1 and 3.0: counted from their tables and videos, compared with what they declare.
+
+Public datasets of this kind are wrong in many ways at once (cameras declared and absent, templates that do
+not resolve, counts that do not match, stamps that do not start at zero, double index columns): each has its
+warning.
+"""
+
+from emboflow_dagster.formats.detect import Entry, Format, Source, signature
+from emboflow_dagster.formats.hdf5_layout import natural_key
+from emboflow_dagster.formats.lerobot_info import INFO, VERSIONS, Info, read_info
+from emboflow_dagster.formats.lerobot_tables import INDEX_COLUMNS, REQUIRED, Tables, fits, read_tables
+from emboflow_dagster.formats.report import Candidate, Probe
+from emboflow_dagster.formats.video_file import SIGNATURES, measure_video
+
+MAX_LENGTHS = 500
+MAX_NAMED = 20
+#: Frames over all videos that are decoded to compare them with the rows.
+MAX_DECODED = 50_000
+FRAME_TOLERANCE = 2
+STAMP_TOLERANCE = 1e-4
+
+
+def matches(source: Source) -> Candidate | None:
+    """A folder with ``meta/info.json``; what it says decides the version."""
+    if not source.is_folder or not any(entry.path == INFO for entry in source.entries):
+        return None
+    info = read_info(source.path / INFO)
+    if info is None:
+        return None
+    if info.version is None:
+        return Candidate("unknown", 0.85, (f"{INFO} without a known codebase_version",))
+    return Candidate(VERSIONS[info.version], 0.95, (f"{INFO} says codebase_version {info.version}",))
+
+
+def probe(source: Source, report: Probe) -> None:
+    """Count, compare, and name every disagreement."""
+    info = read_info(source.path / INFO) or Info(None, {})
+    data = _data(source)
+    tables = read_tables((entry.path, source.file(entry)) for entry in data)
+    for name, error in tables.unreadable:
+        report.warn("unreadable", f"not readable as parquet: {error}", name)
+    if info.version is None:
+        found = sorted(str(name) for name in info.document)[:20]
+        report.warn("unrecognised_schema", f"no known codebase_version; it has {', '.join(found)}", INFO)
+    if not data:
+        report.warn("missing_data", "no parquet file below data/", "data")
+    _check_meta(source, info, report)
+    _check_columns(info, tables, report)
+    _check_counts(source, info, tables, report)
+    videos = _check_videos(source, info, tables, report)
+    if info.version in ("v2.0", "v2.1"):
+        _check_templates(source, info, tables, report)
+    lengths = {str(index): tables.lengths[index] for index in sorted(tables.lengths)[:MAX_LENGTHS]}
+    state, action = info.features.get("observation.state"), info.features.get("action")
+    report.structure.update(
+        {
+            "episodes": len(tables.lengths),
+            "frames": tables.rows,
+            "episodeLengths": lengths,
+            "fps": info.fps,
+            "features": info.features,
+            "columns": tables.columns,
+            "declared": info.declared(),
+            "videos": videos,
+            "robotType": info.document.get("robot_type"),
+            "hasActions": "action" in tables.columns,
+            "stateDim": _width(state),
+            "actionDim": _width(action),
+            "cameras": [n for n, f in info.features.items() if f["dtype"] in ("video", "image")],
+        }
+    )
+    report.recommend("quality-report", "preview")
+
+
+def _width(feature: "dict[str, object] | None") -> int | None:
+    shape = feature.get("shape") if feature else None
+    return shape[0] if isinstance(shape, list) and shape and isinstance(shape[0], int) else None
+
+
+def _data(source: Source) -> list[Entry]:
+    found = [entry for entry in source.with_suffix(".parquet") if entry.path.startswith("data/")]
+    return sorted(found, key=lambda entry: natural_key(entry.path))
+
+
+def _check_meta(source: Source, info: Info, report: Probe) -> None:
+    names = {entry.path for entry in source.entries}
+    if info.version == "v3.0":
+        if not any(name.startswith("meta/episodes/") and name.endswith(".parquet") for name in names):
+            report.warn("missing_episode_meta", "no parquet file below meta/episodes", "meta/episodes")
+        stats = "meta/stats.json"
+    else:
+        if "meta/episodes.jsonl" not in names:
+            report.warn("missing_episode_meta", "no meta/episodes.jsonl", "meta/episodes.jsonl")
+        stats = "meta/episodes_stats.jsonl" if info.version == "v2.1" else "meta/stats.json"
+    if stats not in names:
+        report.warn("missing_stats", f"no {stats}", stats)
+
+
+def _check_columns(info: Info, tables: Tables, report: Probe) -> None:
+    if not tables.columns:
+        return
+    for name in REQUIRED:
+        if name not in tables.columns:
+            report.warn("missing_column", "no such column in the data", name)
+    for name, column in tables.types.items():
+        declared = "int64" if name in INDEX_COLUMNS else info.features.get(name, {}).get("dtype")
+        if not fits(declared, column):
+            report.warn("dtype_mismatch", f"expected {declared}, the data has {column}", name)
+    for name in sorted(tables.mixed):
+        report.warn("dtype_mismatch", "the files have different types for it", name)
+    for name, feature in info.features.items():
+        if feature["dtype"] != "video" and name not in tables.columns:
+            report.warn("declared_feature_without_data", "declared, and no such column in the data", name)
+    late = [index for index, stamp in sorted(tables.first_stamp.items()) if abs(stamp) > STAMP_TOLERANCE]
+    if late:
+        text = (
+            f"{len(late)} episodes do not start at 0 s; the first starts at {tables.first_stamp[late[0]]:g} s"
+        )
+        report.warn("timestamps_not_from_zero", text, f"episode {late[0]}")
+    for index in sorted(tables.not_increasing)[:MAX_NAMED]:
+        report.warn("time_not_monotonic", "stamps do not strictly increase", f"episode {index}")
+
+
+def _check_counts(source: Source, info: Info, tables: Tables, report: Probe) -> None:
+    if not tables.columns:
+        return
+    counted = {"total_episodes": len(tables.lengths), "total_frames": tables.rows}
+    tasks = next(iter(source.named("tasks.jsonl")), None)
+    if tasks is not None and tasks.path == "meta/tasks.jsonl":
+        lines = source.file(tasks).read_bytes().splitlines()
+        counted["total_tasks"] = sum(bool(line.strip()) for line in lines)
+    for name, count in counted.items():
+        declared = info.integer(name)
+        if declared is not None and declared != count:
+            report.warn("declared_count_mismatch", f"{name} says {declared}, counted {count}", INFO)
+    splits = info.document.get("splits")
+    for name, text in splits.items() if isinstance(splits, dict) else ():
+        end = str(text).partition(":")[2]
+        if end.isdecimal() and len(end) < 10 and int(end) > len(tables.lengths):  # noqa: PLR2004 - a count
+            message = f"split {name} is {text}, the data has {len(tables.lengths)} episodes"
+            report.warn("declared_count_mismatch", message, INFO)
+
+
+def _check_templates(source: Source, info: Info, tables: Tables, report: Probe) -> None:
+    template = info.template("data_path")
+    names = {entry.path for entry in source.entries}
+    if template is None or not tables.lengths:
+        return
+    absent = [i for i in sorted(tables.lengths) if info.resolve(template, i) not in names]
+    if absent:
+        found = info.resolve(template, absent[0])
+        text = f"{template} gives {found} for episode {absent[0]}, which is not there; {len(absent)} such"
+        report.warn("path_template_mismatch", text, INFO)
+
+
+def _check_videos(source: Source, info: Info, tables: Tables, report: Probe) -> dict[str, int]:
+    """Which videos there are, and whether they have as many frames as the rows. Returns files per camera."""
+    found = {name: _videos_of(source, name) for name in info.videos}
+    per_episode = info.version != "v3.0"
+    decoded = 0
+    for name, entries in found.items():
+        if not entries:
+            report.warn("declared_feature_without_data", "declared as a video, and no file has it", name)
+            continue
+        if per_episode and len(entries) < len(tables.lengths):
+            text = f"{len(tables.lengths) - len(entries)} of {len(tables.lengths)} episodes have no video"
+            report.warn("missing_videos", text, name)
+        for entry in entries:
+            if decoded >= MAX_DECODED:
+                break
+            try:
+                facts = measure_video(source.file(entry), max_frames=MAX_DECODED)
+            except ValueError as error:
+                report.warn("corrupt_video", f"not readable: {error}", entry.path)
+                continue
+            decoded += facts.frames
+            if facts.errors:
+                report.warn("corrupt_video", f"{facts.errors} errors while decoding", entry.path)
+            if facts.freezes:
+                count = sum(length for _, length in facts.freezes)
+                text = f"{count} of {facts.frames} frames repeat the one before them"
+                report.warn("video_freeze", text, entry.path)
+            rows = tables.lengths.get(_episode_of(entry)) if per_episode else None
+            if rows is not None and abs(rows - facts.frames) > FRAME_TOLERANCE:
+                text = f"{facts.frames} frames for {rows} rows"
+                report.warn("declared_frames_mismatch", text, entry.path)
+    declared = info.integer("total_videos")
+    total = sum(map(len, found.values()))
+    if declared is not None and declared != total and "missing_videos" not in report.codes and info.videos:
+        report.warn("declared_count_mismatch", f"total_videos says {declared}, counted {total}", INFO)
+    report.raw["decodedVideoFrames"] = decoded
+    return {name: len(entries) for name, entries in found.items()}
+
+
+def _videos_of(source: Source, feature: str) -> list[Entry]:
+    return [
+        entry
+        for entry in source.with_suffix(".mp4", ".mkv", ".mov", ".avi", ".webm")
+        if f"/{feature}/" in f"/{entry.path}" and signature(source.head_of(entry)) in SIGNATURES
+    ]
+
+
+def _episode_of(entry: Entry) -> int:
+    digits = "".join(char for char in entry.name.rpartition(".")[0] if char.isdecimal())
+    return int(digits) if digits and len(digits) < 16 else -1  # noqa: PLR2004 - an index, not a hash
+
+
+FORMAT = Format(names=(*VERSIONS.values(), "unknown"), matches=matches, probe=probe)
