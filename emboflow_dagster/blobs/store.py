@@ -165,8 +165,8 @@ class Blobs:
 
     def read_ref(self, ref: StorageRef) -> bytes:
         """The whole verified payload of a stored reference; for small ones."""
-        with _named(ref), self._store.open(ref.key, sha256=ref.sha256, size=ref.size) as stream:
-            return stream.read()
+        with _named(ref):
+            return self._store.read_all(ref.key, sha256=ref.sha256, size=ref.size)
 
     def local_path(self, ref: StorageRef) -> Path | None:
         """The payload's own file when the store is a folder of this machine; for reading only."""
@@ -175,19 +175,8 @@ class Blobs:
     def fetch_ref(self, ref: StorageRef, target: Path) -> Path:
         """Copy what a stored reference names to ``target``, verified."""
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.part")
-        try:
-            with (
-                _named(ref),
-                self._store.open(ref.key, sha256=ref.sha256, size=ref.size) as stream,
-                part.open("wb") as out,
-            ):
-                while chunk := stream.read(1 << 20):
-                    out.write(chunk)
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
-        return target
+        with _named(ref):
+            return self._store.get_to(ref.key, target, sha256=ref.sha256, size=ref.size)
 
 
 class _named:  # noqa: N801 - used as a function

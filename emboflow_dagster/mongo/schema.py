@@ -98,8 +98,8 @@ def _object(node: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
     out: dict[str, Any] = {"bsonType": "object"}
     if "properties" in node:
         out["properties"] = {k: _convert(v, defs) for k, v in node["properties"].items()}
-        # Serialization mode lists fields with defaults as required; they are always written.
-        out["required"] = sorted(node.get("required", []))
+        if node.get("required"):  # MongoDB refuses an empty list
+            out["required"] = sorted(node["required"])
         out["additionalProperties"] = False
     elif isinstance(node.get("additionalProperties"), dict):
         inner = _convert(node["additionalProperties"], defs)

@@ -35,18 +35,7 @@ class Artifacts:
         """
         return self.documents.get(artifact)
 
-    def list(
-        self, *, producer_type: str | None = None, producer_id: str | None = None, limit: int = 100
-    ) -> list[Artifact]:
-        """Artifacts, newest first; of one producer when it is named."""
-        filter_: dict[str, Any] = {}
-        if producer_type is not None:
-            filter_["producerType"] = producer_type
-        if producer_id is not None:
-            filter_["producerId"] = producer_id
-        return self.documents.find(filter_, limit=limit)
-
-    def of_task(self, task: RunTask) -> "list[Artifact]":
+    def of_task(self, task: RunTask) -> list[Artifact]:
         """What a task's current attempt produced, in the order it did."""
         rows = self.documents.find(
             {
@@ -73,3 +62,14 @@ class Artifacts:
         """As :meth:`fetch`, under a name of its own in ``folder``; once."""
         target = folder / (artifact.id + _SUFFIXES.get(artifact.storage_ref.content_type, ""))
         return target if target.exists() else self.fetch(artifact, target)
+
+    def list(
+        self, *, producer_type: str | None = None, producer_id: str | None = None, limit: int = 100
+    ) -> list[Artifact]:
+        """Artifacts, newest first; of one producer when it is named."""
+        filter_: dict[str, Any] = {}
+        if producer_type is not None:
+            filter_["producerType"] = producer_type
+        if producer_id is not None:
+            filter_["producerId"] = producer_id
+        return self.documents.find(filter_, limit=limit)

@@ -137,22 +137,7 @@ class Assets:
         """
         return by_id_or_name(self.documents, asset, "displayName", what="asset")
 
-    def list(
-        self,
-        *,
-        type: str | None = None,
-        status: str | None = None,
-        limit: int = 100,  # noqa: A002
-    ) -> list[Asset]:
-        """Assets, newest first."""
-        filter_: dict[str, Any] = {}
-        if type is not None:
-            filter_["type"] = _type(type).value
-        if status is not None:
-            filter_["status"] = status
-        return self.documents.find(filter_, limit=limit)
-
-    def reports(self, asset: str, *, limit: int = 100) -> "list[AssetProbeReport]":
+    def reports(self, asset: str, *, limit: int = 100) -> list[AssetProbeReport]:
         """An asset's probe reports, newest first."""
         found = self.get(asset)
         return self._reports.find({"assetId": found.id}, sort=[("reportVersion", -1)], limit=limit)
@@ -197,6 +182,21 @@ class Assets:
             return report
 
         return ef.mongo.in_transaction(body)
+
+    def list(
+        self,
+        *,
+        type: str | None = None,
+        status: str | None = None,
+        limit: int = 100,  # noqa: A002
+    ) -> list[Asset]:
+        """Assets, newest first."""
+        filter_: dict[str, Any] = {}
+        if type is not None:
+            filter_["type"] = _type(type).value
+        if status is not None:
+            filter_["status"] = status
+        return self.documents.find(filter_, limit=limit)
 
 
 def _type(text: str) -> AssetType:

@@ -63,11 +63,7 @@ class Datasets:
         """
         return by_id_or_name(self.documents, dataset, "name", what="dataset")
 
-    def list(self, *, limit: int = 100) -> list[Dataset]:
-        """Datasets, newest first."""
-        return self.documents.find(limit=limit)
-
-    def versions(self, dataset: str, *, limit: int = 100) -> "list[DatasetVersion]":
+    def versions(self, dataset: str, *, limit: int = 100) -> list[DatasetVersion]:
         """A dataset's versions, newest first."""
         return self._versions.find({"datasetId": self.get(dataset).id}, limit=limit)
 
@@ -114,6 +110,10 @@ class Datasets:
             self._ef.blobs.fetch_ref(ref, out / row["path"])
         self._ef.blobs.fetch_ref(version.manifest_ref, out / "manifest.json")
         return out
+
+    def list(self, *, limit: int = 100) -> list[Dataset]:
+        """Datasets, newest first."""
+        return self.documents.find(limit=limit)
 
 
 def file_ref(manifest_ref: StorageRef, sha256: str, size: int) -> StorageRef:

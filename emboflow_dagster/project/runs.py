@@ -158,27 +158,16 @@ class Runs:
         """
         return self.documents.get(run)
 
-    def list(
-        self, *, workflow: str | None = None, status: str | None = None, limit: int = 50
-    ) -> list[WorkflowRun]:
-        """Runs, newest first."""
-        filter_: dict[str, Any] = {}
-        if workflow is not None:
-            filter_["workflowDefinitionId"] = self._ef.workflows.get(workflow).id
-        if status is not None:
-            filter_["status"] = _status(status).value
-        return self.documents.find(filter_, limit=limit)
-
-    def queued(self, *, limit: int = 50) -> "list[WorkflowRun]":
+    def queued(self, *, limit: int = 50) -> list[WorkflowRun]:
         """Queued runs that no Dagster run has, oldest first: the queue itself, no cursor needed."""
         return self.documents.find({"status": "queued", "dagsterRunIds": []}, sort=OLDEST, limit=limit)
 
-    def active(self, *, limit: int = 200) -> "list[WorkflowRun]":
+    def active(self, *, limit: int = 200) -> list[WorkflowRun]:
         """Runs that a Dagster run has and that are not over."""
         filter_ = {"status": {"$in": [s.value for s in RUN_ACTIVE]}, "dagsterRunIds.0": {"$exists": True}}
         return self.documents.find(filter_, sort=OLDEST, limit=limit)
 
-    def tasks(self, run: WorkflowRun) -> "list[RunTask]":
+    def tasks(self, run: WorkflowRun) -> list[RunTask]:
         """A run's tasks in graph order."""
         place = {node: i for i, node in enumerate(run.runtime_snapshot.node_types)}
         rows = self.recorder.tasks.find({"workflowRunId": run.id}, limit=0)
@@ -272,6 +261,17 @@ class Runs:
         sources = {t.id for t in node_types() if t.source}
         nodes = {n.id for n in version.logic_graph.nodes if n.type in sources}
         return bool(nodes if selected is None else nodes.intersection(selected))
+
+    def list(
+        self, *, workflow: str | None = None, status: str | None = None, limit: int = 50
+    ) -> list[WorkflowRun]:
+        """Runs, newest first."""
+        filter_: dict[str, Any] = {}
+        if workflow is not None:
+            filter_["workflowDefinitionId"] = self._ef.workflows.get(workflow).id
+        if status is not None:
+            filter_["status"] = _status(status).value
+        return self.documents.find(filter_, limit=limit)
 
 
 def _status(text: str) -> RunStatus:

@@ -86,10 +86,6 @@ class Tasks:
             raise NotFoundError(f"run {run_id}: there is no task for node {node_id!r}")
         return found
 
-    def list(self, run_id: str) -> list[RunTask]:
-        """A run's tasks in graph order."""
-        return self._ef.runs.tasks(self._ef.runs.get(run_id))
-
     def logs(self, run_id: str, node_id: str) -> Iterator[str]:
         """All lines of a task's output, each with its stream's name and a tab before it."""
         task = self.get(run_id, node_id)
@@ -293,6 +289,10 @@ class Tasks:
             "stderrLines": lines.tails["stderr"].lines,
         }
 
+    def list(self, run_id: str) -> list[RunTask]:
+        """A run's tasks in graph order."""
+        return self._ef.runs.tasks(self._ef.runs.get(run_id))
+
 
 def _options(node_type: NodeType, task: RunTask) -> Any:
     config = (task.executor_config or {}).get("config") or {}
@@ -303,7 +303,7 @@ def _options(node_type: NodeType, task: RunTask) -> Any:
 
 
 def _summary(
-    task: RunTask, outcome: str, asset_ids: "list[str]", outputs: Outputs, lines: TaskLog
+    task: RunTask, outcome: str, asset_ids: list[str], outputs: Outputs, lines: TaskLog
 ) -> dict[str, Any]:
     return TaskSummary(
         executor=task.executor_type.value,

@@ -148,11 +148,7 @@ class Workflows:
         """
         return by_id_or_name(self.documents, workflow, "slug", what="workflow")
 
-    def list(self, *, limit: int = 100) -> list[WorkflowDefinition]:
-        """Workflows, newest first."""
-        return self.documents.find(limit=limit)
-
-    def versions(self, workflow: str, *, limit: int = 100) -> "list[WorkflowDefinitionVersion]":
+    def versions(self, workflow: str, *, limit: int = 100) -> list[WorkflowDefinitionVersion]:
         """A workflow's versions, newest first."""
         head = self.get(workflow)
         return self._versions.find(
@@ -195,3 +191,7 @@ class Workflows:
         return self._versions.find_one(
             {"workflowDefinitionId": head.id, "versionNumber": number}, session=session
         )
+
+    def list(self, *, limit: int = 100) -> list[WorkflowDefinition]:
+        """Workflows, newest first."""
+        return self.documents.find(limit=limit)

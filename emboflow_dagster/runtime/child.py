@@ -202,8 +202,8 @@ class _Process:
     def converse(self, request: bytes, watch: "_Watch", deadline: float) -> bool:
         """Send the request and take all that comes until every channel is closed; False when out of time."""
         stdout, stderr = self.popen.stdout, self.popen.stderr
-        assert stdout is not None
-        assert stderr is not None
+        assert stdout is not None  # noqa: S101 - both are pipes, by the call above
+        assert stderr is not None  # noqa: S101
         takers: dict[int, Callable[[bytes], None]] = {
             stdout.fileno(): watch.stdout.feed,
             stderr.fileno(): watch.on_stderr_bytes,

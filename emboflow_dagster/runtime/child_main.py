@@ -8,6 +8,7 @@ started, in its process group or out of it (the warden is their subreaper), and 
 Standard library only, and little of it: this runs before every probe, hook and conversion.
 """
 
+import errno
 import io
 import json
 import os
@@ -147,7 +148,7 @@ def _cpu_seconds() -> float:
 
 def _work(request: dict[str, Any], warden: int, result_fd: int) -> None:
     """Worker: limits first, then the target; ends the process."""
-    global _results
+    global _results  # noqa: PLW0603 - one channel per process
     os.setpgid(0, 0)
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != warden:
@@ -186,7 +187,7 @@ def _outcome(request: dict[str, Any]) -> tuple[bytes, bytes]:
     try:
         result = _call(request["target"], request["args"])
         payload = json.dumps(result).encode()
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the parent is told
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
         return FAILURE, json.dumps(_failure(error)).encode()
@@ -211,7 +212,7 @@ def _failure(error: BaseException) -> dict[str, Any]:
     text = f"{type(error).__name__}: {error}".rstrip(": ")
     out_of_memory = (
         isinstance(error, MemoryError)
-        or (isinstance(error, OSError) and error.errno == 12)
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
         or any(word in text for word in ("Cannot allocate memory", "bad_alloc", "can't start new thread"))
     )
     if out_of_memory:

@@ -116,7 +116,7 @@ def run_hook(request: dict[str, Any]) -> dict[str, Any]:
         return _keep(value, context.workdir)
     except (EmboflowError, MemoryError):
         raise
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - SystemExit too: the hook failed
         raise _told(error) from None
 
 
@@ -141,7 +141,7 @@ def _load(source: str, entrypoint: str) -> Callable[[HookContext, HookInputs], A
     module = types.ModuleType(FILE_NAME)
     # Dataclasses and pickling look their module up by name.
     sys.modules[FILE_NAME] = module
-    exec(compile(source, FILE_NAME, "exec", dont_inherit=True), module.__dict__)
+    exec(compile(source, FILE_NAME, "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - what hooks are
     function = getattr(module, entrypoint, None)
     if not callable(function):
         have = ", ".join(n for n, v in vars(module).items() if isinstance(v, types.FunctionType)) or "none"

@@ -27,7 +27,7 @@ def probe(path: str, asset_type: str | None) -> dict[str, Any]:
 def quality(
     path: str,
     subject: str,
-    is_dataset: bool,
+    is_dataset: bool,  # noqa: FBT001 - arguments cross the process border by position
     report: dict[str, Any] | None,
     checks: list[str] | None,
     fps: float | None,
@@ -43,7 +43,7 @@ def quality(
 def preview(
     path: str, out: str, images: int, report: dict[str, Any] | None, kinds: list[str]
 ) -> dict[str, Any]:
-    """``formats.preview.preview_bundle`` of one asset or canonical dataset, less the kinds nobody asked for."""
+    """``formats.preview.preview_bundle`` of one asset or canonical dataset; pictures of these kinds only."""
     from emboflow_dagster.formats.preview import (
         INDEX_FILE,
         preview_bundle,
@@ -81,7 +81,7 @@ def package(path: str) -> dict[str, Any]:
 
 
 def one_by_one(function: str, calls: list[list[Any]], done: str, seconds: float) -> None:
-    """Call a function of this module for each list of arguments; each result is a line of ``done`` at once."""
+    """Call a function of this module for each list of arguments; each result becomes a line of ``done``."""
     with Path(done).open("w", encoding="utf-8") as stream:
         for arguments in calls:
             # Not handled in Python: the alarm ends native code too, and the line that is missing says whose.
@@ -90,7 +90,7 @@ def one_by_one(function: str, calls: list[list[Any]], done: str, seconds: float)
                 line = {"result": globals()[function](*arguments)}
             except MemoryError:
                 raise
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - one bad input is no reason to leave out the others
                 code = error.kind.value if isinstance(error, EmboflowError) else ErrorKind.NODE_FAILED.value
                 line = {"code": code, "message": str(error) or type(error).__name__}
             signal.setitimer(signal.ITIMER_REAL, 0)

@@ -20,12 +20,13 @@ def normalize(request: dict[str, Any]) -> dict[str, Any]:
     """Write the episodes of all assets, in their order, into ``request["out"]``.
 
     Args:
-        request: ``assets`` [{id, name, path, format, sha256}], ``out``, ``fps`` (or null), ``robotType``, ``task``
-            (or null), ``topics``, ``mapping``, ``ratePolicy``, ``videos``, ``onMismatch`` (raise or skip).
+        request: ``assets`` [{id, name, path, format, sha256}], ``out``, ``fps`` (or null), ``robotType``,
+            ``task`` (or null), ``topics``, ``mapping``, ``ratePolicy``, ``videos``, ``onMismatch`` (raise or
+            skip).
 
     Returns:
-        ``fps``, ``episodes``, ``frames``, ``features``, ``files``, ``robotType``, ``assets`` [{id, name, episodes,
-        frames, reasons}], ``skipped`` (at most 200 of {source, reason}), ``skippedCount``.
+        ``fps``, ``episodes``, ``frames``, ``features``, ``files``, ``robotType``, ``assets`` [{id, name,
+        episodes, frames, reasons}], ``skipped`` (at most 200 of {source, reason}), ``skippedCount``.
 
     Raises:
         InvalidInputError: No episode at all, features that differ, or no frame rate.
@@ -113,7 +114,7 @@ class _Work:
             recorded = from_hdf5.suggested_fps(path)
             if recorded and abs(recorded - self.fps) > RATE_TOLERANCE * recorded:
                 raise InvalidInputError(
-                    f"recorded at {recorded:g} Hz; {self.fps:g} fps would falsify its time, rows are not resampled"
+                    f"recorded at {recorded:g} Hz; {self.fps:g} fps would falsify its time, it is not resampled"
                 )
             return from_hdf5.episodes(
                 path,

@@ -18,8 +18,8 @@ class NormalizeOptions(ChildOptions):
 
     fps: Annotated[float, Field(gt=0, le=1_000)] | None = Field(
         default=None,
-        description="Frames per second. Topics are sampled on this grid; HDF5 rows are not resampled and must have it. "
-        "null: the rate that the HDF5 files give.",
+        description="Frames per second. Topics are sampled on this grid; HDF5 rows are not resampled and must "
+        "have it. null: the rate that the HDF5 files give.",
     )
     robot_type: Annotated[str, Field(max_length=100)] | None = Field(
         default=None,
@@ -34,7 +34,7 @@ class NormalizeOptions(ChildOptions):
     )
     mapping: dict[str, str] = Field(
         default_factory=dict,
-        description="HDF5 dataset within a demonstration to feature name; empty for the usual ones.",
+        description="HDF5 dataset of a demonstration to feature name; empty for the usual ones.",
     )
     rate_policy: Literal["hold", "keep"] = Field(
         default="hold", description="`keep` also keeps every sample of a topic at its own rate."
@@ -126,7 +126,7 @@ def run(context: NodeContext) -> NodeResult:
 def _feature(name: str, spec: dict[str, Any]) -> dict[str, Any]:
     return {
         "feature": short(name),
-        "shape": "×".join(str(part) for part in spec["shape"]),
+        "shape": "x".join(str(part) for part in spec["shape"]),
         "kind": spec["kind"],
         "source": short(spec["sourceTopic"] or ""),
     }
@@ -151,9 +151,9 @@ NODE = NodeType(
     version="1",
     title="Normalize",
     description=(
-        "Brings HDF5 demonstrations and the numeric topics of ROS bags and MCAP recordings to one canonical package "
-        "(emboflow-canonical/1), episodes in the order of the assets. Assets without episodes are listed with the "
-        "reason and not passed on."
+        "Brings HDF5 demonstrations and the numeric topics of ROS bags and MCAP recordings to one canonical "
+        "package (emboflow-canonical/1), episodes in the order of the assets. Assets without episodes are "
+        "listed with the reason and not passed on."
     ),
     category=CustomNodeCategory.TRANSFORM,
     options=NormalizeOptions,

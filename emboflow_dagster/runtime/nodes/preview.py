@@ -58,10 +58,10 @@ def run(context: NodeContext) -> NodeResult:
     for subject, name, result in zip(found, names, results, strict=True):
         if isinstance(result, ExecutionError):
             context.log(f"{subject.name}: no preview: {result.message}")
-            result = {"kind": "unknown", "files": [], "notes": [result.message]}
-        entries.append(
-            {"id": subject.id, "subject": subject.name, "folder": name, **_without_subject(result)}
-        )
+            index = {"kind": "unknown", "files": [], "notes": [result.message]}
+        else:
+            index = {key: result[key] for key in ("kind", "files", "notes")}
+        entries.append({"id": subject.id, "subject": subject.name, "folder": name, **index})
     (folder / "index.json").write_text(
         json.dumps({"schema": "emboflow-preview/1", "subjects": entries}, indent=1) + "\n", encoding="utf-8"
     )
@@ -92,10 +92,6 @@ def run(context: NodeContext) -> NodeResult:
     )
 
 
-def _without_subject(index: dict[str, Any]) -> dict[str, Any]:
-    return {key: index[key] for key in ("kind", "files", "notes")}
-
-
 def _inline(folder: Path, entries: list[dict[str, Any]]) -> str | None:
     """The first picture that is small enough, as Markdown with a data URI."""
     for entry in entries:
@@ -112,8 +108,8 @@ NODE = NodeType(
     version="1",
     title="Preview",
     description=(
-        "Draws message rates, states and actions, and contact sheets of cameras: of the upstream package, or of each "
-        "asset where there is none. PNG files under 300 KiB and an index."
+        "Draws message rates, states and actions, and contact sheets of cameras: of the upstream package, or "
+        "of each asset where there is none. PNG files under 300 KiB and an index."
     ),
     category=CustomNodeCategory.INSPECT,
     options=PreviewOptions,

@@ -126,8 +126,8 @@ NODE = NodeType(
     version="1",
     title="Probe",
     description=(
-        "Looks into each asset in a child process: format candidates, structure, counts by reading, warnings. "
-        "A ready asset's newest report is used again unless `refresh` is true."
+        "Looks into each asset in a child process: format candidates, structure, counts by reading, "
+        "warnings. A ready asset's newest report is used again unless `refresh` is true."
     ),
     category=CustomNodeCategory.INSPECT,
     options=ProbeOptions,

@@ -57,7 +57,7 @@ def run(context: NodeContext) -> NodeResult:
         "durationSec": round(found["frames"] / fps, 6),
     }
     features = [
-        {"feature": short(name), "shape": "×".join(map(str, spec["shape"])), "kind": spec["kind"]}
+        {"feature": short(name), "shape": "x".join(map(str, spec["shape"])), "kind": spec["kind"]}
         for name, spec in list(found["features"].items())[:50]
     ]
     summary = {
@@ -108,8 +108,8 @@ NODE = NodeType(
     version="1",
     title="Publish dataset",
     description=(
-        "Makes the canonical package of an upstream node the next version of a dataset: manifest, version and head "
-        "move together. A package equal to the latest version is no new version."
+        "Makes the canonical package of an upstream node the next version of a dataset: manifest, version "
+        "and head move together. A package equal to the latest version is no new version."
     ),
     category=CustomNodeCategory.EXPORT,
     options=PublishOptions,

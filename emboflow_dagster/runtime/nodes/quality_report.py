@@ -36,6 +36,7 @@ CHECKS: Final = (
     ),
 )
 ANY: Final = "any"
+MAX_NAMED: Final = 5
 _ORDER: Final = ("pass", "unresolved", "warn", "fail")
 
 
@@ -180,16 +181,17 @@ def _unreadable(subject: Subject, error: ExecutionError) -> dict[str, Any]:
 
 
 def _fail_on(names: list[str], reports: list[dict[str, Any]]) -> None:
+    # What cannot be read passed none of the checks that the workflow insists on.
+    fatal = {*names, "readable"} if names else set()
     failed = [
         f"{report['subject']}: {check['check']}: {check['message']}"
         for report in reports
         for check in report["checks"]
-        if check["severity"] == "fail"
-        and (ANY in names or check["check"] in (*names, *(["readable"] if names else [])))
+        if check["severity"] == "fail" and (ANY in fatal or check["check"] in fatal)
     ]
     if failed:
-        more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
-        raise ExecutionError(f"{len(failed)} checks failed: {'; '.join(failed[:5])}{more}")
+        more = f"; and {len(failed) - MAX_NAMED} more" if len(failed) > MAX_NAMED else ""
+        raise ExecutionError(f"{len(failed)} checks failed: {'; '.join(failed[:MAX_NAMED])}{more}")
 
 
 def _findings(report: Mapping[str, Any]) -> str:
@@ -221,8 +223,8 @@ NODE = NodeType(
     version="1",
     title="Quality report",
     description=(
-        "Measures time, rates, gaps, values, actions and episodes of the upstream package, or of each asset where "
-        "there is none. Every check says how much it could look at; nothing measured is never clean."
+        "Measures time, rates, gaps, values, actions and episodes of the upstream package, or of each asset "
+        "where there is none. Every check says how much it could look at; nothing measured is never clean."
     ),
     category=CustomNodeCategory.INSPECT,
     options=QualityOptions,

@@ -11,6 +11,8 @@ from emboflow_dagster.model.plugin import CustomNodeCategory
 from emboflow_dagster.runtime.node import BoundAsset, NodeContext, NodeOptions, NodeResult, NodeType
 from emboflow_dagster.runtime.nodes._shown import MAX_ROWS, asset_row, counted
 
+Name = Annotated[str, Field(min_length=1, max_length=300)]
+
 
 class SourceOptions(NodeOptions):
     """Narrows the run's assets; an empty list narrows nothing."""
