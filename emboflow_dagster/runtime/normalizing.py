@@ -114,7 +114,7 @@ class _Work:
             recorded = from_hdf5.suggested_fps(path)
             if recorded and abs(recorded - self.fps) > RATE_TOLERANCE * recorded:
                 raise InvalidInputError(
-                    f"recorded at {recorded:g} Hz; {self.fps:g} fps would falsify its time, it is not resampled"
+                    f"recorded at {recorded:g} Hz; {self.fps:g} fps falsifies its time, it is not resampled"
                 )
             return from_hdf5.episodes(
                 path,

@@ -18,8 +18,8 @@ class NormalizeOptions(ChildOptions):
 
     fps: Annotated[float, Field(gt=0, le=1_000)] | None = Field(
         default=None,
-        description="Frames per second. Topics are sampled on this grid; HDF5 rows are not resampled and must "
-        "have it. null: the rate that the HDF5 files give.",
+        description="Frames per second. Topics are sampled on this grid; HDF5 rows are not resampled and "
+        "must have it. null: the rate that the HDF5 files give.",
     )
     robot_type: Annotated[str, Field(max_length=100)] | None = Field(
         default=None,
@@ -30,7 +30,7 @@ class NormalizeOptions(ChildOptions):
     )
     topics: list[str] | dict[str, str] = Field(
         default_factory=list,
-        description="Topics of bags to take, or topic to feature name. Empty: every numeric topic dense enough.",
+        description="Topics of bags to take, or topic to feature name. Empty: every dense numeric topic.",
     )
     mapping: dict[str, str] = Field(
         default_factory=dict,

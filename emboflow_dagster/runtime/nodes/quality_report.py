@@ -144,7 +144,7 @@ def _judged(report: dict[str, Any], options: QualityOptions) -> dict[str, Any]:
                     "severity": "fail" if over else "pass",
                     "values": {**check["values"], "gapRatio": ratio},
                     "threshold": {**check["threshold"], "gapRatio": options.max_gap_ratio},
-                    "message": f"{check['message']}; {ratio:.2%} of the steps, {options.max_gap_ratio:.2%} allowed",
+                    "message": f"{check['message']}; {ratio:.2%} of all steps, allowed {options.max_gap_ratio:.2%}",
                 }
             )
         else:

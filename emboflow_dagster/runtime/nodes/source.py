@@ -11,7 +11,7 @@ from emboflow_dagster.model.plugin import CustomNodeCategory
 from emboflow_dagster.runtime.node import BoundAsset, NodeContext, NodeOptions, NodeResult, NodeType
 from emboflow_dagster.runtime.nodes._shown import MAX_ROWS, asset_row, counted
 
-Name = Annotated[str, Field(min_length=1, max_length=300)]
+Pattern = Annotated[str, Field(min_length=1, max_length=300)]
 
 
 class SourceOptions(NodeOptions):
@@ -20,11 +20,9 @@ class SourceOptions(NodeOptions):
     types: Annotated[list[AssetType], Field(max_length=8)] = Field(
         default_factory=list, description="Asset types to take."
     )
-    names: Annotated[list[Annotated[str, Field(min_length=1, max_length=300)]], Field(max_length=1000)] = (
-        Field(
-            default_factory=list,
-            description="Asset ids, display names, or patterns of names with `*`, `?` and `[...]`, case-sensitive.",
-        )
+    names: Annotated[list[Pattern], Field(max_length=1000)] = Field(
+        default_factory=list,
+        description="Asset ids, display names, or patterns of names with `*`, `?`, `[...]`, case-sensitive.",
     )
     statuses: Annotated[list[AssetStatus], Field(max_length=5)] = Field(
         default_factory=list, description="Asset statuses to take; archived assets only when named here."
