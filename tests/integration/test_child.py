@@ -57,7 +57,8 @@ def spoken():
     log("one"); log("zwei ü"); return None
 def soft_limits():
     import resource
-    return {n: resource.getrlimit(getattr(resource, n))[0] for n in ("RLIMIT_AS", "RLIMIT_CORE", "RLIMIT_NOFILE", "RLIMIT_CPU")}
+    names = ("RLIMIT_AS", "RLIMIT_CORE", "RLIMIT_NOFILE", "RLIMIT_CPU")
+    return {name: resource.getrlimit(getattr(resource, name))[0] for name in names}
 """
 
 

@@ -136,15 +136,14 @@ def _judged(report: dict[str, Any], options: QualityOptions) -> dict[str, Any]:
     for check in report["checks"]:
         steps = check["values"].get("steps")
         if check["check"] == "gaps" and steps:
-            ratio = check["values"]["gaps"] / steps
-            over = ratio > options.max_gap_ratio
+            ratio, allowed = check["values"]["gaps"] / steps, options.max_gap_ratio
             checks.append(
                 {
                     **check,
-                    "severity": "fail" if over else "pass",
+                    "severity": "fail" if ratio > allowed else "pass",
                     "values": {**check["values"], "gapRatio": ratio},
-                    "threshold": {**check["threshold"], "gapRatio": options.max_gap_ratio},
-                    "message": f"{check['message']}; {ratio:.2%} of all steps, allowed {options.max_gap_ratio:.2%}",
+                    "threshold": {**check["threshold"], "gapRatio": allowed},
+                    "message": f"{check['message']}; {ratio:.2%} of all steps, {allowed:.2%} allowed",
                 }
             )
         else:
