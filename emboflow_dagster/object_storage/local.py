@@ -1,0 +1,241 @@
+"""Payloads in a folder of this machine.
+
+::
+
+    <root>/sha256/ab/cdef...   one read-only file a payload, named by its hash
+    <root>/tmp/put-...         being written; whatever is old here was left by a crash
+"""
+
+import hashlib
+import io
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from emboflow_dagster.errors import ConfigurationError, ErrorKind, IntegrityError, NotFoundError
+from emboflow_dagster.model.storage import LOCAL_BUCKET, check_key, uri_of
+from emboflow_dagster.object_storage.disk import Writer, names, naming_failures, sync_folder
+from emboflow_dagster.object_storage.payload import (
+    PREFIX,
+    Fill,
+    ObjectStat,
+    Source,
+    StoredObject,
+    filling,
+    from_stream,
+    key_of,
+)
+from emboflow_dagster.object_storage.pump import BUFFER_BYTES, Digest, new_buffer, pump
+from emboflow_dagster.object_storage.verified import VerifiedReader, mismatch, open_verified
+
+TEMP: Final = "tmp"
+STALE_AFTER_S: Final = 24 * 3600
+SMALL_BYTES: Final = 1024 * 1024  # bytes up to here are hashed and written as they are
+
+
+class LocalObjectStore:
+    """A content-addressed folder. A file under its final name is whole, on disk, and never changes."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.bucket = LOCAL_BUCKET
+        self._durable_shards: set[Path] = set()
+
+    @classmethod
+    def from_url(cls, url: str) -> "LocalObjectStore":
+        """The store of `file:///folder` (percent-encoded) or of a plain path.
+
+        Raises:
+            ConfigurationError: The URL names a host, or is no folder.
+        """
+        if not url.startswith("file:"):
+            return cls(Path(url).expanduser())
+        parts = urlsplit(url)
+        path = unquote(parts.path)
+        if parts.netloc not in ("", "localhost") or parts.query or parts.fragment or not path.startswith("/"):
+            raise ConfigurationError(
+                "EMBOFLOW_OBJECT_STORE is not a folder of this machine",
+                hint="write file:///folder, with three slashes",
+            )
+        return cls(Path(path))
+
+    def put(self, source: Source, *, content_type: str) -> StoredObject:  # noqa: ARG002 - files have no type
+        """Store a payload durably; see :meth:`ObjectStore.put`."""
+        if isinstance(source, bytes | bytearray) and len(source) <= SMALL_BYTES:
+            return self._put_block(memoryview(source))
+        with filling(source) as fill:
+            first = new_buffer()
+            filled = fill(first)
+            if filled < BUFFER_BYTES:
+                return self._put_block(first[:filled])
+            return self._put_stream(fill, first)
+
+    def open(
+        self, key: str, *, sha256: str, size: int, offset: int = 0, length: int | None = None
+    ) -> VerifiedReader:
+        """A verified stream; see :meth:`ObjectStore.open`."""
+        with naming_failures(self.root), _there(key, sha256):
+            return open_verified(self._path(key), key, sha256=sha256, size=size, offset=offset, length=length)
+
+    def read_all(self, key: str, *, sha256: str, size: int) -> bytes:
+        """The whole verified payload."""
+        with self.open(key, sha256=sha256, size=size) as stream, naming_failures(self.root):
+            return stream.read()
+
+    def get_to(self, key: str, path: Path, *, sha256: str, size: int) -> Path:
+        """Copy the verified payload to ``path``; see :meth:`ObjectStore.get_to`."""
+        part = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.part")
+        with naming_failures(self.root), _there(key, sha256):
+            stored = io.FileIO(self._path(key))
+        with stored:
+            with naming_failures(path.parent):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                out = io.FileIO(part, "x")
+            try:
+                with out:
+                    fill, first = from_stream(stored), new_buffer()
+                    with naming_failures(self.root):
+                        found = pump(fill, Writer(out.fileno(), path.parent).write, first, fill(first))
+                if found != (sha256, size):
+                    raise mismatch(key, found.sha256, found.size, sha256, size)
+                with naming_failures(path.parent):
+                    part.replace(path)
+            finally:
+                part.unlink(missing_ok=True)
+        return path
+
+    def path_of(self, key: str) -> Path:
+        """The payload's own file, for reading only."""
+        return self._path(key)
+
+    def uri_of(self, key: str) -> str:
+        """`file://` and the percent-encoded path."""
+        return uri_of(self.root.as_uri(), check_key(key))
+
+    def exists(self, key: str) -> bool:
+        """Whether there is a payload under the key."""
+        return self._path(key).is_file()
+
+    def stat(self, key: str) -> ObjectStat:
+        """Size and time of the last put; see :meth:`ObjectStore.stat`."""
+        with naming_failures(self.root):
+            try:
+                found = self._path(key).stat()
+            except (FileNotFoundError, NotADirectoryError):
+                raise NotFoundError(f"there is no payload {key}") from None
+        return ObjectStat(key, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+
+    def delete(self, key: str) -> bool:
+        """Remove a payload; whether there was one."""
+        with naming_failures(self.root):
+            try:
+                self._path(key).unlink()
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+        return True
+
+    def iter_keys(self, prefix: str = "") -> Iterator[str]:
+        """Every key that starts with ``prefix``, in order; one shard in memory at a time."""
+        for shard in names(self.root / PREFIX):
+            start = f"{PREFIX}/{shard}/"
+            if start.startswith(prefix) or prefix.startswith(start):
+                for name in names(self.root / PREFIX / shard):
+                    if (start + name).startswith(prefix):
+                        yield start + name
+
+    def stale_temps(self, *, older_than_s: float = STALE_AFTER_S) -> list[Path]:
+        """Files of puts that never ended: not written to for ``older_than_s`` seconds."""
+        limit = time.time() - older_than_s
+        stale: list[Path] = []
+        for name in names(self.root / TEMP):
+            path = self.root / TEMP / name
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < limit:
+                    stale.append(path)
+        return stale
+
+    def _put_block(self, block: memoryview) -> StoredObject:
+        digest = Digest(hashlib.sha256(block).hexdigest(), len(block))
+        if not self._kept(digest):
+            with self._temporary() as (path, fd):
+                Writer(fd, self.root).write(block)
+                self._publish(path, fd, digest)
+        return self._stored(digest)
+
+    def _put_stream(self, fill: Fill, first: memoryview) -> StoredObject:
+        with self._temporary() as (path, fd):
+            digest = pump(fill, Writer(fd, self.root).write, first, len(first))
+            if not self._kept(digest):
+                self._publish(path, fd, digest)
+        return self._stored(digest)
+
+    def _stored(self, digest: Digest) -> StoredObject:
+        key = key_of(digest.sha256)
+        return StoredObject(self.bucket, key, self.uri_of(key), digest.sha256, digest.size)
+
+    def _kept(self, digest: Digest) -> bool:
+        """Whether the payload is there already; then it is as good as put now."""
+        path = self._path(key_of(digest.sha256))
+        with naming_failures(self.root):
+            try:
+                if path.stat().st_size != digest.size:
+                    return False  # damaged: the good copy takes its place
+                with suppress(PermissionError):  # another user's file, in a shared folder
+                    os.utime(path)  # gc spares what was put lately
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+            self._sync_shard(path.parent)
+        return True
+
+    def _publish(self, temporary: Path, fd: int, digest: Digest) -> None:
+        path = self._path(key_of(digest.sha256))
+        with naming_failures(self.root):
+            os.fchmod(fd, 0o444)
+            os.fsync(fd)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.replace(path)
+            self._sync_shard(path.parent)
+
+    def _sync_shard(self, shard: Path) -> None:
+        # A name is durable when its folder is, and the folder's own name likewise; done once a process.
+        sync_folder(shard)
+        if shard not in self._durable_shards:
+            for folder in (shard.parent, self.root, self.root.parent):
+                sync_folder(folder)
+            self._durable_shards.add(shard)
+
+    @contextmanager
+    def _temporary(self) -> Iterator[tuple[Path, int]]:
+        folder = self.root / TEMP
+        path = folder / f"put-{os.getpid()}-{secrets.token_hex(8)}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with naming_failures(self.root):
+            try:
+                fd = os.open(path, flags, 0o600)
+            except FileNotFoundError:
+                folder.mkdir(parents=True, exist_ok=True)
+                fd = os.open(path, flags, 0o600)
+        try:
+            yield path, fd
+        finally:
+            os.close(fd)
+            path.unlink(missing_ok=True)
+
+    def _path(self, key: str) -> Path:
+        return self.root / check_key(key)
+
+
+@contextmanager
+def _there(key: str, sha256: str) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise IntegrityError(
+            f"{key}: the payload is missing (sha256 {sha256})", kind=ErrorKind.PAYLOAD_MISSING
+        ) from None

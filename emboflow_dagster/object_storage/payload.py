@@ -1,0 +1,129 @@
+"""What goes into a store and what is known about it afterwards."""
+
+import io
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Final, TypeAlias
+
+from emboflow_dagster.errors import ErrorKind, InvalidInputError, shown
+from emboflow_dagster.model.text import check_sha256
+
+#: A payload, read once from its current position to its end; a stream is not closed.
+Source: TypeAlias = bytes | bytearray | memoryview | Path | IO[bytes] | Iterable[bytes]
+#: Fills a buffer from its start; fewer bytes than fit only at the end of the payload.
+Fill: TypeAlias = Callable[[memoryview], int]
+PREFIX: Final = "sha256"
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One stored payload: where it is, its hex sha256 and its size in bytes."""
+
+    bucket: str
+    key: str
+    uri: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class ObjectStat:
+    """What the store says about a key without reading it: size in bytes, last put in UTC."""
+
+    key: str
+    size: int
+    modified_at: datetime
+
+
+def key_of(sha256: str) -> str:
+    """The key of a payload: its hash, with a two-character shard.
+
+    >>> key_of("ab" + "cd" * 31)[:16]
+    'sha256/ab/cdcdcd'
+    """
+    check_sha256(sha256)
+    return f"{PREFIX}/{sha256[:2]}/{sha256[2:]}"
+
+
+@contextmanager
+def filling(source: Source) -> Iterator[Fill]:
+    """A function that fills buffers from ``source``.
+
+    Raises:
+        InvalidInputError: It is no payload: text, a folder, a file that is not there.
+    """
+    if isinstance(source, str):
+        raise InvalidInputError(f"a payload is bytes, a Path or a binary stream; found text {shown(source)}")
+    if isinstance(source, Path):
+        with _opened(source) as file:
+            yield from_stream(file)
+    elif isinstance(source, bytes | bytearray | memoryview):
+        yield _from_chunks(iter([source]))
+    elif hasattr(source, "read"):
+        yield from_stream(source)  # pyright: ignore[reportArgumentType] - it has `read`: a stream
+    elif isinstance(source, Iterable):
+        yield _from_chunks(iter(source))
+    else:
+        raise InvalidInputError(
+            f"a payload is bytes, a Path or a binary stream; found {type(source).__name__}"
+        )
+
+
+def _opened(path: Path) -> io.FileIO:
+    try:
+        if not path.is_file():  # a FIFO would block, a folder is a listing of payloads
+            raise InvalidInputError(f"{path} is not a file", kind=ErrorKind.FILE_UNREADABLE)
+        return io.FileIO(path)
+    except OSError as error:
+        if isinstance(error, InvalidInputError):
+            raise
+        raise InvalidInputError(
+            f"{path} cannot be read: {error.strerror}", kind=ErrorKind.FILE_UNREADABLE
+        ) from error
+
+
+def from_stream(stream: IO[bytes] | io.FileIO) -> Fill:
+    """A function that fills buffers from a binary stream."""
+    readinto = getattr(stream, "readinto", None)
+    if readinto is None:
+        return _from_chunks(iter(lambda: stream.read(1 << 20), b""))
+
+    def fill(buffer: memoryview) -> int:
+        filled = 0
+        while filled < len(buffer):
+            count = readinto(buffer[filled:])
+            if count is None:
+                raise InvalidInputError("a non-blocking stream is no payload")
+            if count == 0:
+                break
+            filled += count
+        return filled
+
+    return fill
+
+
+def _from_chunks(chunks: Iterator[bytes | bytearray | memoryview]) -> Fill:
+    rest = memoryview(b"")
+
+    def fill(buffer: memoryview) -> int:
+        nonlocal rest
+        filled = 0
+        while filled < len(buffer):
+            if not rest:
+                chunk = next(chunks, None)
+                if chunk is None:
+                    break
+                if not isinstance(chunk, bytes | bytearray | memoryview):
+                    raise InvalidInputError(f"a payload is made of bytes; found {type(chunk).__name__}")
+                rest = memoryview(chunk).cast("B")
+                continue
+            count = min(len(rest), len(buffer) - filled)
+            buffer[filled : filled + count] = rest[:count]
+            rest = rest[count:]
+            filled += count
+        return filled
+
+    return fill

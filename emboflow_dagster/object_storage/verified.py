@@ -1,0 +1,116 @@
+"""Reading with the hash in hand: the last byte is handed out only if all of them were the right ones."""
+
+import hashlib
+import io
+from pathlib import Path
+from typing import Any, Final
+
+from emboflow_dagster.errors import ErrorKind, IntegrityError
+
+BUFFER_BYTES: Final = 1024 * 1024
+
+
+class VerifiedReader(io.BufferedReader):
+    """A binary stream over one payload. Only what was read to its end is verified; see :attr:`verified`."""
+
+    def __init__(self, raw: "_HashingFile") -> None:
+        super().__init__(raw, BUFFER_BYTES)
+        self._hashing = raw
+
+    @property
+    def verified(self) -> bool:
+        """Whether the whole payload went by and matched. ``False`` for a range, or a stream closed early."""
+        return self._hashing.verified
+
+
+def open_verified(
+    path: Path, key: str, *, sha256: str, size: int, offset: int = 0, length: int | None = None
+) -> VerifiedReader:
+    """Open ``path`` for reading; a whole read is verified, a range is only checked for its length.
+
+    Raises:
+        IntegrityError: The file's size is not ``size``. Later, from a read: the digest is not ``sha256``.
+        FileNotFoundError: There is no such file.
+    """
+    file = _HashingFile(path, key, sha256, size, offset, length)
+    try:
+        return VerifiedReader(file)
+    except BaseException:
+        file.close()
+        raise
+
+
+def mismatch(key: str, found_sha256: str, found_size: int, sha256: str, size: int) -> IntegrityError:
+    """The error for a payload that is not what was recorded; names both sizes and both digests."""
+    return IntegrityError(
+        f"{key}: found {found_size} bytes with sha256 {found_sha256}, recorded are {size} with {sha256}",
+        kind=ErrorKind.HASH_MISMATCH if found_size == size else ErrorKind.SIZE_MISMATCH,
+    )
+
+
+class _HashingFile(io.RawIOBase):
+    def __init__(self, path: Path, key: str, sha256: str, size: int, offset: int, length: int | None) -> None:
+        super().__init__()
+        self.verified = False
+        self._key = key
+        self._expected = sha256
+        self._size = size
+        self._file = io.FileIO(path)
+        try:
+            self._check_size(size)
+            end = size if length is None else min(size, offset + length)
+            self._whole = offset == 0 and end == size
+            self._left = max(0, end - offset)
+            self._file.seek(offset)
+        except BaseException:
+            self._file.close()
+            raise
+        self._digest = hashlib.sha256()
+        if self._whole and size == 0:
+            self._verify()
+
+    def _check_size(self, size: int) -> None:
+        found = self._file.seek(0, io.SEEK_END)
+        if found != size:
+            # A read whatever its length, once, to name both digests: this is not the ordinary case.
+            self._file.seek(0)
+            raise mismatch(
+                self._key, hashlib.file_digest(self._file, "sha256").hexdigest(), found, self._expected, size
+            )
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        view = memoryview(buffer).cast("B")[: self._left]
+        if not view:
+            return 0
+        count = self._file.readinto(view)
+        if not count:
+            raise IntegrityError(
+                f"{self._key}: the file ended {self._left} bytes early (sha256 {self._expected})",
+                kind=ErrorKind.SIZE_MISMATCH,
+            )
+        self._digest.update(view[:count])
+        self._left -= count
+        if self._left == 0 and self._whole:
+            # Before these bytes are returned: whoever reads to the end has verified bytes or an error.
+            self._verify()
+        return count
+
+    def readall(self) -> bytes:
+        content = bytearray(self._left)
+        view = memoryview(content)
+        while view:
+            view = view[self.readinto(view[:BUFFER_BYTES]) :]
+        return bytes(content)
+
+    def _verify(self) -> None:
+        found = self._digest.hexdigest()
+        if found != self._expected:
+            raise mismatch(self._key, found, self._size, self._expected, self._size)
+        self.verified = True
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
