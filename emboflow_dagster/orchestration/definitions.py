@@ -1,0 +1,171 @@
+"""A catalog becomes definitions. No database is touched here."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from emboflow_dagster.orchestration.any_version import any_version_job
+from emboflow_dagster.orchestration.catalog import (
+    Catalog,
+    CatalogProject,
+    Place,
+    Workflow,
+    projects,
+)
+from emboflow_dagster.orchestration.executors import FORKED
+from emboflow_dagster.orchestration.jobs import (
+    MAX_WORKFLOW_JOBS,
+    Launchable,
+    launchable,
+    shared_job,
+    workflow_job,
+)
+from emboflow_dagster.orchestration.nodes import RESOURCE, node_assets
+from emboflow_dagster.orchestration.raw_events import raw_events_sensor
+from emboflow_dagster.orchestration.recorder import recorder_sensor
+from emboflow_dagster.orchestration.schedules import workflow_schedule
+from emboflow_dagster.orchestration.sensors import queue_sensor
+from emboflow_dagster.orchestration.specs import (
+    DatasetProps,
+    EmboFlowTranslator,
+    NodeProps,
+    RawAssetProps,
+)
+
+
+def definitions_from_catalog(
+    catalog: Catalog,
+    *,
+    resources: Mapping[str, Any],
+    translator: EmboFlowTranslator | None = None,
+    executor: dg.ExecutorDefinition | None = None,
+) -> dg.Definitions:
+    """Everything a code location shows of one database.
+
+    Args:
+        catalog: What :meth:`EmboFlow.catalog` wrote.
+        resources: ``emboflow`` and ``emboflow_io_manager``.
+        translator: Decides groups, kinds, owners and descriptions.
+        executor: How the steps of runs that no job of ours starts become processes; by default forked.
+    """
+    parts = _Parts(translator or EmboFlowTranslator())
+    everything = list(projects(catalog))
+    shared = _is_shared(everything)
+    any_version = any_version_job(resources[RESOURCE])
+    parts.jobs.append(any_version)
+    if shared:
+        node_keys = [
+            props.key
+            for place, project in everything
+            for nodes in nodes_by_workflow(place, project).values()
+            for props in nodes.values()
+        ]
+        parts.jobs.append(shared_job(node_keys))
+    for place, project in everything:
+        parts.add_project(place, project, shared=shared)
+    return dg.Definitions(
+        assets=parts.assets,
+        jobs=parts.jobs,
+        sensors=parts.sensors,
+        schedules=parts.schedules,
+        resources=dict(resources),
+        executor=executor or FORKED,
+    )
+
+
+class _Parts:
+    def __init__(self, translator: EmboFlowTranslator) -> None:
+        self.translator = translator
+        self.assets: list[Any] = []
+        self.jobs: list[Any] = []
+        self.sensors: list[dg.SensorDefinition] = []
+        self.schedules: list[dg.ScheduleDefinition] = []
+
+    def add_project(self, place: Place, project: CatalogProject, *, shared: bool) -> None:
+        """One project: its assets, jobs, schedules and sensors. ``jobs[0]`` runs any version."""
+        by_workflow = nodes_by_workflow(place, project)
+        self.assets += [
+            self.translator.raw_asset_spec(RawAssetProps(place, asset)) for asset in project["assets"]
+        ]
+        jobs = list(self.jobs[: 2 if shared else 1])
+        held: dict[str, Launchable] = {}
+        for workflow in project["workflows"]:
+            nodes = by_workflow[workflow["slug"]]
+            if not nodes:
+                continue
+            self.assets += node_assets(workflow, nodes, self.translator)
+            entry = held[workflow["definitionId"]] = launchable(workflow, nodes, shared=shared)
+            if not shared:
+                job = workflow_job(workflow, nodes)
+                jobs.append(job)
+                self.jobs.append(job)
+            if workflow["schedule"]:
+                self.schedules.append(workflow_schedule(place, workflow, workflow["schedule"], entry.job))
+        self.assets += self._imported_datasets(place, project, by_workflow)
+        self.sensors += [queue_sensor(place, held, jobs), raw_events_sensor(place), recorder_sensor(place)]
+
+    def _imported_datasets(
+        self, place: Place, project: CatalogProject, by_workflow: Mapping[str, Mapping[str, NodeProps]]
+    ) -> list[dg.AssetSpec]:
+        published = {
+            props.node["dataset"]
+            for nodes in by_workflow.values()
+            for props in nodes.values()
+            if props.owns_dataset_key
+        }
+        return [
+            self.translator.dataset_spec(DatasetProps(place, dataset))
+            for dataset in project["datasets"]
+            if dataset["name"] not in published
+        ]
+
+
+def nodes_by_workflow(place: Place, project: CatalogProject) -> dict[str, dict[str, NodeProps]]:
+    """The nodes of every workflow, knowing which of them owns a dataset's key.
+
+    Dagster allows one producer an asset. Of several nodes that publish to one dataset the first of the
+    oldest workflow owns its key (ids sort by time); the others materialise an artifact of their own and
+    log the dataset's materialisation beside it.
+    """
+    datasets = {dataset["name"]: dataset for dataset in project["datasets"]}
+    owners = dataset_owners(project["workflows"])
+    return {
+        workflow["slug"]: {
+            node["id"]: NodeProps(
+                place=place,
+                workflow=workflow,
+                node=node,
+                publishes=datasets.get(node["dataset"] or ""),
+                owns_dataset_key=owners.get(node["dataset"] or "") == (workflow["slug"], node["id"]),
+            )
+            for node in workflow["nodes"]
+        }
+        for workflow in project["workflows"]
+    }
+
+
+def dataset_owners(workflows: Sequence[Workflow]) -> dict[str, tuple[str, str]]:
+    """Dataset name to the workflow and node whose key it is."""
+    owners: dict[str, tuple[str, str]] = {}
+    for workflow in sorted(workflows, key=lambda workflow: workflow["definitionId"]):
+        for node in workflow["nodes"]:
+            if node["dataset"]:
+                owners.setdefault(node["dataset"], (workflow["slug"], node["id"]))
+    return owners
+
+
+def launchables(catalog: Catalog) -> dict[str, Launchable]:
+    """What a location built from this catalog can start, by workflow definition id."""
+    everything = list(projects(catalog))
+    shared = _is_shared(everything)
+    return {
+        workflow["definitionId"]: launchable(workflow, nodes, shared=shared)
+        for place, project in everything
+        for workflow in project["workflows"]
+        if (nodes := nodes_by_workflow(place, project)[workflow["slug"]])
+    }
+
+
+def _is_shared(everything: Sequence[tuple[Place, CatalogProject]]) -> bool:
+    return sum(len(project["workflows"]) for _, project in everything) > MAX_WORKFLOW_JOBS

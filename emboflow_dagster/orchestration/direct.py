@@ -1,0 +1,89 @@
+"""Runs without a daemon: one queued run, executed in this process, recorded like every other.
+
+``emboflow demo`` and ``emboflow workflow run --wait`` use it when nobody else would start the run. The
+Dagster run, its events and its materialisations are in ``DAGSTER_HOME``, so the UI shows them later.
+"""
+
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
+from dagster._core.execution.api import execute_run
+from dagster._core.remote_origin import InProcessCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+
+from emboflow_dagster.errors import TransitionError
+from emboflow_dagster.model.run import RUN_ACTIVE, WorkflowRun
+from emboflow_dagster.orchestration import instance as dagster_instance
+from emboflow_dagster.orchestration import recorder
+from emboflow_dagster.orchestration.catalog import Place, catalog_of
+from emboflow_dagster.orchestration.definitions import definitions_from_catalog, launchables
+from emboflow_dagster.orchestration.io_manager import BlobIO
+from emboflow_dagster.orchestration.nodes import IO_MANAGER, RESOURCE
+from emboflow_dagster.orchestration.resources import OpenHandle
+from emboflow_dagster.orchestration.sensors import request_of
+from emboflow_dagster.orchestration.webserver import LOCATION
+from emboflow_dagster.project.handle import EmboFlow
+
+CODE_LOCATION = "emboflow_dagster.orchestration.code_location"
+
+
+def execute_queued(ef: EmboFlow, run_id: str) -> WorkflowRun:
+    """Execute a queued run through Dagster in this process.
+
+    Args:
+        ef: An open handle on the run's project.
+        run_id: A queued run; see :meth:`EmboFlow.runs.request`.
+
+    Returns:
+        The run as it ended; ``status`` says how. A failed task is no exception here.
+
+    Raises:
+        TransitionError: The run is over, or a Dagster run has claimed it.
+    """
+    run = ef.runs.get(run_id)
+    if run.status not in RUN_ACTIVE or run.dagster_run_ids:
+        raise TransitionError(f"run {run_id} is {run.status.value} and cannot be started here")
+    with dagster_instance.opened(ef.settings.dagster_home) as instance:
+        _execute(instance, ef, run)
+        # A step that could not even claim its task has written nothing.
+        recorder.settle(ef, instance)
+    return ef.runs.get(run_id)
+
+
+def daemon_is_alive(ef: EmboFlow) -> bool:
+    """Whether a daemon of this deployment would start a queued run by itself."""
+    if not (ef.settings.dagster_home / "dagster.yaml").exists():
+        return False
+    with dagster_instance.opened(ef.settings.dagster_home) as instance:
+        return dagster_instance.daemon_is_alive(instance)
+
+
+def _execute(instance: dg.DagsterInstance, ef: EmboFlow, run: WorkflowRun) -> None:
+    place = Place(ef.scope.workspace_slug, ef.scope.project_slug)
+    catalog = catalog_of(ef)
+    resources: dict[str, Any] = {RESOURCE: OpenHandle(ef), IO_MANAGER: BlobIO(OpenHandle(ef))}
+    definitions = definitions_from_catalog(catalog, resources=resources, executor=dg.in_process_executor)
+    request = request_of(run, launchables(catalog), place)
+    if request.job_name is None:
+        raise TransitionError(f"run {run.id}: no job executes it")
+    # "Ephemeral" is Dagster's word for a job bound to the executor of this process.
+    job = definitions.resolve_job_def(request.job_name).as_ephemeral_job(resource_defs={}, input_values={})
+    selection = frozenset(request.asset_selection) if request.asset_selection else None
+    dagster_run = instance.create_run_for_job(
+        job_def=job.get_subset(asset_selection=selection) if selection else job,
+        tags={**job.run_tags, **request.tags},
+        asset_selection=selection,
+        # Names the code location that `emboflow dev` serves: the run page links to its job.
+        remote_job_origin=RemoteJobOrigin(
+            RemoteRepositoryOrigin(
+                InProcessCodeLocationOrigin(
+                    LoadableTargetOrigin(module_name=CODE_LOCATION), location_name=LOCATION
+                ),
+                SINGLETON_REPOSITORY_NAME,
+            ),
+            request.job_name,
+        ),
+    )
+    execute_run(InMemoryJob(job), dagster_run, instance, raise_on_error=False)

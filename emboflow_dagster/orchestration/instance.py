@@ -1,0 +1,103 @@
+"""``DAGSTER_HOME``: made ready once, before anything else opens it."""
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import dagster as dg
+
+from emboflow_dagster.errors import ConfigurationError
+
+CONFIG: Final = """\
+# Written once by EmboFlow; yours to change. Reference: Dagster's documentation, "dagster.yaml".
+
+# Without these two a dialog covers the first page, and usage is reported to Dagster.
+nux:
+  enabled: false
+telemetry:
+  enabled: false
+
+run_queue:
+  # A run that is dequeued while a code location reloads is tried again instead of failing for good.
+  max_user_code_failure_retries: 3
+  user_code_failure_retry_delay: 10
+
+concurrency:
+  runs:
+    max_concurrent_runs: 4
+
+# Each project has a sensor for its queue: they do not wait for each other.
+sensors:
+  use_threads: true
+  num_workers: 4
+"""
+# A daemon writes a heartbeat every 30 s.
+HEARTBEAT_SECONDS: Final = 75
+_DAEMONS: Final = frozenset({"SENSOR", "QUEUED_RUN_COORDINATOR"})
+
+
+def prepare(home: Path) -> bool:
+    """Write ``dagster.yaml`` if there is none, and create Dagster's own tables; safe to repeat.
+
+    Two processes that open a fresh home at once race in its migrations: here they come one by one.
+
+    Returns:
+        Whether this call made the home.
+
+    Raises:
+        ConfigurationError: The folder cannot be written.
+    """
+    config = home / "dagster.yaml"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with _one_at_a_time(home):
+            made = not config.exists()
+            if made:
+                _write(config, CONFIG)
+            if made or not (home / "schedules").exists():
+                with dg.DagsterInstance.from_config(str(home)) as instance:
+                    _create_tables(instance)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{home} cannot be made ready for Dagster: {error.strerror}", hint="set DAGSTER_HOME"
+        ) from error
+    return made
+
+
+def _create_tables(instance: dg.DagsterInstance) -> None:
+    # Each of the three storages makes its tables when it is first asked.
+    instance.get_runs_count()
+    instance.all_asset_keys()
+    instance.all_instigator_state()
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(text)
+    part.replace(path)
+
+
+@contextmanager
+def opened(home: Path) -> Iterator[dg.DagsterInstance]:
+    """The Dagster instance of a home, made ready first."""
+    prepare(home)
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        yield instance
+
+
+def daemon_is_alive(instance: dg.DagsterInstance) -> bool:
+    """Whether somebody turns queued runs into Dagster runs: sensors and run queue both tick."""
+    now = time.time()
+    beats = instance.get_daemon_heartbeats()
+    alive = {name for name, beat in beats.items() if now - beat.timestamp < HEARTBEAT_SECONDS}
+    return alive >= _DAEMONS
+
+
+@contextmanager
+def _one_at_a_time(home: Path) -> Iterator[None]:
+    with (home / ".emboflow.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,98 @@
+"""One asset and one op for every node of a published workflow.
+
+Built by hand rather than with ``@asset``: at a thousand nodes that halves what every run worker pays
+before its first step (decision 0006).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import dagster as dg
+
+from emboflow_dagster.errors import EmboflowError
+from emboflow_dagster.orchestration import keys, steps
+from emboflow_dagster.orchestration.catalog import Workflow
+from emboflow_dagster.orchestration.specs import EmboFlowTranslator, NodeProps
+
+OUTPUT: Final = "result"
+RESOURCE: Final = "emboflow"
+IO_MANAGER: Final = "emboflow_io_manager"
+_WORKFLOW: Final = "emboflow/workflow_definition"
+_NODE: Final = "emboflow/node"
+
+
+def node_assets(
+    workflow: Workflow, nodes: Mapping[str, NodeProps], translator: EmboFlowTranslator
+) -> list[dg.AssetsDefinition]:
+    """The assets of one workflow version, each depending on the keys of the nodes before it."""
+    return [_node_asset(workflow, props, nodes, translator) for props in nodes.values()]
+
+
+def _node_asset(
+    workflow: Workflow,
+    props: NodeProps,
+    nodes: Mapping[str, NodeProps],
+    translator: EmboFlowTranslator,
+) -> dg.AssetsDefinition:
+    inputs = {f"after_{keys.plain(name)}": nodes[name].key for name in props.node["after"]}
+    inputs |= {f"raw_{keys.plain(raw)}": keys.raw_key(props.place, raw) for raw in props.node["assetKeys"]}
+    op = dg.OpDefinition(
+        compute_fn=_compute(workflow, props, nodes),
+        name=props.op_name,
+        ins={name: dg.In(dg.Nothing) for name in inputs},
+        outs={OUTPUT: dg.Out(io_manager_key=IO_MANAGER, code_version=props.node["codeVersion"])},
+        required_resource_keys={RESOURCE},
+        tags={_WORKFLOW: workflow["definitionId"], _NODE: props.node["id"]},
+    )
+    return dg.AssetsDefinition(
+        node_def=op,
+        keys_by_input_name=inputs,
+        keys_by_output_name={OUTPUT: props.key},
+        specs=[translator.node_spec(props, list(inputs.values()))],
+    )
+
+
+def _compute(workflow: Workflow, props: NodeProps, nodes: Mapping[str, NodeProps]) -> Any:
+    def compute(context: dg.OpExecutionContext, _inputs: Mapping[str, object]) -> Iterator[Any]:
+        target = steps.Target(
+            definition_id=workflow["definitionId"],
+            version_id=workflow["versionId"],
+            node_ids=selected_nodes(context, nodes),
+        )
+        yield from execute(context, props, target)
+
+    return compute
+
+
+def execute(
+    context: dg.OpExecutionContext, props: NodeProps, target: steps.Target
+) -> Iterator[dg.AssetMaterialization | dg.Output[None]]:
+    """Work one node's task and yield what it left.
+
+    Raises:
+        Failure: The run could not be claimed, the node is not part of it, or its task failed.
+    """
+    node_id = props.node["id"]
+    launch = steps.Launch.of(context.run)
+    try:
+        with context.resources.emboflow.open(props.place.workspace, props.place.project) as ef:
+            run = steps.run_of(ef, launch, target)
+            if keys.TAG_RUN_ID not in launch.tags:
+                context.instance.add_run_tags(launch.dagster_run_id, {keys.TAG_RUN_ID: run.id})
+            worker = f"dagster:{launch.dagster_run_id}:{context.get_step_execution_context().step.key}"
+            worked = steps.work(ef, run, node_id, worker=worker, log=context.log.info)
+    except EmboflowError as error:
+        raise steps.failure(error, node_id=node_id) from error
+    version, metadata = worked.digest, steps.metadata_of(worked)
+    if props.logged_dataset_key is not None and worked.dataset_version is not None:
+        yield dg.AssetMaterialization(
+            props.logged_dataset_key, metadata=metadata, tags={keys.TAG_DATA_VERSION: version}
+        )
+    yield dg.Output(None, OUTPUT, metadata=metadata, data_version=dg.DataVersion(version))
+
+
+def selected_nodes(context: dg.OpExecutionContext, nodes: Mapping[str, NodeProps]) -> Sequence[str]:
+    """The nodes of this workflow that this Dagster run executes, in the order of the graph."""
+    step_keys = context.run.step_keys_to_execute
+    ops = set(step_keys) if step_keys is not None else {node.name for node in context.job_def.nodes}
+    return [node_id for node_id, props in nodes.items() if props.op_name in ops]

@@ -1,0 +1,111 @@
+"""Where the database and the bytes are, as Dagster resources.
+
+Left empty, every field means what the ``EMBOFLOW_*`` environment says, and without that the embedded
+default. Write passwords as ``dg.EnvVar("EMBOFLOW_MONGO_URI")``: Dagster shows resource values.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster_shared.libraries import DagsterLibraryRegistry
+from pydantic import Field
+
+from emboflow_dagster import __version__
+from emboflow_dagster.errors import ForbiddenError
+from emboflow_dagster.project.handle import EmboFlow
+from emboflow_dagster.project.settings import Settings
+
+DagsterLibraryRegistry.register("emboflow-dagster", __version__, is_dagster_package=False)
+
+
+class MongoResource(dg.ConfigurableResource):
+    """The MongoDB that remembers everything; a replica set."""
+
+    uri: str | None = Field(
+        default=None,
+        description="mongodb:// URI of a replica set. Empty: EMBOFLOW_MONGO_URI, else the embedded server.",
+    )
+    database: str | None = Field(default=None, description="Database name. Empty: EMBOFLOW_DATABASE.")
+    home: str | None = Field(
+        default=None, description="Folder of the embedded server and local payloads. Empty: EMBOFLOW_HOME."
+    )
+
+    def overrides(self) -> dict[str, Any]:
+        """The settings that were given, by the names of :class:`~emboflow_dagster.project.Settings`."""
+        given = {
+            "mongo_uri": self.uri,
+            "database": self.database,
+            "home": Path(self.home) if self.home else None,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+
+class ObjectStoreResource(dg.ConfigurableResource):
+    """Where payloads are."""
+
+    url: str | None = Field(
+        default=None,
+        description="file:///folder or s3://bucket/prefix. Empty: EMBOFLOW_OBJECT_STORE, else local.",
+    )
+
+    def overrides(self) -> dict[str, Any]:
+        """The settings that were given, by the names of :class:`~emboflow_dagster.project.Settings`."""
+        return {} if self.url is None else {"object_store": self.url}
+
+
+class EmboFlowResource(dg.ConfigurableResource):
+    """The handle :class:`~emboflow_dagster.project.EmboFlow`, opened for one step and always closed."""
+
+    mongo: MongoResource
+    object_store: ObjectStoreResource
+    actor: str | None = Field(
+        default=None, description="Who is recorded as the author. Empty: EMBOFLOW_ACTOR."
+    )
+
+    def __init__(self, **values: Any) -> None:
+        # Dagster takes no default for a nested resource.
+        super().__init__(**{"mongo": MongoResource(), "object_store": ObjectStoreResource(), **values})
+
+    def settings(self, workspace: str | None = None, project: str | None = None) -> Settings:
+        """What the environment says, with what was configured here on top."""
+        given = {"workspace": workspace, "project": project, "actor": self.actor}
+        overrides = {name: value for name, value in given.items() if value is not None}
+        return Settings.from_env(**overrides, **self.mongo.overrides(), **self.object_store.overrides())
+
+    @contextmanager
+    def open(self, workspace: str | None = None, project: str | None = None) -> Iterator[EmboFlow]:
+        """A handle on one project.
+
+        Raises:
+            UnavailableError: The database cannot be reached.
+        """
+        handle = EmboFlow.open(self.settings(workspace, project))
+        try:
+            yield handle
+        finally:
+            handle.close()
+
+
+class OpenHandle:
+    """The same for a process that holds a handle already (runs without a daemon): opens nothing."""
+
+    def __init__(self, handle: EmboFlow) -> None:
+        self._handle = handle
+
+    @contextmanager
+    def open(self, workspace: str | None = None, project: str | None = None) -> Iterator[EmboFlow]:
+        """The handle it was made with.
+
+        Raises:
+            ForbiddenError: A step asks for another project than the one that is open.
+        """
+        scope = self._handle.scope
+        if (workspace, project) not in ((None, None), (scope.workspace_slug, scope.project_slug)):
+            raise ForbiddenError(
+                f"the open project is {scope.workspace_slug}/{scope.project_slug}, "
+                f"the step is of {workspace}/{project}"
+            )
+        yield self._handle

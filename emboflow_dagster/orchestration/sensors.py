@@ -1,0 +1,76 @@
+"""The queue: ``workflow_runs`` that wait become Dagster runs.
+
+MongoDB is the cursor. A run stays queued until the *started* Dagster run claims it; until then every
+tick asks for it again under the same ``run_key``, and Dagster drops what it has seen. Nothing is lost
+when the daemon dies between asking and starting, and nothing starts twice: the claim decides.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import dagster as dg
+
+from emboflow_dagster.errors import EmboflowError
+from emboflow_dagster.model.run import WorkflowRun
+from emboflow_dagster.orchestration import keys
+from emboflow_dagster.orchestration.any_version import PLACE_TAG, place_tag
+from emboflow_dagster.orchestration.catalog import Place
+from emboflow_dagster.orchestration.handles import kept_open
+from emboflow_dagster.orchestration.jobs import Launchable
+from emboflow_dagster.orchestration.nodes import RESOURCE
+
+INTERVAL_SECONDS: Final = 5
+MAX_REQUESTS: Final = 50
+
+
+def queue_sensor(
+    place: Place, workflows: Mapping[str, Launchable], jobs: Sequence[Any]
+) -> dg.SensorDefinition:
+    """The sensor of one project.
+
+    Args:
+        place: The project.
+        workflows: What this code location holds, by workflow definition id.
+        jobs: The jobs those are launched with, and the one for any version. A request for a job that
+            is not among them would fail the whole tick.
+    """
+
+    def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        try:
+            with kept_open(context.resources.emboflow, place) as ef:
+                queued = ef.runs.queued(limit=MAX_REQUESTS)
+        except EmboflowError as error:
+            return dg.SensorResult(skip_reason=f"error[{error.kind.value}]: {error.message}")
+        if not queued:
+            return dg.SensorResult(skip_reason="nothing is queued")
+        return dg.SensorResult(run_requests=[request_of(run, workflows, place) for run in queued])
+
+    return dg.SensorDefinition(
+        name=keys.place_name(place, "queue"),
+        evaluation_fn=evaluate,
+        minimum_interval_seconds=INTERVAL_SECONDS,
+        description=f"Starts the queued workflow runs of `{place.workspace}/{place.project}`.",
+        jobs=list(jobs),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        required_resource_keys={RESOURCE},
+    )
+
+
+def request_of(run: WorkflowRun, workflows: Mapping[str, Launchable], place: Place) -> dg.RunRequest:
+    """How to start one queued run: its workflow's own job, or the one for any version."""
+    known = workflows.get(run.workflow_definition_id)
+    tags = {
+        keys.TAG_RUN_ID: run.id,
+        keys.TAG_WORKFLOW_VERSION: run.workflow_version_id,
+        keys.TAG_TRIGGERED_BY: run.triggered_by,
+        PLACE_TAG: place_tag(place),
+    }
+    run_key = f"{run.id}:{len(run.dagster_run_ids)}"
+    if known and known.execution_digest == run.runtime_snapshot.execution_digest:
+        return dg.RunRequest(
+            run_key=run_key,
+            job_name=known.job,
+            asset_selection=known.selection(run.selected_node_ids),
+            tags=tags,
+        )
+    return dg.RunRequest(run_key=run_key, job_name=keys.ANY_VERSION_JOB, tags=tags)

@@ -1,0 +1,142 @@
+"""What a step does: find its run, take its task, execute it, say what came out.
+
+Everything that is executed comes from the ``run_tasks`` document, frozen when the run was requested;
+the definition this code location happens to hold only says which task it is.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import dagster as dg
+
+from emboflow_dagster.errors import EmboflowError, NotFoundError, TransitionError
+from emboflow_dagster.model.run import WorkflowRun
+from emboflow_dagster.orchestration import keys, page
+from emboflow_dagster.project.handle import EmboFlow
+from emboflow_dagster.project.tasks import Worked
+
+_PARENT_TAG: Final = "dagster/parent_run_id"
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """The Dagster run as a step sees it: its id and what it was launched with."""
+
+    dagster_run_id: str
+    tags: Mapping[str, str]
+    parent_run_id: str | None = None
+
+    @classmethod
+    def of(cls, run: dg.DagsterRun) -> "Launch":
+        """What a step's context says of its run."""
+        return cls(run.run_id, run.tags, run.parent_run_id or run.tags.get(_PARENT_TAG))
+
+    @property
+    def triggered_by(self) -> str:
+        """How a run that nobody queued came about, as ``workflow_runs.triggeredBy`` spells it."""
+        if sensor := self.tags.get("dagster/sensor_name"):
+            return f"sensor:{sensor}"
+        return "dagster-ui"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The workflow version a step's definition was made of, and its nodes in this Dagster run."""
+
+    definition_id: str
+    version_id: str
+    node_ids: Sequence[str] | None
+
+
+def run_of(ef: EmboFlow, launch: Launch, target: Target) -> WorkflowRun:
+    """The one ``workflow_runs`` document that this Dagster run executes, claimed for it.
+
+    A queued run names itself in a tag and is claimed, once, by the first step that comes. A tag may
+    also be inherited: "re-execute" in the UI copies the tags of the old run and executes the newest
+    version. Then, and when nobody queued anything (Materialize, launchpad, backfill), a document is
+    written for this Dagster run; its id follows from the Dagster run's, so that steps starting at
+    once agree.
+
+    Raises:
+        TransitionError: The run was cancelled, or another Dagster run executes it.
+        NotFoundError: The run is gone.
+    """
+    queued = launch.tags.get(keys.TAG_RUN_ID)
+    if queued:
+        try:
+            # A Dagster run over several workflows has one document each; the tag names one of them.
+            if ef.runs.get(queued).workflow_definition_id == target.definition_id:
+                return ef.runs.claim(queued, launch.dagster_run_id)
+        except (TransitionError, NotFoundError):
+            if launch.parent_run_id is None:
+                raise
+    return ef.runs.adopt(
+        launch.dagster_run_id,
+        workflow_version_id=target.version_id,
+        node_ids=list(target.node_ids) if target.node_ids is not None else None,
+        asset_ids=None,
+        triggered_by=launch.triggered_by,
+    )
+
+
+def work(ef: EmboFlow, run: WorkflowRun, node_id: str, *, worker: str, log: Callable[[str], None]) -> Worked:
+    """Take the task and execute it; every failure as Dagster's, with the code and the hint.
+
+    A step that is stopped meanwhile (cancel, SIGTERM) has settled its task when the interrupt passes here.
+
+    Raises:
+        Failure: The task failed or could not be taken. Dagster does not repeat it: a retry is a
+            decision recorded in MongoDB first.
+    """
+    try:
+        return ef.tasks.work(run.id, node_id, worker=worker, log=log)
+    except EmboflowError as error:
+        raise failure(error, run_id=run.id, node_id=node_id) from error
+
+
+def failure(error: EmboflowError, *, run_id: str | None = None, node_id: str | None = None) -> dg.Failure:
+    """An error of our tree as Dagster shows it: code, message and hint, never repeated by Dagster."""
+    metadata: dict[str, Any] = {"code": error.kind.value}
+    if error.hint:
+        metadata["hint"] = error.hint
+    if run_id:
+        metadata["workflow_run"] = run_id
+    if node_id:
+        metadata["node"] = node_id
+    if error.problems:
+        metadata["problems"] = page.table(
+            [{"code": p.kind.value, "where": p.path, "problem": p.message} for p in error.problems]
+        )
+    hint = f"\n{error.hint}" if error.hint else ""
+    return dg.Failure(
+        description=f"error[{error.kind.value}]: {error.message}{hint}",
+        metadata=metadata,
+        allow_retries=False,
+    )
+
+
+def metadata_of(worked: Worked) -> dict[str, Any]:
+    """All that the pages show of a task: its bytes, its own page, and where it is recorded."""
+    task = worked.task
+    result = page.artifact_metadata(worked.artifacts)
+    version = worked.dataset_version
+    if version is not None:
+        result |= page.storage_metadata(version.manifest_ref)
+        result |= {
+            "dataset_version_id": version.id,
+            "dataset_version": version.version_tag,
+            "unchanged": worked.unchanged_dataset,
+            **dict(version.stats),
+        }
+    result |= page.page_metadata(worked.page)
+    result |= {
+        "workflow_run_id": task.workflow_run_id,
+        "task_id": task.id,
+        "attempt": task.attempt,
+        "assets": len(task.asset_ids),
+        "cacheKey": task.cache_key,
+        "cacheHit": task.cache_hit,
+        "duration_ms": task.duration_ms,
+    }
+    return {name: value for name, value in result.items() if value is not None}
