@@ -67,9 +67,7 @@ def filling(source: Source) -> Iterator[Fill]:
     elif isinstance(source, Iterable):
         yield _from_chunks(iter(source))
     else:
-        raise InvalidInputError(
-            f"a payload is bytes, a Path or a binary stream; found {type(source).__name__}"
-        )
+        raise InvalidInputError(f"a payload is bytes, a Path or a stream; found {type(source).__name__}")
 
 
 def _opened(path: Path) -> io.FileIO:
@@ -105,7 +103,7 @@ def from_stream(stream: IO[bytes] | io.FileIO) -> Fill:
     return fill
 
 
-def _from_chunks(chunks: Iterator[bytes | bytearray | memoryview]) -> Fill:
+def _from_chunks(chunks: Iterator[object]) -> Fill:
     rest = memoryview(b"")
 
     def fill(buffer: memoryview) -> int:

@@ -36,7 +36,7 @@ class ObjectStore(Protocol):
         With ``offset`` or ``length`` (bytes) only the size is checked.
 
         Raises:
-            IntegrityError: It is missing, or its size is not ``size``; from a read: its digest is another one.
+            IntegrityError: It is missing, or not of that size; from a read: its digest is another one.
         """
         ...
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from emboflow_dagster.errors import ErrorKind, IntegrityError
+from emboflow_dagster.object_storage.disk import naming_failures
 
 BUFFER_BYTES: Final = 1024 * 1024
 
@@ -53,6 +54,7 @@ class _HashingFile(io.RawIOBase):
         super().__init__()
         self.verified = False
         self._key = key
+        self._folder = path.parent
         self._expected = sha256
         self._size = size
         self._file = io.FileIO(path)
@@ -72,11 +74,9 @@ class _HashingFile(io.RawIOBase):
     def _check_size(self, size: int) -> None:
         found = self._file.seek(0, io.SEEK_END)
         if found != size:
-            # A read whatever its length, once, to name both digests: this is not the ordinary case.
-            self._file.seek(0)
-            raise mismatch(
-                self._key, hashlib.file_digest(self._file, "sha256").hexdigest(), found, self._expected, size
-            )
+            self._file.seek(0)  # damaged: read it all, to name both digests
+            digest = hashlib.file_digest(self._file, "sha256").hexdigest()
+            raise mismatch(self._key, digest, found, self._expected, size)
 
     def readable(self) -> bool:
         return True
@@ -85,7 +85,8 @@ class _HashingFile(io.RawIOBase):
         view = memoryview(buffer).cast("B")[: self._left]
         if not view:
             return 0
-        count = self._file.readinto(view)
+        with naming_failures(self._folder):
+            count = self._file.readinto(view)
         if not count:
             raise IntegrityError(
                 f"{self._key}: the file ended {self._left} bytes early (sha256 {self._expected})",
