@@ -15,7 +15,7 @@ from typing import Final
 from emboflow_dagster.errors import ConfigurationError, ErrorKind, ExecutionError
 from emboflow_dagster.mongo import embedded
 from emboflow_dagster.orchestration import instance
-from emboflow_dagster.orchestration.webserver import Webserver
+from emboflow_dagster.orchestration.webserver import LOCATION, Webserver
 from emboflow_dagster.project.handle import EmboFlow
 from emboflow_dagster.project.settings import Settings
 
@@ -153,11 +153,9 @@ def _dagster(settings: Settings, url: str, workspace_file: Path | None) -> Itera
     It serves one code server to both, so that one reload reaches both (decision 0006).
     """
     host, _, port = url.removeprefix("http://").rpartition(":")
-    own = Path("workspace.yaml")
-    file = workspace_file or (own if own.is_file() else None)
-    target = ["-w", str(file)] if file else ["-m", CODE_LOCATION]
+    file = workspace_file or _workspace_file(settings)
     # `dagster dev` says on every start that `dg dev` has superseded it; that is a package of its own.
-    command = [sys.executable, "-W", "ignore", "-m", "dagster", "dev", *target, "-h", host, "-p", port]
+    command = [sys.executable, "-W", "ignore", "-m", "dagster", "dev", "-w", str(file), "-h", host, "-p", port]
     command += ["--log-level", "warning", "--code-server-log-level", "warning"]
     log = log_file(settings)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -174,6 +172,21 @@ def _dagster(settings: Settings, url: str, workspace_file: Path | None) -> Itera
         yield process
     finally:
         _end(process)
+
+
+def _workspace_file(settings: Settings) -> Path:
+    """The deployment of the working directory, else one that loads the package's own code location."""
+    own = Path("workspace.yaml")
+    if own.is_file():
+        return own
+    file = settings.dagster_home / "emboflow-workspace.yaml"
+    file.write_text(
+        "load_from:\n"
+        "  - python_module:\n"
+        f"      module_name: {CODE_LOCATION}\n"
+        f"      location_name: {LOCATION}\n"
+    )
+    return file
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -4,7 +4,7 @@
 Dagster run, its events and its materialisations are in ``DAGSTER_HOME``, so the UI shows them later.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import dagster as dg
 from dagster._core.definitions.job_base import InMemoryJob
@@ -26,7 +26,9 @@ from emboflow_dagster.orchestration.sensors import request_of
 from emboflow_dagster.orchestration.webserver import LOCATION
 from emboflow_dagster.project.handle import EmboFlow
 
-CODE_LOCATION = "emboflow_dagster.orchestration.code_location"
+CODE_LOCATION: Final = "emboflow_dagster.orchestration.code_location"
+# The events are in the run's log; the terminal belongs to the command.
+_QUIET: Final = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 def execute_queued(ef: EmboFlow, run_id: str) -> WorkflowRun:
@@ -73,6 +75,7 @@ def _execute(instance: dg.DagsterInstance, ef: EmboFlow, run: WorkflowRun) -> No
     selection = frozenset(request.asset_selection) if request.asset_selection else None
     dagster_run = instance.create_run_for_job(
         job_def=job.get_subset(asset_selection=selection) if selection else job,
+        run_config=_QUIET,
         tags={**job.run_tags, **request.tags},
         asset_selection=selection,
         # Names the code location that `emboflow dev` serves: the run page links to its job.

@@ -66,7 +66,7 @@ def _compute(workflow: Workflow, props: NodeProps, nodes: Mapping[str, NodeProps
 
 def execute(
     context: dg.OpExecutionContext, props: NodeProps, target: steps.Target
-) -> Iterator[dg.AssetMaterialization | dg.Output[None]]:
+) -> Iterator[dg.AssetMaterialization | dg.MaterializeResult[None]]:
     """Work one node's task and yield what it left.
 
     Raises:
@@ -88,7 +88,7 @@ def execute(
         yield dg.AssetMaterialization(
             props.logged_dataset_key, metadata=metadata, tags={keys.TAG_DATA_VERSION: version}
         )
-    yield dg.Output(None, OUTPUT, metadata=metadata, data_version=dg.DataVersion(version))
+    yield dg.MaterializeResult(props.key, metadata=metadata, data_version=dg.DataVersion(version))
 
 
 def selected_nodes(context: dg.OpExecutionContext, nodes: Mapping[str, NodeProps]) -> Sequence[str]:

@@ -1,0 +1,1 @@
+"""What this deployment shows and runs; ``resources`` says where its data is."""

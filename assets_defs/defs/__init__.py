@@ -1,0 +1,1 @@
+"""One file or folder a subject; Dagster finds them by themselves."""
