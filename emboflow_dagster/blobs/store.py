@@ -1,11 +1,11 @@
 """Blobs: bytes first, metadata second, every read verified."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self, cast
 
 from emboflow_dagster.blobs.context import current_work
-from emboflow_dagster.errors import EmboflowError, ErrorKind, IntegrityError
+from emboflow_dagster.errors import ErrorKind, IntegrityError
 from emboflow_dagster.model.base import new_id, utc_now
 from emboflow_dagster.model.blob import BlobObject
 from emboflow_dagster.model.scope import Scope
@@ -138,8 +138,7 @@ class Blobs:
 
     def read(self, object_id: str, version: int | None = None) -> bytes:
         """The whole verified payload; for small ones."""
-        with self.open(object_id, version) as stream:
-            return stream.read()
+        return self.read_ref(self.ref(self.get(object_id, version)))
 
     def fetch(self, object_id: str, target: Path, version: int | None = None) -> Path:
         """Copy the verified payload to a file; nothing is left there when it is damaged."""
@@ -161,7 +160,8 @@ class Blobs:
     def open_ref(self, ref: StorageRef) -> IO[bytes]:
         """A verified stream over what a stored reference names."""
         with _named(ref):
-            return self._store.open(ref.key, sha256=ref.sha256, size=ref.size)
+            stream = self._store.open(ref.key, sha256=ref.sha256, size=ref.size)
+        return cast("IO[bytes]", _NamedStream(stream, ref)) if ref.object_id else stream
 
     def read_ref(self, ref: StorageRef) -> bytes:
         """The whole verified payload of a stored reference; for small ones."""
@@ -191,7 +191,34 @@ class _named:  # noqa: N801 - used as a function
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, IntegrityError) and self._ref.object_id:
             name = f"{self._ref.object_id} version {self._ref.version}"
-            if name not in error.message:
+            if not error.message.startswith(name):
                 raise IntegrityError(f"{name}: {error.message}", kind=error.kind, hint=error.hint) from error
-        elif isinstance(error, EmboflowError):
-            return
+
+
+class _NamedStream:
+    """A verified stream whose failures name the blob; everything else is the stream's own."""
+
+    def __init__(self, stream: IO[bytes], ref: StorageRef) -> None:
+        self._stream = stream
+        self._ref = ref
+
+    def read(self, size: int = -1) -> bytes:
+        with _named(self._ref):
+            return self._stream.read(size)
+
+    def readline(self, size: int = -1) -> bytes:
+        with _named(self._ref):
+            return self._stream.readline(size)
+
+    def __iter__(self) -> Iterator[bytes]:
+        with _named(self._ref):
+            yield from self._stream
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

@@ -8,6 +8,7 @@ Source: spec/reliability.md, findings 2 and 3.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC
 from typing import Any, Final, TypeVar
 
@@ -20,6 +21,7 @@ from pymongo.errors import (
     ConfigurationError as DriverConfigurationError,
 )
 from pymongo.errors import (
+    BulkWriteError,
     ConnectionFailure,
     DuplicateKeyError,
     OperationFailure,
@@ -44,6 +46,8 @@ Raw = dict[str, Any]
 Session = ClientSession
 RawCollection = PyCollection[Raw]
 MAJORITY: Final = WriteConcern(w="majority", j=True)
+_DUPLICATE_KEY: Final = 11000
+_VALIDATION_FAILURE: Final = 121
 _CODEC: Final = CodecOptions(tz_aware=True, tzinfo=UTC)
 
 
@@ -76,7 +80,7 @@ class Mongo:
         Raises:
             EmboflowError: What ``body`` raised, or the driver's failure as one of our tree.
         """
-        with translated(), self.client.start_session() as session:
+        with translated(), self.client.start_session() as session, _transient_passes():
             return session.with_transaction(
                 body,
                 read_concern=ReadConcern("snapshot"),
@@ -166,34 +170,55 @@ def _refuse_weak(uri: str) -> str:
     return ", ".join(f"{host}:{port}" if port else str(host) for host, port in parsed["nodelist"])
 
 
+_in_transaction: ContextVar[bool] = ContextVar("emboflow_in_transaction", default=False)
+
+
+@contextmanager
+def _transient_passes() -> Iterator[None]:
+    """Inside, :func:`translated` leaves alone what the driver repeats a transaction for."""
+    token = _in_transaction.set(True)
+    try:
+        yield
+    finally:
+        _in_transaction.reset(token)
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Driver failures as errors of our tree; everything else passes."""
     try:
         yield
-    except EmboflowError:
-        raise
-    except DuplicateKeyError as error:
+    except PyMongoError as error:
+        if _in_transaction.get() and error.has_error_label("TransientTransactionError"):
+            raise
+        raise _translation(error) from error
+
+
+def _translation(error: PyMongoError) -> EmboflowError:  # noqa: PLR0911 - one row a failure
+    if isinstance(error, DuplicateKeyError):
         details = error.details or {}
         keys = ", ".join(f"{k}={v!r}" for k, v in (details.get("keyValue") or {}).items())
-        raise AlreadyExistsError(f"there is already a document with {keys or 'this key'}") from error
-    except WriteError as error:
-        raise _write_error(error) from error
-    except ConnectionFailure as error:
-        raise UnavailableError(
+        return AlreadyExistsError(f"there is already a document with {keys or 'this key'}")
+    if isinstance(error, BulkWriteError):
+        rows = error.details.get("writeErrors") or [{}]
+        if rows[0].get("code") == _DUPLICATE_KEY:
+            keys = ", ".join(f"{k}={v!r}" for k, v in (rows[0].get("keyValue") or {}).items())
+            return AlreadyExistsError(f"there is already a document with {keys or 'this key'}")
+        return InvalidInputError(
+            f"MongoDB's validator refused the document: {str(rows[0].get('errInfo', error))[:600]}",
+            kind=ErrorKind.DOCUMENT_INVALID,
+        )
+    if isinstance(error, WriteError) or getattr(error, "code", None) == _VALIDATION_FAILURE:
+        rules = str((getattr(error, "details", None) or {}).get("errInfo", ""))[:600]
+        return InvalidInputError(
+            f"MongoDB's validator refused the document: {rules or error}", kind=ErrorKind.DOCUMENT_INVALID
+        )
+    if isinstance(error, ConnectionFailure):
+        return UnavailableError(
             f"MongoDB went away ({type(error).__name__}); whether the last write happened is not known",
             hint="run the command again: every step can be repeated",
-        ) from error
-    except OperationFailure as error:
-        if error.code == 121:  # noqa: PLR2004 - DocumentValidationFailure
-            raise _write_error(error) from error
-        raise UnavailableError(f"MongoDB refused an operation: {error.code}: {str(error)[:300]}") from error
-    except PyMongoError as error:
-        raise UnavailableError(f"MongoDB: {type(error).__name__}: {str(error)[:300]}") from error
-
-
-def _write_error(error: OperationFailure) -> EmboflowError:
-    rules = str((error.details or {}).get("errInfo", ""))[:600]
-    return InvalidInputError(
-        f"MongoDB's validator refused the document: {rules or error}", kind=ErrorKind.DOCUMENT_INVALID
-    )
+        )
+    if isinstance(error, OperationFailure):
+        text = (error.details or {}).get("errmsg", str(error))
+        return UnavailableError(f"MongoDB refused an operation: {error.code}: {str(text)[:300]}")
+    return UnavailableError(f"MongoDB: {type(error).__name__}: {str(error)[:300]}")
