@@ -45,7 +45,7 @@ class LocalObjectStore:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self.bucket = LOCAL_BUCKET
-        self._durable_shards: set[Path] = set()
+        self._durable_folders: set[Path] = set()
 
     @classmethod
     def from_url(cls, url: str) -> "LocalObjectStore":
@@ -203,12 +203,13 @@ class LocalObjectStore:
             self._sync_shard(path.parent)
 
     def _sync_shard(self, shard: Path) -> None:
-        # A name is durable when its folder is, and the folder's own name likewise; done once a process.
         sync_folder(shard)
-        if shard not in self._durable_shards:
-            for folder in (shard.parent, self.root, self.root.parent):
-                sync_folder(folder)
-            self._durable_shards.add(shard)
+        # A name is durable when its folder is synced; the names of the folders themselves once a process,
+        # because who made them may have died before doing it.
+        for folder in (shard, shard.parent, self.root):
+            if folder not in self._durable_folders:
+                sync_folder(folder.parent)
+                self._durable_folders.add(folder)
 
     @contextmanager
     def _temporary(self) -> Iterator[tuple[Path, int]]:
