@@ -278,10 +278,15 @@ class _Watch:
         """The function's result, or the error that the answer and the end of the process amount to."""
         if self._answer is not None:
             kind, payload = self._answer
-            said = json.loads(payload)
+            try:
+                said = json.loads(payload)
+            except ValueError:
+                raise ExecutionError(
+                    "the child process sent a result that is not JSON", kind=ErrorKind.CHILD_CRASHED
+                ) from None
             if kind == RESULT:
                 return said
-            if kind == FAILURE:
+            if kind == FAILURE and isinstance(said, dict):
                 raise _rebuilt(said, megabytes)
         wait_status = None if status is None else status.get("ended")
         if wait_status is None:
@@ -332,6 +337,6 @@ def _rebuilt(said: Mapping[str, Any], megabytes: int) -> EmboflowError:
         problems=[
             Problem(ErrorKind(p["code"]), str(p["path"]), str(p["message"]))
             for p in said.get("problems", ())
-            if p.get("code") in set(ErrorKind)
+            if isinstance(p, dict) and {"code", "path", "message"} <= set(p) and p["code"] in set(ErrorKind)
         ],
     )

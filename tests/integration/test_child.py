@@ -55,6 +55,10 @@ def unserialisable(): return object()
 def spoken():
     from emboflow_dagster.runtime.child_main import log
     log("one"); log("zwei ü"); return None
+def forge(kind, payload):
+    from emboflow_dagster.runtime import child_main
+    child_main._send(kind.encode(), payload.encode())
+    os._exit(0)
 def soft_limits():
     import resource
     names = ("RLIMIT_AS", "RLIMIT_CORE", "RLIMIT_NOFILE", "RLIMIT_CPU")
@@ -191,6 +195,15 @@ def test_a_result_has_a_size_limit(parts: str) -> None:
 def test_a_result_that_is_no_json_is_an_error(parts: str) -> None:
     with pytest.raises(ExecutionError, match="not JSON serializable"):
         run_child(f"{parts}:unserialisable")
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload"),
+    [("R", "{oops"), ("E", "[1]"), ("E", '{"type": "SystemExit", "code": "x"}'), ("?", "1")],
+)
+def test_a_forged_answer_is_an_error_of_ours(parts: str, kind: str, payload: str) -> None:
+    with pytest.raises(ExecutionError):
+        run_child(f"{parts}:forge", kind, payload)
 
 
 def test_texts_for_the_log_come_on_their_own_way(parts: str) -> None:

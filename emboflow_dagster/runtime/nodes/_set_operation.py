@@ -37,6 +37,7 @@ def set_node(narrowing: Narrowing, description: str, *aliases: str) -> NodeType:
         options=SetOptions,
         run=run,
         narrowing=narrowing,
+        needs_bytes=False,
         runs_on_empty=True,
         aliases=aliases,
         kinds=("set",),

@@ -53,7 +53,7 @@ _ONE: Final[Mapping[str, tuple[Callable[[Any, Any], bool], str]]] = {
     "lt": (_ordered(lambda a, b: a < b), "number"),
     "lte": (_ordered(lambda a, b: a <= b), "number"),
 }
-_ALIASES: Final = {"eq": "equals", "anyOf": "in", "min": "gte", "max": "lte", "notIn": "noneOf"}
+_ALIASES: Final = {"eq": "equals", "anyOf": "in", "min": "gte", "max": "lte"}
 _OPERANDS: Final = {
     **{name: needs for name, (_, needs) in _ONE.items()},
     "noneOf": "list",

@@ -94,6 +94,7 @@ NODE = NodeType(
     category=CustomNodeCategory.TRANSFORM,
     options=FilterOptions,
     run=run,
+    needs_bytes=False,
     runs_on_empty=True,
     kinds=("filter",),
 )

@@ -114,6 +114,7 @@ NODE = NodeType(
     category=CustomNodeCategory.EXPORT,
     options=PublishOptions,
     run=run,
+    needs_bytes=False,
     requires_artifact=frozenset({NORMALIZED_DATASET_PACKAGE}),
     aliases=("publish",),
     kinds=("dataset",),

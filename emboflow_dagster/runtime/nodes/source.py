@@ -71,6 +71,7 @@ NODE = NodeType(
     options=SourceOptions,
     run=run,
     source=True,
+    needs_bytes=False,
     runs_on_empty=True,
     aliases=("source-asset",),
     kinds=("source",),

@@ -143,7 +143,7 @@ def test_a_condition_means(where: Any, holds: bool) -> None:
     ("where", "words"),
     [
         ({"warning": "x"}, "did you mean 'warnings'"),
-        ({"summary.messageCount": {"atLeast": 3}}, None),
+        ({"summary.messageCount": {"minimum": 3}}, None),
         ({"warnings": {"nonOf": ["x"]}}, "did you mean 'noneOf'"),
         ({"warnings": {"noneOf": "truncated"}}, "a list is needed"),
         ({"warnings": {"noneOf": []}}, "a list is needed"),
