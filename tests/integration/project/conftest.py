@@ -1,4 +1,4 @@
-"""Open projects on the session's server: a database a test, its payloads in the test's own folder."""
+"""Open projects on the session's server: one database a worker, empty again after every test."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -6,23 +6,35 @@ from uuid import uuid4
 
 import pytest
 
+from emboflow_dagster.model.collections import COLLECTIONS, META
+from emboflow_dagster.mongo.client import Mongo, connect
+from emboflow_dagster.mongo.setup import set_up
 from emboflow_dagster.project.handle import EmboFlow
 from emboflow_dagster.project.settings import Settings
 
 Opener = Callable[..., EmboFlow]
 
 
+@pytest.fixture(scope="session")
+def database(mongo_uri: str) -> Iterator[Mongo]:
+    """A database with every collection and index, made once: that costs more than any test."""
+    mongo = connect(mongo_uri, f"test_{uuid4().hex[:12]}")
+    set_up(mongo)
+    yield mongo
+    mongo.client.drop_database(mongo.db.name)
+    mongo.close()
+
+
 @pytest.fixture
-def opener(mongo_uri: str, tmp_path: Path) -> Iterator[Opener]:
-    """Opens handles on one fresh database; all are closed and the database dropped afterwards."""
-    database = f"test_{uuid4().hex[:12]}"
+def opener(database: Mongo, mongo_uri: str, tmp_path: Path) -> Iterator[Opener]:
+    """Opens handles on the empty database; payloads go to the test's own folder."""
     opened: list[EmboFlow] = []
 
     def open_(workspace: str = "acme", project: str = "pick-place", actor: str = "user:ada") -> EmboFlow:
         settings = Settings.from_env(
             home=tmp_path / "home",
             mongo_uri=mongo_uri,
-            database=database,
+            database=database.db.name,
             workspace=workspace,
             project=project,
             actor=actor,
@@ -31,10 +43,11 @@ def opener(mongo_uri: str, tmp_path: Path) -> Iterator[Opener]:
         return opened[-1]
 
     yield open_
-    if opened:
-        opened[0].mongo.client.drop_database(database)
     for handle in opened:
         handle.close()
+    for name in COLLECTIONS:
+        database[name].delete_many({})
+    database[META].delete_many({"_id": {"$ne": "schema"}})
 
 
 @pytest.fixture
