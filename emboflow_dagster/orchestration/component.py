@@ -156,9 +156,7 @@ class EmboFlowWorkflows(dg.StateBackedComponent, dg.Resolvable):
         return found
 
     def _defs(self, catalog: Catalog) -> dg.Definitions:
-        return definitions_from_catalog(
-            catalog, resources=self.resources(), translator=self.translator()
-        )
+        return definitions_from_catalog(catalog, resources=self.resources(), translator=self.translator())
 
 
 def _attempt(action: Callable[[], T]) -> T | EmboflowError:

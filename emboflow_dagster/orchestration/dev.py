@@ -23,6 +23,7 @@ DEFAULT_PORT: Final = 3000
 CODE_LOCATION: Final = "emboflow_dagster.orchestration.code_location"
 READY_SECONDS: Final = 120.0
 GRACE_SECONDS: Final = 25.0
+LINGER_SECONDS: Final = 5.0
 Say = Callable[[str], None]
 
 
@@ -143,7 +144,16 @@ def _database(settings: Settings, say: Say) -> Iterator[None]:
         finally:
             ef.close()
             if settings.mongo_uri is None:
-                embedded.stop(settings.home, only_if_unused=True)
+                _stop_embedded(settings)
+
+
+def _stop_embedded(settings: Settings) -> None:
+    """Dagster's processes have been ended, but their hold on the server goes with the last of them."""
+    deadline = time.monotonic() + LINGER_SECONDS
+    while not embedded.stop(settings.home, only_if_unused=True):
+        if embedded.find(settings.home) is None or time.monotonic() > deadline:
+            return
+        time.sleep(0.2)
 
 
 @contextmanager
@@ -155,7 +165,20 @@ def _dagster(settings: Settings, url: str, workspace_file: Path | None) -> Itera
     host, _, port = url.removeprefix("http://").rpartition(":")
     file = workspace_file or _workspace_file(settings)
     # `dagster dev` says on every start that `dg dev` has superseded it; that is a package of its own.
-    command = [sys.executable, "-W", "ignore", "-m", "dagster", "dev", "-w", str(file), "-h", host, "-p", port]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "dagster",
+        "dev",
+        "-w",
+        str(file),
+        "-h",
+        host,
+        "-p",
+        port,
+    ]
     command += ["--log-level", "warning", "--code-server-log-level", "warning"]
     log = log_file(settings)
     log.parent.mkdir(parents=True, exist_ok=True)
