@@ -66,7 +66,7 @@ def _compute(workflow: Workflow, props: NodeProps, nodes: Mapping[str, NodeProps
 
 def execute(
     context: dg.OpExecutionContext, props: NodeProps, target: steps.Target
-) -> Iterator[dg.AssetMaterialization | dg.MaterializeResult[None]]:
+) -> Iterator[Any]:
     """Work one node's task and yield what it left.
 
     Raises:
