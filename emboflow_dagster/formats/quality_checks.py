@@ -137,6 +137,7 @@ class Gaps(Check):
             return False
         gaps = steps > GAP_FACTOR * frame
         self.add("gaps", int(gaps.sum()))
+        self.add("steps", int(gaps.size))
         self.values["maxGapS"] = max(self.values.get("maxGapS", 0.0), float(steps.max()))
         if gaps.any():
             self.place(f"{episode.ref}: {int(gaps.sum())} gaps, the longest {float(steps.max()):.3f} s")

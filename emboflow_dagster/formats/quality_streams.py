@@ -140,7 +140,7 @@ def _periodic(stamps: "np.ndarray") -> "tuple[np.ndarray, float] | None":
 
 
 def _gaps(streams: dict[str, "np.ndarray"], declared: int) -> dict[str, Any]:
-    gaps = resolved = 0
+    gaps = total = resolved = 0
     longest = 0.0
     places = []
     for topic, stamps in streams.items():
@@ -151,6 +151,7 @@ def _gaps(streams: dict[str, "np.ndarray"], declared: int) -> dict[str, Any]:
         resolved += 1
         count = int((steps > GAP_INTERVALS * median).sum())
         gaps += count
+        total += len(steps)
         longest = max(longest, float(steps.max()))
         if count:
             places.append(
@@ -159,7 +160,7 @@ def _gaps(streams: dict[str, "np.ndarray"], declared: int) -> dict[str, Any]:
     return measured(
         "gaps",
         severity="warn" if gaps else "pass",
-        values={"gaps": gaps, "maxGapS": longest},
+        values={"gaps": gaps, "steps": total, "maxGapS": longest},
         threshold={"medianIntervals": GAP_INTERVALS},
         message=f"{gaps} gaps over {GAP_INTERVALS} intervals, the longest {longest:.3f} s",
         places=places,
