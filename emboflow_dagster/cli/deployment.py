@@ -1,0 +1,59 @@
+"""The deployment a command works on: what the environment and the command line name."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from emboflow_dagster.cli import progress, state
+from emboflow_dagster.errors import ErrorKind, InvalidInputError, shown
+
+if TYPE_CHECKING:
+    from emboflow_dagster.project.handle import EmboFlow
+    from emboflow_dagster.project.settings import Settings
+
+_SHORT_ID: Final = re.compile(r"^([a-z]+)_([0-9A-HJKMNP-TV-Z]{8})$")
+
+
+def settings() -> "Settings":
+    """Settings of the environment; the command line wins.
+
+    Raises:
+        InvalidInputError: A name is not allowed.
+    """
+    from emboflow_dagster.project.settings import Settings
+
+    said = state.current()
+    return Settings.from_env(workspace=said.workspace, project=said.project, actor=said.actor)
+
+
+@contextmanager
+def opened() -> "Iterator[EmboFlow]":
+    """The open handle; the embedded database is started when it has to be."""
+    from emboflow_dagster.project.handle import EmboFlow
+
+    with progress.waiting("opening the database"):
+        handle = EmboFlow.open(settings())
+    with handle:
+        yield handle
+
+
+def full_id(documents: Any, text: str) -> str:
+    """The id that the end of an id means, as tables on a terminal show it; any other text as it is.
+
+    Args:
+        documents: The scoped collection to look in.
+        text: What was typed.
+
+    Raises:
+        InvalidInputError: Several ids end so (kind ``ambiguous``).
+    """
+    found = _SHORT_ID.match(text)
+    if found is None:
+        return text
+    rows = documents.find({"_id": {"$regex": f"^{found[1]}_.*{found[2]}$"}}, limit=2)
+    if len(rows) > 1:
+        raise InvalidInputError(
+            f"{shown(text)}: several ids end so", kind=ErrorKind.AMBIGUOUS, hint="use the whole id"
+        )
+    return rows[0].id if rows else text

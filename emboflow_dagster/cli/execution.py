@@ -1,0 +1,133 @@
+"""Runs carried to their end from the command line: by a Dagster that runs, else in this process."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final
+
+from emboflow_dagster.cli import figures, output, run_page
+from emboflow_dagster.errors import EmboflowError, ErrorKind, ExecutionError, TransitionError
+
+if TYPE_CHECKING:
+    from emboflow_dagster.model.run import RunTask, WorkflowRun
+    from emboflow_dagster.project.handle import EmboFlow
+
+LOOK_EVERY_S: Final = 0.5
+
+
+def carry_out(ef: "EmboFlow", run: "WorkflowRun", *, timeout_s: float | None) -> "WorkflowRun":
+    """Wait until a run is over; execute it here when no Dagster daemon would.
+
+    Raises:
+        ExecutionError: It is not over after ``timeout_s`` seconds (kind ``timeout``).
+    """
+    from emboflow_dagster.orchestration import direct
+
+    if direct.daemon_is_alive(ef):
+        with watched(ef, run):
+            return ef.runs.wait(run.id, timeout_s=timeout_s)
+    with watched(ef, run), _limited(run.id, timeout_s):
+        try:
+            return direct.execute_queued(ef, run.id)
+        except TransitionError:
+            # A worker or a daemon that has just come up was faster: the run is in its hands.
+            return ef.runs.wait(run.id, timeout_s=timeout_s)
+
+
+def outlook(ef: "EmboFlow") -> str:
+    """How a queued run will be executed, in words."""
+    from emboflow_dagster.orchestration.webserver import Webserver
+
+    if Webserver.known(ef.settings.dagster_home) is not None:
+        return "queued; the running Dagster takes it within seconds"
+    return "queued; `emboflow dev` or `emboflow worker --once` executes it"
+
+
+def require_success(run: "WorkflowRun", tasks: "Sequence[RunTask]") -> None:
+    """Nothing for a run that succeeded.
+
+    Raises:
+        ExecutionError: It failed or was cancelled; names the first task that did (kind ``run-failed``).
+    """
+    if run.status == "success":
+        return
+    failed = next((t for t in tasks if t.status == "failed"), None)
+    why = f": {failed.node_id}: {failed.error_message or 'no message'}" if failed else ""
+    hint = f"`emboflow task logs {run.id}:{failed.node_id}` shows its log" if failed else None
+    raise ExecutionError(f"run {run.id} is {run.status}{why}", kind=ErrorKind.RUN_FAILED, hint=hint)
+
+
+@contextmanager
+def watched(ef: "EmboFlow", run: "WorkflowRun") -> Iterator[None]:
+    """Show the run's tasks on stderr while the block waits: a table that moves, or a line a change."""
+    done = threading.Event()
+    show = _moving if sys.stderr.isatty() else _plain
+    watcher = threading.Thread(target=show, args=(ef, run, done), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _moving(ef: "EmboFlow", run: "WorkflowRun", done: threading.Event) -> None:
+    from rich.live import Live
+
+    if done.wait(LOOK_EVERY_S):
+        return
+    with Live(console=output.error_console(), transient=True, redirect_stdout=False, redirect_stderr=False) as live:
+        while not done.wait(LOOK_EVERY_S):
+            with suppress(EmboflowError):  # the command itself says what is wrong
+                live.update(run_page.live(ef.runs.tasks(run)))
+
+
+def _plain(ef: "EmboFlow", run: "WorkflowRun", done: threading.Event) -> None:
+    seen: dict[str, str] = {}
+    if done.wait(1.0):
+        return
+    while not done.wait(LOOK_EVERY_S):
+        with suppress(EmboflowError):
+            for task in ef.runs.tasks(run):
+                if task.status != "pending" and seen.get(task.node_id) != task.status:
+                    seen[task.node_id] = task.status
+                    took = f" after {figures.duration(task.duration_ms)}" if task.duration_ms is not None else ""
+                    output.note(f"{task.node_id}: {task.status.value}{took}")
+
+
+@contextmanager
+def _limited(run_id: str, timeout_s: float | None) -> Iterator[None]:
+    """Interrupt the block, as ctrl-c does, after ``timeout_s`` seconds.
+
+    Raises:
+        ExecutionError: It was interrupted (kind ``timeout``).
+    """
+    if timeout_s is None:
+        yield
+        return
+    late = threading.Event()
+
+    def interrupt() -> None:
+        late.set()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    timer = threading.Timer(timeout_s, interrupt)
+    timer.daemon = True
+    timer.start()
+    started = time.monotonic()
+    try:
+        yield
+    except BaseException as error:
+        if not late.is_set():
+            raise
+        raise ExecutionError(
+            f"run {run_id} was stopped after {time.monotonic() - started:.0f} s", kind=ErrorKind.TIMEOUT
+        ) from error
+    finally:
+        timer.cancel()
+    if late.is_set():
+        raise ExecutionError(f"run {run_id} was stopped after {timeout_s:g} s", kind=ErrorKind.TIMEOUT)

@@ -1,0 +1,24 @@
+"""Options that several verbs take, declared once."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+E = TypeVar("E", bound=StrEnum)
+
+Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, metavar="N", help="How many at most.")]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", metavar="PATH", help="Where to write it; else to standard output."
+    ),
+]
+
+
+def one_of(kind: type[E], text: str | None, option: str) -> str | None:
+    """``text`` if it is one of the words of ``kind``; wrong usage otherwise."""
+    if text is None or text in list(kind):
+        return text
+    raise typer.BadParameter(f"found {text!r}; allowed are {', '.join(kind)}", param_hint=f"'{option}'")

@@ -1,0 +1,101 @@
+"""Runs and tasks as people read them."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from emboflow_dagster.cli import figures, output
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from emboflow_dagster.model.run import RunTask, WorkflowRun
+
+TASK_COLUMNS: Final = ("NODE", "TYPE", "STATUS", ">TRY", ">ASSETS", ">ARTIFACTS", ">TOOK", "OUTCOME")
+
+
+def show(run: "WorkflowRun", tasks: "Sequence[RunTask]") -> None:
+    """One run with its tasks."""
+    snapshot, summary = run.runtime_snapshot, run.summary
+    output.pairs(
+        [
+            ("run", output.styled(run.id, "bold")),
+            ("workflow", f"{snapshot.workflow_slug} version {snapshot.version_number}"),
+            ("status", run.status.value),
+            ("tasks", f"{summary.completed_task_count} of {summary.total_task_count} done"),
+            ("artifacts", summary.artifact_count),
+            ("assets", len(run.asset_ids)),
+            ("took", figures.duration(run.duration_ms)),
+            ("requested", f"{figures.moment(run.created_at)} by {run.triggered_by}"),
+            ("started", figures.moment(run.started_at)),
+            ("finished", figures.moment(run.finished_at)),
+            ("dagster run", ", ".join(run.dagster_run_ids) or None),
+            ("retry of", run.retry_of_run_id),
+        ]
+    )
+    output.table(TASK_COLUMNS, [row(task) for task in tasks], title="Tasks")
+    for task in tasks:
+        if task.error_message:
+            output.heading(f"{task.node_id} failed")
+            output.lines(f"  {line}" for line in task.error_message.splitlines())
+
+
+def row(task: "RunTask") -> tuple[object, ...]:
+    """One task in a table of :data:`TASK_COLUMNS`."""
+    return (
+        task.node_id,
+        task.node_type,
+        task.status.value,
+        task.attempt,
+        len(task.asset_ids),
+        len(task.output_artifact_ids),
+        figures.duration(task.duration_ms),
+        task.summary.outcome if task.summary else None,
+    )
+
+
+def live(tasks: "Sequence[RunTask]") -> "Table":
+    """The tasks of a run that is going on, for a terminal."""
+    from rich.table import Table
+
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("NODE", "TYPE", "STATUS", "TOOK"):
+        grid.add_column(name, overflow="fold")
+    for task in tasks:
+        took = figures.duration(task.duration_ms)
+        grid.add_row(*(output.cell(v) for v in (task.node_id, task.node_type, task.status.value, took)))
+    return grid
+
+
+def task_page(task: "RunTask") -> None:
+    """One task."""
+    output.pairs(
+        [
+            ("task", output.styled(f"{task.workflow_run_id}:{task.node_id}", "bold")),
+            ("id", task.id),
+            ("type", task.node_type),
+            ("status", task.status.value),
+            ("attempt", task.attempt),
+            ("outcome", task.summary.outcome if task.summary else None),
+            ("took", figures.duration(task.duration_ms)),
+            ("after", ", ".join(task.upstream_node_ids) or None),
+            ("executor", task.executor_type.value),
+            ("cache", {True: "hit", False: "miss"}.get(bool(task.cache_hit)) if task.cache_hit is not None else None),
+            ("started", figures.moment(task.started_at)),
+            ("finished", figures.moment(task.finished_at)),
+            ("lease", task.lease_owner),
+        ]
+    )
+    for title, ids in (("Assets", task.asset_ids), ("Artifacts", task.output_artifact_ids)):
+        if ids:
+            output.heading(f"{title} ({len(ids)})")
+            output.lines(f"  {id_}" for id_ in ids)
+    if task.error_message:
+        output.heading("Error")
+        output.lines(f"  {line}" for line in task.error_message.splitlines())
+    if task.last_result_preview:
+        from emboflow_dagster.cli.report_page import values
+
+        values("Result", task.last_result_preview)
+    counts = task.summary
+    if counts and (task.log_lines or counts.stdout_line_count or counts.stderr_line_count):
+        output.note(f"its log: emboflow task logs {task.workflow_run_id}:{task.node_id}")
