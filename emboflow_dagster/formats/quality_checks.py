@@ -5,6 +5,7 @@ look at (declared / resolved / unresolved); one that resolved nothing is a warni
 """
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -40,7 +41,7 @@ class EpisodeView:
 
 
 @dataclass(slots=True)
-class Check:
+class Check(ABC):
     """One measurement under way: subclasses say what ``_see`` counts and how ``_verdict`` judges it."""
 
     name: ClassVar[str] = ""
@@ -52,13 +53,13 @@ class Check:
     values: dict[str, Any] = field(default_factory=dict)
     places: list[str] = field(default_factory=list)
 
+    @abstractmethod
     def _see(self, episode: EpisodeView) -> bool:
         """Measure one episode; False where it holds nothing for this check."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _verdict(self) -> tuple[str, str]:
         """Severity (``pass``, ``warn``, ``fail``) and a sentence."""
-        raise NotImplementedError
 
     def take(self, episode: EpisodeView) -> None:
         """Measure one episode and count whether it could be."""
