@@ -104,7 +104,6 @@ def list_archive(path: Path) -> tuple[str | None, Listing]:
             OSError,
             ValueError,
             RuntimeError,
-            NotImplementedError,
             zipfile.BadZipFile,
             tarfile.TarError,
         ) as error:

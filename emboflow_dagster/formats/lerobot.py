@@ -205,4 +205,4 @@ def _episode_of(entry: Entry) -> int:
     return int(digits) if digits and len(digits) < 16 else -1  # noqa: PLR2004 - an index, not a hash
 
 
-FORMAT = Format(names=(*VERSIONS.values(), "unknown"), matches=matches, probe=probe)
+FORMAT = Format(names=tuple(VERSIONS.values()), matches=matches, probe=probe)
