@@ -12,14 +12,12 @@ from contextvars import ContextVar
 from datetime import UTC
 from typing import Any, Final, TypeVar
 
-from bson.codec_options import CodecOptions
+from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
+from bson.int64 import Int64
 from pymongo import MongoClient
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection as PyCollection
 from pymongo.database import Database
-from pymongo.errors import (
-    ConfigurationError as DriverConfigurationError,
-)
 from pymongo.errors import (
     BulkWriteError,
     ConnectionFailure,
@@ -27,6 +25,9 @@ from pymongo.errors import (
     OperationFailure,
     PyMongoError,
     WriteError,
+)
+from pymongo.errors import (
+    ConfigurationError as DriverConfigurationError,
 )
 from pymongo.read_concern import ReadConcern
 from pymongo.uri_parser import parse_uri
@@ -48,7 +49,18 @@ RawCollection = PyCollection[Raw]
 MAJORITY: Final = WriteConcern(w="majority", j=True)
 _DUPLICATE_KEY: Final = 11000
 _VALIDATION_FAILURE: Final = 121
-_CODEC: Final = CodecOptions(tz_aware=True, tzinfo=UTC)
+
+
+class _PlainIntegers(TypeDecoder):
+    """The driver reads a 64-bit integer as a class of its own: documents know plain ones only."""
+
+    bson_type = Int64
+
+    def transform_bson(self, value: Any) -> int:
+        return int(value)
+
+
+_CODEC: Final = CodecOptions(tz_aware=True, tzinfo=UTC, type_registry=TypeRegistry([_PlainIntegers()]))
 
 
 class Mongo:
@@ -194,7 +206,7 @@ def translated() -> Iterator[None]:
         raise _translation(error) from error
 
 
-def _translation(error: PyMongoError) -> EmboflowError:  # noqa: PLR0911 - one row a failure
+def _translation(error: PyMongoError) -> EmboflowError:
     if isinstance(error, DuplicateKeyError):
         details = error.details or {}
         keys = ", ".join(f"{k}={v!r}" for k, v in (details.get("keyValue") or {}).items())
