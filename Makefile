@@ -81,7 +81,7 @@ docs: $(STAMP)  ## README and docs, executed
 	@$(PYTEST) -q tests/docs
 
 bench: $(STAMP)  ## Benchmarks, printed as ratios where a peer exists
-	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
 lock:  ## Resolve pyproject.toml anew into requirements.lock (needs uv on the PATH)
 	@uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --quiet \

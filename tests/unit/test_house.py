@@ -160,7 +160,7 @@ def test_every_library_that_is_imported_is_asked_for():
 
 
 def test_no_path_of_one_machine_and_no_registry_is_written_down():
-    paths = r"(?<![\w.$}])/(?:tmp|work|root|opt)/|/home/[a-z]"
+    paths = r"(?<![\w.$}>])/(?:tmp|work|root|opt)/|/home/[a-z]"
     registries = r"pythonhosted|pypi\.org|registry\.npmjs|files\.debian|deb\.debian"
 
     assert lines_matching(paths, but_not_in={"tests/unit/test_house.py"}) == []
