@@ -46,7 +46,7 @@ def list_(
     output.emit(
         [a.to_json() for a in found],
         lambda: output.listing(
-            ("ARTIFACT", "TYPE", "NODE", ">SIZE", "CONTENT", "MADE", "RUN"),
+            ("ARTIFACT", "TYPE", "NODE?", ">SIZE", "CONTENT?", "MADE?", "RUN?"),
             rows,
             empty="no artifact yet: runs make them",
             limit=limit,

@@ -154,7 +154,7 @@ def list_(
     output.emit(
         [a.to_json() for a in assets],
         lambda: output.listing(
-            ("NAME", "TYPE", "FORMAT", "STATUS", ">SIZE", ">FILES", "REGISTERED", "ID"),
+            ("NAME", "TYPE?", "FORMAT", "STATUS", ">SIZE", ">FILES?", "REGISTERED?", "ID?"),
             rows,
             empty="no asset: `emboflow asset register PATH --type TYPE` brings one",
             limit=limit,
@@ -181,7 +181,7 @@ def reports(asset: Name, limit: Limit = 100) -> None:
     output.emit(
         [r.to_json() for r in found],
         lambda: output.listing(
-            (">VERSION", "FORMAT", ">CONFIDENCE", ">WARNINGS", "PROBED", "ID"),
+            (">VERSION", "FORMAT", ">CONFIDENCE?", ">WARNINGS", "PROBED", "ID?"),
             rows,
             empty=f"no report: `emboflow asset probe {asset}` makes one",
             limit=limit,

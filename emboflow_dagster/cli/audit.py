@@ -28,7 +28,7 @@ def list_(
     output.emit(
         [row.to_json() for row in rows],
         lambda: output.listing(
-            (">NO", "ACTION", "ACTOR", "ON", "ID", "WHEN"),
+            (">NO", "ACTION", "ACTOR", "ON?", "ID", "WHEN?"),
             [
                 (
                     row.metadata.get("sequence"),

@@ -107,7 +107,7 @@ def history(
     output.emit(
         [b.to_json() for b in found],
         lambda: output.listing(
-            (">VERSION", "TYPE", ">SIZE", "SHA256", "CONTENT", "BY", "STORED"),
+            (">VERSION", "TYPE?", ">SIZE", "SHA256", "CONTENT?", "BY?", "STORED?"),
             rows,
             empty=f"{object_id} has no older version",
             limit=limit,

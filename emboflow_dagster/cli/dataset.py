@@ -65,7 +65,7 @@ def list_(limit: Limit = 100) -> None:
     output.emit(
         [d.to_json() for d in datasets],
         lambda: output.listing(
-            ("NAME", "TYPE", "STATUS", "LATEST", ">EPISODES", ">FRAMES", "UPDATED", "ID"),
+            ("NAME", "TYPE?", "STATUS", "LATEST", ">EPISODES", ">FRAMES", "UPDATED?", "ID?"),
             rows,
             empty="no dataset: `emboflow dataset create NAME --type TYPE`, or run a workflow that publishes one",
             limit=limit,
@@ -94,7 +94,7 @@ def versions(dataset: Name, limit: Limit = 100) -> None:
     output.emit(
         [v.to_json() for v in found],
         lambda: output.listing(
-            ("TAG", "STATUS", ">EPISODES", ">FRAMES", ">SIZE", "BY", "PUBLISHED", "ID"),
+            ("TAG", "STATUS", ">EPISODES", ">FRAMES", ">SIZE?", "BY?", "PUBLISHED?", "ID?"),
             rows,
             empty=f"{dataset} has no version yet",
             limit=limit,

@@ -22,8 +22,8 @@ def list_() -> None:
     output.emit(
         [_value(t) for t in found],
         lambda: output.table(
-            ("TYPE", "TITLE", "PRODUCES", "DESCRIPTION"),
-            [(t.id, t.title, t.produces, t.description) for t in found],
+            ("TYPE", "TITLE?", "PRODUCES?", "DESCRIPTION"),
+            [(t.id, t.title, t.produces, t.description.partition(". ")[0].rstrip(".")) for t in found],
         ),
     )
 

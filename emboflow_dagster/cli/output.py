@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 UNBOUNDED: Final = 4_000
 SHORT: Final = 8
+GAP: Final = 2
+INDENT: Final = 2
 _STYLES: Final = {
     **dict.fromkeys(("success", "ready", "available", "published", "active", "pass", "ok", "yes"), "green"),
     **dict.fromkeys(("running", "probing"), "cyan"),
@@ -84,13 +86,16 @@ def console() -> "Console":
     """The console on standard output."""
     from rich.console import Console
 
-    class Out(Console):
-        def on_broken_pipe(self) -> None:
-            _close_quietly()
-            raise OutputClosedError
-
     piped = not sys.stdout.isatty() and not os.environ.get("COLUMNS")
-    return Out(highlight=False, markup=False, emoji=False, soft_wrap=False, width=UNBOUNDED if piped else None)
+    return Console(highlight=False, markup=False, emoji=False, width=UNBOUNDED if piped else None)
+
+
+def show(what: "RenderableType") -> None:
+    """Something of rich's on standard output, without the blanks it puts at the end of lines."""
+    printer = console()
+    with printer.capture() as captured:
+        printer.print(what)
+    write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
 @cache
@@ -119,7 +124,7 @@ def clean(value: object) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
-def cell(value: object) -> "RenderableType":
+def cell(value: object) -> "Text":
     """A value as a table shows it; words of the state machines have their colour."""
     from rich.text import Text
 
@@ -135,22 +140,52 @@ def cell(value: object) -> "RenderableType":
     return Text(text, style=_STYLES.get(text, ""), overflow="fold")
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
-    """Aligned columns. A name that starts with ``>`` is set to the right: numbers."""
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None, indent: int = 0
+) -> None:
+    """Aligned columns.
+
+    A column whose name starts with ``>`` is set to the right: numbers. One whose name ends with ``?`` is
+    left out where the terminal is too narrow, the last one first.
+
+    Args:
+        columns: Their names.
+        rows: Values, one a column.
+        title: A heading above; the table is then set in.
+        indent: Spaces before every line.
+    """
     from rich.padding import Padding
     from rich.table import Table
 
-    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_edge=False)
-    for name in columns:
-        right = name.startswith(">")
-        grid.add_column(name.removeprefix(">"), justify="right" if right else "left", overflow="fold")
-    for row in rows:
-        grid.add_row(*(cell(value) for value in row))
-    if title is None:
-        console().print(grid)
-        return
-    heading(title)
-    console().print(Padding(grid, (0, 0, 0, 2), expand=False))
+    cells = [[cell(value) for value in row] for row in rows]
+    if title is not None:
+        heading(title)
+        indent = indent or INDENT
+    shown = _fitting(columns, cells, console().width - indent)
+    grid = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold", show_edge=False)
+    for place in shown:
+        name = columns[place].rstrip("?")
+        grid.add_column(
+            name.removeprefix(">"), justify="right" if name.startswith(">") else "left", overflow="fold"
+        )
+    for row in cells:
+        grid.add_row(*(row[place] for place in shown))
+    show(Padding(grid, (0, 0, 0, indent), expand=False))
+
+
+def _fitting(columns: Sequence[str], rows: "Sequence[Sequence[Text]]", room: int) -> list[int]:
+    """The places of the columns that fit, those that must be there in any case."""
+    widths = [
+        max(len(name.strip(">?")), *(row[place].cell_len for row in rows), 0)
+        for place, name in enumerate(columns)
+    ]
+    shown = list(range(len(columns)))
+    for place in reversed(range(len(columns))):
+        if sum(widths[i] for i in shown) + GAP * (len(shown) - 1) <= room:
+            break
+        if columns[place].endswith("?"):
+            shown.remove(place)
+    return shown
 
 
 def listing(
@@ -169,8 +204,8 @@ def heading(text: str) -> None:
     """The title of a section."""
     from rich.text import Text
 
-    console().print()
-    console().print(Text(clean(text), style="bold"))
+    write("\n")
+    show(Text(clean(text), style="bold"))
 
 
 def pairs(rows: Iterable[tuple[str, object]]) -> None:
@@ -184,7 +219,7 @@ def pairs(rows: Iterable[tuple[str, object]]) -> None:
     for name, value in rows:
         if value is not None:
             grid.add_row(Text(name, style="dim"), cell(value))
-    console().print(grid)
+    show(grid)
 
 
 def lines(rows: Iterable[str]) -> None:

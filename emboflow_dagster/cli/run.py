@@ -59,7 +59,7 @@ def list_(
     output.emit(
         [r.to_json() for r in runs],
         lambda: output.listing(
-            ("RUN", "WORKFLOW", ">VERSION", "STATUS", ">TASKS", ">ASSETS", ">TOOK", "REQUESTED", "BY"),
+            ("RUN", "WORKFLOW", ">VERSION?", "STATUS", ">TASKS", ">ASSETS?", ">TOOK?", "REQUESTED?", "BY?"),
             rows,
             empty="no run: `emboflow workflow run SLUG --asset ASSET` requests one",
             limit=limit,

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from emboflow_dagster.model.run import RunTask, WorkflowRun
 
-TASK_COLUMNS: Final = ("NODE", "TYPE", "STATUS", ">TRY", ">ASSETS", ">ARTIFACTS", ">TOOK", "OUTCOME")
+TASK_COLUMNS: Final = ("NODE", "TYPE?", "STATUS", ">TRY?", ">ASSETS?", ">ARTIFACTS?", ">TOOK", "OUTCOME?")
 
 
 def show(run: "WorkflowRun", tasks: "Sequence[RunTask]") -> None:

@@ -106,7 +106,7 @@ def list_(limit: Limit = 100) -> None:
     output.emit(
         [w.to_json() for w in found],
         lambda: output.listing(
-            ("SLUG", "NAME", "STATUS", ">PUBLISHED", ">LATEST", "UPDATED", "ID"),
+            ("SLUG", "NAME?", "STATUS", ">PUBLISHED", ">LATEST?", "UPDATED?", "ID?"),
             rows,
             empty="no workflow: `emboflow workflow publish FILE` makes one",
             limit=limit,
@@ -133,7 +133,7 @@ def versions(workflow: Slug, limit: Limit = 100) -> None:
     output.emit(
         [v.to_json() for v in found],
         lambda: output.listing(
-            (">VERSION", ">NODES", "DIGEST", "BY", "PUBLISHED", "ID"),
+            (">VERSION", ">NODES", "DIGEST?", "BY?", "PUBLISHED", "ID?"),
             rows,
             empty=f"{workflow} has no version",
             limit=limit,
@@ -210,4 +210,4 @@ def _page(workflow: "WorkflowDefinition", version: "WorkflowDefinitionVersion") 
         config = version.node(node.id)[1]
         told = ", ".join(f"{k}={v!r}" for k, v in config.config.items())
         rows.append((node.id, node.type, ", ".join(upstream[node.id]), told[:120]))
-    output.table(("NODE", "TYPE", "AFTER", "CONFIG"), rows, title="Nodes")
+    output.table(("NODE", "TYPE", "AFTER", "CONFIG?"), rows, title="Nodes")
