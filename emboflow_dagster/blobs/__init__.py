@@ -1,0 +1,1 @@
+"""Versions, hashes, ownership: bytes first, metadata second."""

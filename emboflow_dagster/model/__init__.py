@@ -1,0 +1,1 @@
+"""What is remembered: pydantic documents, one module an aggregate."""

@@ -4,11 +4,21 @@ snake_case in Python, the seed's spelling in the collection. Writing refuses unk
 reading ignores them (decision 0003), because a newer release may have added some.
 """
 
+import functools
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Self
+from enum import Enum
+from typing import Annotated, Any, ClassVar, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 from ulid import ULID
 
@@ -74,6 +84,53 @@ def sized_freeform(max_bytes: int, *, max_items: int = 20_000, map_keys: bool = 
     )
 
 
+def plain_values(model: type[BaseModel], given: Any) -> Any:
+    """Words for enumerations become their members; bytes are refused.
+
+    Models are strict: no ``"3"`` for 3, no ``True`` for 1, no bytes for text. Enumerations alone are
+    stored as words.
+    """
+    if not isinstance(given, Mapping):
+        return given
+    result = dict(given)
+    for key, value in given.items():
+        if isinstance(value, bytes | bytearray):
+            raise InvalidInputError.of(
+                [
+                    Problem(
+                        ErrorKind.VALUE_TYPE, str(key), "bytes belong in the object store, not in a document"
+                    )
+                ]
+            )
+    for key, words in _enumerations(model).items():
+        if type(result.get(key)) is str:
+            try:
+                result[key] = words(result[key])
+            except ValueError:
+                allowed = ", ".join(str(member.value) for member in words)
+                raise InvalidInputError.of(
+                    [
+                        Problem(
+                            ErrorKind.INVALID_INPUT, key, f"found {shown(result[key])}; allowed are {allowed}"
+                        )
+                    ]
+                ) from None
+    return result
+
+
+@functools.cache
+def _enumerations(model: type[BaseModel]) -> dict[str, type[Enum]]:
+    """Every spelling of the fields that hold an enumeration, alone or optional."""
+    found: dict[str, type[Enum]] = {}
+    for name, info in model.model_fields.items():
+        for kind in (info.annotation, *get_args(info.annotation)):
+            if isinstance(kind, type) and issubclass(kind, Enum):
+                found |= {
+                    key: kind for key in (name, info.alias, info.validation_alias) if isinstance(key, str)
+                }
+    return found
+
+
 class Model(BaseModel):
     """A frozen part of a document, camelCase in the collection."""
 
@@ -82,8 +139,14 @@ class Model(BaseModel):
         populate_by_name=True,
         extra="forbid",
         frozen=True,
+        strict=True,
         validate_default=False,
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_values(cls, given: Any) -> Any:
+        return plain_values(cls, given)
 
     def to_mongo(self) -> dict[str, Any]:
         """The dict as MongoDB stores it: the seed's names, dates as dates."""

@@ -8,9 +8,9 @@ spec/reliability.md finding 1).
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from emboflow_dagster.model.base import FreeForm, Id, UtcDatetime, invalid
+from emboflow_dagster.model.base import FreeForm, Id, UtcDatetime, invalid, plain_values
 from emboflow_dagster.model.storage import StorageRef
 from emboflow_dagster.model.text import OBJECT_ID_PATTERN, SHA256_PATTERN
 
@@ -27,7 +27,7 @@ class BlobObject(BaseModel):
     Source: Flowcept "Blob Data Schema" (R-387..R-417), Voedger ownership (R-418..R-430).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=AliasGenerator())
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, alias_generator=AliasGenerator())
     collection: ClassVar[str] = "objects"
     prefix: ClassVar[str] = "obj"
 
@@ -56,6 +56,11 @@ class BlobObject(BaseModel):
     owner_record_id: str | None = None
     workspace_id: Id
     project_id: Id | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_values(cls, given: Any) -> Any:
+        return plain_values(cls, given)
 
     @classmethod
     def checked(cls, **fields: Any) -> Self:

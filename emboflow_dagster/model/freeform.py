@@ -35,7 +35,7 @@ class _Checker:
     def add(self, kind: ErrorKind, path: str, message: str) -> None:
         self.problems.append(Problem(kind, path, message))
 
-    def key(self, key: object, path: str, depth: int) -> bool:  # noqa: PLR0911 - one row a rule
+    def key(self, key: object, path: str, depth: int) -> bool:
         if type(key) is not str:
             self.add(ErrorKind.KEY_TYPE, path, f"found the key {shown(key)}; keys are strings")
             return False
@@ -46,7 +46,7 @@ class _Checker:
         self.left_bytes -= len(key.encode())
         return True
 
-    def value(self, value: Any, path: str, depth: int) -> None:  # noqa: C901, PLR0912 - one row a type
+    def value(self, value: Any, path: str, depth: int) -> None:
         kind = type(value)
         if kind is dict or kind is list:
             if depth > MAX_DEPTH:
@@ -98,9 +98,7 @@ class _Checker:
         return self.left_bytes < 0 or len(self.problems) >= 50  # noqa: PLR2004 - enough to act on
 
 
-def _key_problem(  # noqa: PLR0911 - one row a rule
-    key: str, *, top: bool, map_keys: bool
-) -> tuple[ErrorKind | None, str]:
+def _key_problem(key: str, *, top: bool, map_keys: bool) -> tuple[ErrorKind | None, str]:
     try:
         size = len(key.encode())
     except UnicodeEncodeError:

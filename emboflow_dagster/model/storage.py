@@ -60,8 +60,7 @@ class StorageRef(Model):
         if parts.scheme not in ("file", "s3"):
             raise refuse(ErrorKind.URI_SCHEME, "uri", f"found {parts.scheme!r}; allowed are file and s3")
         path = unquote(parts.path).lstrip("/")
-        tail = self.key if parts.scheme == "file" else self.key
-        if not (path == tail or path.endswith("/" + tail)) or (
+        if not (path == self.key or path.endswith("/" + self.key)) or (
             parts.scheme == "s3" and parts.netloc != self.bucket
         ):
             raise refuse(ErrorKind.URI, "uri", "the URI does not end in the key of this bucket")

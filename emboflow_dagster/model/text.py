@@ -125,7 +125,7 @@ def _refuse_confusable(word: str, path: str) -> None:
         raise refuse(
             ErrorKind.NAME_CONFUSABLE,
             path,
-            f"{ascii(word)} has letters that look like those of another script",
+            f"{word!a} has letters that look like those of another script",
         )
 
 
@@ -145,7 +145,7 @@ def check_version(value: object, path: str = "version") -> int:
     return value
 
 
-def check_rel_path(value: object, path: str = "path") -> str:  # noqa: C901, PLR0912 - one row a rule
+def check_rel_path(value: object, path: str = "path") -> str:
     """A relative path inside a folder or bucket: no way out, no alias, no surprise on any system."""
     if type(value) is not str:
         raise refuse(ErrorKind.PATH_TYPE, path, f"found {shown(value)}; a path is a string")

@@ -13,7 +13,7 @@ from emboflow_dagster.model.audit import AuditLog
 from emboflow_dagster.model.base import new_id, utc_now
 from emboflow_dagster.model.collections import META
 from emboflow_dagster.model.scope import Scope
-from emboflow_dagster.mongo.client import Mongo, Session
+from emboflow_dagster.mongo.client import Mongo, Raw, Session
 
 
 def record(
@@ -39,7 +39,7 @@ def record(
         before: A few of its fields before; never a secret.
         after: The same after.
     """
-    head = mongo[META].find_one_and_update(
+    head: Raw = mongo[META].find_one_and_update(  # pyright: ignore[reportAssignmentType] - upserted: never None
         {"_id": f"audit:{scope.workspace_id}"},
         {"$inc": {"sequence": 1}},
         upsert=True,

@@ -54,7 +54,7 @@ _VALIDATION_FAILURE: Final = 121
 class _PlainIntegers(TypeDecoder):
     """The driver reads a 64-bit integer as a class of its own: documents know plain ones only."""
 
-    bson_type = Int64
+    bson_type = Int64  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType] - as documented
 
     def transform_bson(self, value: Any) -> int:
         return int(value)
@@ -71,7 +71,7 @@ class Mongo:
         self.uri = uri
         self.db: Database[Raw] = client.get_database(
             database,
-            codec_options=_CODEC,  # pyright: ignore[reportArgumentType] - the stub wants CodecOptions[dict]
+            codec_options=_CODEC,
             write_concern=MAJORITY,
             read_concern=ReadConcern("majority"),
         )
@@ -138,13 +138,13 @@ def connect(uri: str, database: str = "emboflow", *, timeout_ms: int = 5_000) ->
         raise ConfigurationError(f"EMBOFLOW_MONGO_URI: {error}") from None
     except OperationFailure as error:
         raise ConfigurationError(
-            f"MongoDB at {hosts} refused the login: {error.details.get('errmsg', '') if error.details else ''}",
+            f"MongoDB at {hosts} refused the login: {(error.details or {}).get('errmsg', error.code)}",
             hint="check user, password and authSource of EMBOFLOW_MONGO_URI",
         ) from None
     except PyMongoError as error:
         raise UnavailableError(
             f"no MongoDB answers at {hosts} within {timeout_ms / 1000:g} s ({type(error).__name__})",
-            hint="start it, or unset EMBOFLOW_MONGO_URI to use the embedded one; `emboflow doctor` tells more",
+            hint="start it, or unset EMBOFLOW_MONGO_URI for the embedded one; `emboflow doctor` tells more",
         ) from None
     if "setName" not in hello and hello.get("msg") != "isdbgrid":
         client.close()

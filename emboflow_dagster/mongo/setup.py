@@ -1,5 +1,6 @@
 """Collections, validators and indexes: made when missing, repaired when drifted, reported either way."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,7 +78,7 @@ def set_up(mongo: Mongo) -> SetupReport:
 
 
 def missing(mongo: Mongo) -> list[str]:
-    """Collections, validators and indexes that are absent or drifted, as ``collection`` or ``collection.index``."""
+    """What is absent or drifted: ``collection``, ``collection validator`` or ``collection.index``."""
     found: list[str] = []
     with translated():
         there = {row["name"]: row for row in mongo.db.list_collections()}
@@ -98,7 +99,7 @@ def missing(mongo: Mongo) -> list[str]:
 
 
 def _collection(
-    mongo: Mongo, collection: Collection, there: dict[str, Any] | None, report: SetupReport
+    mongo: Mongo, collection: Collection, there: Mapping[str, Any] | None, report: SetupReport
 ) -> None:
     validator = validator_for(collection)
     if there is None:

@@ -1,15 +1,13 @@
 """Artifacts: looked up by producer, fetched as files."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from emboflow_dagster.blobs.listing import is_listing, restore
 from emboflow_dagster.model.artifact import Artifact, ProducerType
 from emboflow_dagster.model.run import RunTask
 from emboflow_dagster.mongo.documents import Documents
-
-if TYPE_CHECKING:
-    from emboflow_dagster.project.handle import EmboFlow
+from emboflow_dagster.project.opened import Opened
 
 _SUFFIXES = {
     "application/json": ".json",
@@ -23,9 +21,9 @@ _SUFFIXES = {
 class Artifacts:
     """The artifacts of one project."""
 
-    def __init__(self, ef: "EmboFlow") -> None:
-        self._ef = ef
-        self.documents: Documents[Artifact] = Documents(ef.mongo, ef.scope, Artifact)
+    def __init__(self, opened: Opened) -> None:
+        self._opened = opened
+        self.documents: Documents[Artifact] = Documents(opened.mongo, opened.scope, Artifact)
 
     def get(self, artifact: str) -> Artifact:
         """An artifact by its id.
@@ -55,8 +53,8 @@ class Artifacts:
             IntegrityError: A byte is missing or differs; nothing is left at ``out`` for a file.
         """
         if is_listing(artifact.storage_ref):
-            return restore(self._ef.blobs, artifact.storage_ref, out)
-        return self._ef.blobs.fetch_ref(artifact.storage_ref, out)
+            return restore(self._opened.blobs, artifact.storage_ref, out)
+        return self._opened.blobs.fetch_ref(artifact.storage_ref, out)
 
     def fetch_into(self, folder: Path, artifact: Artifact) -> Path:
         """As :meth:`fetch`, under a name of its own in ``folder``; once."""

@@ -161,7 +161,7 @@ def _link_checked(source: Path, target: Path, sha256: str, size: int, asset: Ass
             f"asset {asset.display_name}: {source} changed since it was registered: "
             f"sha256 {found} ({found_size} bytes), recorded {sha256} ({size} bytes)"
         )
-    os.symlink(source, target)
+    target.symlink_to(source)
 
 
 def _bring(blobs: Blobs, ref: StorageRef, target: Path) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from emboflow_dagster.errors import (
     AlreadyExistsError,
@@ -20,12 +20,10 @@ from emboflow_dagster.mongo.client import Session
 from emboflow_dagster.mongo.documents import Documents
 from emboflow_dagster.project.asset_files import Progress, take, view
 from emboflow_dagster.project.lookup import by_id_or_name
+from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.runtime.child import run_child
 from emboflow_dagster.runtime.in_child import probe_safely
 from emboflow_dagster.runtime.outputs import add_probe_report
-
-if TYPE_CHECKING:
-    from emboflow_dagster.project.handle import EmboFlow
 
 PROBE_TIMEOUT_S = 900
 PROBE_MEMORY_MB = 3072
@@ -34,10 +32,10 @@ PROBE_MEMORY_MB = 3072
 class Assets:
     """The raw assets of one project."""
 
-    def __init__(self, ef: "EmboFlow") -> None:
-        self._ef = ef
-        self.documents: Documents[Asset] = Documents(ef.mongo, ef.scope, Asset)
-        self._reports: Documents[AssetProbeReport] = Documents(ef.mongo, ef.scope, AssetProbeReport)
+    def __init__(self, opened: Opened) -> None:
+        self._opened = opened
+        self.documents: Documents[Asset] = Documents(opened.mongo, opened.scope, Asset)
+        self._reports: Documents[AssetProbeReport] = Documents(opened.mongo, opened.scope, AssetProbeReport)
 
     def register(
         self,
@@ -67,7 +65,7 @@ class Assets:
         """
         source = Path(path).expanduser().absolute()
         kind = _type(type)
-        taken = take(self._ef.blobs, source, in_place=in_place, progress=progress)
+        taken = take(self._opened.blobs, source, in_place=in_place, progress=progress)
         wanted = name or source.name
         twin = self.documents.find_one(
             {"displayName": wanted, "storageRef.checksum": taken.ref.checksum, "type": kind.value}
@@ -88,8 +86,8 @@ class Assets:
         now = utc_now()
         asset = Asset.checked(
             id=new_id("ast"),
-            workspace_id=self._ef.scope.workspace_id,
-            project_id=self._ef.scope.project_id,
+            workspace_id=self._opened.scope.workspace_id,
+            project_id=self._opened.scope.project_id,
             type=kind,
             source_type=AssetSourceType.REGISTERED_PATH if in_place else AssetSourceType.UPLOAD,
             display_name=wanted,
@@ -98,15 +96,15 @@ class Assets:
             file_count=taken.files,
             top_level_paths=taken.top_level,
             summary={"sourcePath": str(source)},
-            created_by=self._ef.scope.actor,
+            created_by=self._opened.scope.actor,
             created_at=now,
             updated_at=now,
         )
-        self._ef.mongo.in_transaction(lambda session: self._insert(asset, session))
+        self._opened.mongo.in_transaction(lambda session: self._insert(asset, session))
         return asset
 
     def _insert(self, asset: Asset, session: Session) -> None:
-        mongo, scope, ref = self._ef.mongo, self._ef.scope, asset.storage_ref
+        mongo, scope, ref = self._opened.mongo, self._opened.scope, asset.storage_ref
         self.documents.insert(asset, session=session)
         if ref.object_id is not None and ref.version is not None:
             objects.own(
@@ -150,7 +148,7 @@ class Assets:
     @contextmanager
     def path(self, asset: Asset) -> Iterator[Path]:
         """The asset's verified bytes as a read-only path, for the time of the block."""
-        with view(self._ef.blobs, asset, self._ef.settings.home / "work") as path:
+        with view(self._opened.blobs, asset, self._opened.settings.home / "work") as path:
             yield path
 
     def probe(self, asset: str) -> AssetProbeReport:
@@ -173,22 +171,22 @@ class Assets:
         except EmboflowError:
             self.documents.change(found.id, {"status": AssetStatus.FAILED.value, "updatedAt": utc_now()})
             raise
-        ef = self._ef
+        opened = self._opened
 
         def body(session: Session) -> AssetProbeReport:
-            report = add_probe_report(ef.mongo, ef.scope, session, found.id, probe)
+            report = add_probe_report(opened.mongo, opened.scope, session, found.id, probe)
             after = {"reportVersion": report.report_version, "format": report.format}
-            audit.record(ef.mongo, ef.scope, session, "asset.probe", "assets", found.id, after=after)
+            audit.record(opened.mongo, opened.scope, session, "asset.probe", "assets", found.id, after=after)
             return report
 
-        return ef.mongo.in_transaction(body)
+        return opened.mongo.in_transaction(body)
 
     def list(
         self,
         *,
-        type: str | None = None,
+        type: str | None = None,  # noqa: A002 - the contract's word
         status: str | None = None,
-        limit: int = 100,  # noqa: A002
+        limit: int = 100,
     ) -> list[Asset]:
         """Assets, newest first."""
         filter_: dict[str, Any] = {}

@@ -3,9 +3,8 @@
 Built without Dagster, read without the database: the code location keeps the last one.
 """
 
-import fnmatch
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from emboflow_dagster.model.asset import Asset
 from emboflow_dagster.model.base import utc_now
@@ -20,34 +19,34 @@ from emboflow_dagster.model.workflow import (
 )
 from emboflow_dagster.model.workspace import ArchivableStatus
 from emboflow_dagster.mongo.documents import OLDEST, Documents
+from emboflow_dagster.project import sources
+from emboflow_dagster.project.assets import Assets
+from emboflow_dagster.project.datasets import Datasets
+from emboflow_dagster.project.opened import Opened
+from emboflow_dagster.project.workflows import Workflows
 from emboflow_dagster.runtime.digest import node_code_version
 from emboflow_dagster.runtime.registry import node_types
 
-if TYPE_CHECKING:
-    from emboflow_dagster.project.handle import EmboFlow
-
 CATALOG_SCHEMA = 1
-MAX_RAW_ASSETS = 2_000
-MAX_SOURCE_DEPS = 200
 
 
-def catalog(ef: "EmboFlow", *, all_projects: bool = False) -> dict[str, Any]:
+def catalog(opened: Opened, *, all_projects: bool = False) -> dict[str, Any]:
     """The snapshot: workspaces, their projects, and in each assets, datasets and published workflows.
 
     Args:
-        ef: The open handle.
+        opened: The deployment, at the scope to describe.
         all_projects: Every project of the database, not only the handle's.
     """
     spaces: dict[str, dict[str, Any]] = {}
     filter_: dict[str, Any] = {"status": ArchivableStatus.ACTIVE.value}
     if not all_projects:
-        filter_["_id"] = ef.scope.project_id
-    for row in ef.mongo["projects"].find(filter_).sort("_id"):
-        space = ef.mongo["workspaces"].find_one({"_id": row["workspaceId"]})
+        filter_["_id"] = opened.scope.project_id
+    for row in opened.mongo["projects"].find(filter_).sort("_id"):
+        space = opened.mongo["workspaces"].find_one({"_id": row["workspaceId"]})
         if space is None or space["status"] != ArchivableStatus.ACTIVE.value:
             continue
         entry = spaces.setdefault(space["_id"], {"id": space["_id"], "slug": space["slug"], "projects": []})
-        entry["projects"].append(_project(ef.at(space["slug"], row["slug"]), row["_id"]))
+        entry["projects"].append(_project(opened.at(space["slug"], row["slug"]), row["_id"]))
     return {
         "schema": CATALOG_SCHEMA,
         "generatedAt": utc_now().isoformat(),
@@ -67,34 +66,15 @@ def asset_key_names(assets: list[Asset]) -> dict[str, str]:
     return names
 
 
-def source_assets(ef: "EmboFlow", version: WorkflowDefinitionVersion) -> list[str]:
-    """Ids of the assets that any source of ``version`` takes, oldest first, at most 200."""
-    assets = ef.assets.documents.find({"status": {"$ne": "archived"}}, sort=OLDEST, limit=MAX_RAW_ASSETS)
-    sources = {t.id for t in node_types() if t.source}
-    wanted: dict[str, None] = {}
-    for node in version.logic_graph.nodes:
-        if node.type in sources:
-            config = version.runtime_graph.node_configs.get(node.id, NodeConfig()).config
-            wanted |= dict.fromkeys(a.id for a in assets if _takes(config, a))
-    return [a.id for a in assets if a.id in wanted][:MAX_SOURCE_DEPS]
-
-
-def _takes(config: Mapping[str, Any], asset: Asset) -> bool:
-    types, names = config.get("types") or [], config.get("names") or []
-    return (not types or asset.type.value in types) and (
-        not names or any(asset.display_name == n or fnmatch.fnmatchcase(asset.display_name, n) for n in names)
-    )
-
-
-def _project(ef: "EmboFlow", project_id: str) -> dict[str, Any]:
-    assets = ef.assets.documents.find({"status": {"$ne": "archived"}}, sort=OLDEST, limit=MAX_RAW_ASSETS)
+def _project(opened: Opened, project_id: str) -> dict[str, Any]:
+    assets = sources.candidates(Assets(opened))
     keys = asset_key_names(assets)
     return {
         "id": project_id,
-        "slug": ef.scope.project_slug,
+        "slug": opened.scope.project_slug,
         "assets": [_asset(a, keys[a.id]) for a in assets],
-        "datasets": _datasets(ef),
-        "workflows": _workflows(ef, assets, keys),
+        "datasets": _datasets(opened),
+        "workflows": _workflows(opened, assets, keys),
     }
 
 
@@ -114,10 +94,10 @@ def _asset(asset: Asset, key: str) -> dict[str, Any]:
     }
 
 
-def _datasets(ef: "EmboFlow") -> list[dict[str, Any]]:
-    datasets: list[Dataset] = ef.datasets.documents.find(sort=OLDEST, limit=1_000)
+def _datasets(opened: Opened) -> list[dict[str, Any]]:
+    datasets: list[Dataset] = Datasets(opened).documents.find(sort=OLDEST, limit=1_000)
     ids = [d.latest_version_id for d in datasets if d.latest_version_id]
-    rows: Documents[DatasetVersion] = Documents(ef.mongo, ef.scope, DatasetVersion)
+    rows: Documents[DatasetVersion] = Documents(opened.mongo, opened.scope, DatasetVersion)
     versions = {v.id: v for v in rows.find({"_id": {"$in": ids}}, limit=0)}
     result = []
     for dataset in datasets:
@@ -135,11 +115,13 @@ def _datasets(ef: "EmboFlow") -> list[dict[str, Any]]:
     return result
 
 
-def _workflows(ef: "EmboFlow", assets: list[Asset], keys: Mapping[str, str]) -> list[dict[str, Any]]:
-    heads: list[WorkflowDefinition] = ef.workflows.documents.find(
+def _workflows(opened: Opened, assets: list[Asset], keys: Mapping[str, str]) -> list[dict[str, Any]]:
+    heads: list[WorkflowDefinition] = Workflows(opened).documents.find(
         {"status": WorkflowStatus.PUBLISHED.value}, sort=[("_id", 1)], limit=10_000
     )
-    rows: Documents[WorkflowDefinitionVersion] = Documents(ef.mongo, ef.scope, WorkflowDefinitionVersion)
+    rows: Documents[WorkflowDefinitionVersion] = Documents(
+        opened.mongo, opened.scope, WorkflowDefinitionVersion
+    )
     wanted = [{"workflowDefinitionId": h.id, "versionNumber": h.published_version_number} for h in heads]
     found = {v.workflow_definition_id: v for v in rows.find({"$or": wanted}, limit=0)} if wanted else {}
     return [_workflow(head, found[head.id], assets, keys) for head in heads if head.id in found]
@@ -174,7 +156,7 @@ def _node(
     known = node_types().get(node.type)
     raw: list[str] = []
     if known and known.source:
-        raw = [keys[a.id] for a in assets if _takes(config.config, a)][:MAX_SOURCE_DEPS]
+        raw = [keys[a.id] for a in assets if sources.takes(config.config, a)][: sources.MAX_TAKEN]
     return {
         "id": node.id,
         "type": node.type,

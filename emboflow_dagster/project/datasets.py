@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from emboflow_dagster.errors import NotFoundError
 from emboflow_dagster.model.base import new_id, utc_now
@@ -12,18 +12,16 @@ from emboflow_dagster.mongo import audit
 from emboflow_dagster.mongo.client import Session
 from emboflow_dagster.mongo.documents import Documents
 from emboflow_dagster.project.lookup import by_id_or_name
-
-if TYPE_CHECKING:
-    from emboflow_dagster.project.handle import EmboFlow
+from emboflow_dagster.project.opened import Opened
 
 
 class Datasets:
     """The datasets of one project."""
 
-    def __init__(self, ef: "EmboFlow") -> None:
-        self._ef = ef
-        self.documents: Documents[Dataset] = Documents(ef.mongo, ef.scope, Dataset)
-        self._versions: Documents[DatasetVersion] = Documents(ef.mongo, ef.scope, DatasetVersion)
+    def __init__(self, opened: Opened) -> None:
+        self._opened = opened
+        self.documents: Documents[Dataset] = Documents(opened.mongo, opened.scope, Dataset)
+        self._versions: Documents[DatasetVersion] = Documents(opened.mongo, opened.scope, DatasetVersion)
 
     def create(self, name: str, *, type: str) -> Dataset:  # noqa: A002 - the contract's word
         """A new dataset without versions.
@@ -33,7 +31,7 @@ class Datasets:
             InvalidInputError: The name is no slug or the type no type name.
         """
         now = utc_now()
-        scope = self._ef.scope
+        scope = self._opened.scope
         dataset = Dataset.checked(
             id=new_id("ds"),
             workspace_id=scope.workspace_id,
@@ -49,10 +47,10 @@ class Datasets:
             self.documents.insert(dataset, session=session)
             after = {"name": name, "type": type}
             audit.record(
-                self._ef.mongo, scope, session, "dataset.create", "datasets", dataset.id, after=after
+                self._opened.mongo, scope, session, "dataset.create", "datasets", dataset.id, after=after
             )
 
-        self._ef.mongo.in_transaction(body)
+        self._opened.mongo.in_transaction(body)
         return dataset
 
     def get(self, dataset: str) -> Dataset:
@@ -96,7 +94,7 @@ class Datasets:
         Raises:
             IntegrityError: Its bytes are gone or changed.
         """
-        return json.loads(self._ef.blobs.read_ref(version.manifest_ref))
+        return json.loads(self._opened.blobs.read_ref(version.manifest_ref))
 
     def export(self, dataset: str, out: Path, *, tag: str | None = None) -> Path:
         """Write a version as files below ``out``, each verified; returns the folder.
@@ -107,8 +105,8 @@ class Datasets:
         manifest = self.manifest(version)
         for row in manifest["files"]:
             ref = file_ref(version.manifest_ref, row["sha256"], row["size"])
-            self._ef.blobs.fetch_ref(ref, out / row["path"])
-        self._ef.blobs.fetch_ref(version.manifest_ref, out / "manifest.json")
+            self._opened.blobs.fetch_ref(ref, out / row["path"])
+        self._opened.blobs.fetch_ref(version.manifest_ref, out / "manifest.json")
         return out
 
     def list(self, *, limit: int = 100) -> list[Dataset]:

@@ -8,15 +8,15 @@ from typing import Any, Self
 from emboflow_dagster.blobs.store import Blobs
 from emboflow_dagster.errors import EmboflowError
 from emboflow_dagster.model.audit import AuditLog
-from emboflow_dagster.model.scope import Scope
-from emboflow_dagster.model.workflow import WorkflowDefinitionVersion
+from emboflow_dagster.model.run import WorkflowRun
 from emboflow_dagster.mongo.client import Mongo, connect
 from emboflow_dagster.mongo.documents import Documents
 from emboflow_dagster.mongo.setup import SetupReport, is_current, set_up
-from emboflow_dagster.object_storage.store import ObjectStore, open_store
+from emboflow_dagster.object_storage.store import open_store
 from emboflow_dagster.project.artifacts import Artifacts
 from emboflow_dagster.project.assets import Assets
 from emboflow_dagster.project.datasets import Datasets
+from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.project.runs import Runs
 from emboflow_dagster.project.settings import Settings
 from emboflow_dagster.project.tasks import Tasks
@@ -36,11 +36,12 @@ class EmboFlow:
                 print(ef.assets.probe(asset.id).format)
     """
 
-    def __init__(self, settings: Settings, mongo: Mongo, store: ObjectStore, scope: Scope) -> None:
-        self.settings = settings
-        self.mongo = mongo
-        self.store = store
-        self.scope = scope
+    def __init__(self, opened: Opened) -> None:
+        self._opened = opened
+        self.settings = opened.settings
+        self.mongo = opened.mongo
+        self.store = opened.store
+        self.scope = opened.scope
 
     @classmethod
     def from_env(
@@ -68,16 +69,14 @@ class EmboFlow:
             if not is_current(mongo):
                 set_up(mongo)
             scope = open_scope(mongo, settings.workspace, settings.project, settings.actor, create=create)
-            return cls(settings, mongo, open_store(settings.object_store), scope)
+            return cls(Opened(settings, mongo, open_store(settings.object_store), scope))
         except BaseException:
             mongo.close()
             raise
 
     def at(self, workspace: str, project: str) -> "EmboFlow":
         """The same deployment at another scope; shares the connection."""
-        settings = self.settings.scoped(workspace, project)
-        scope = open_scope(self.mongo, workspace, project, settings.actor, create=False)
-        return EmboFlow(settings, self.mongo, self.store, scope)
+        return EmboFlow(self._opened.at(workspace, project))
 
     def close(self) -> None:
         """Give the connections back."""
@@ -94,42 +93,42 @@ class EmboFlow:
     @cached_property
     def blobs(self) -> Blobs:
         """Versioned payloads."""
-        return Blobs(self.mongo, self.store, self.scope)
+        return self._opened.blobs
 
     @cached_property
     def assets(self) -> Assets:
         """Raw assets and their probe reports."""
-        return Assets(self)
+        return Assets(self._opened)
 
     @cached_property
     def datasets(self) -> Datasets:
         """Datasets and their versions."""
-        return Datasets(self)
+        return Datasets(self._opened)
 
     @cached_property
     def workflows(self) -> Workflows:
         """Workflows and their versions."""
-        return Workflows(self)
+        return Workflows(self._opened, self._request_run)
 
     @cached_property
     def runs(self) -> Runs:
         """Runs."""
-        return Runs(self)
+        return Runs(self._opened, self.assets, self.workflows, self._work_task)
 
     @cached_property
     def tasks(self) -> Tasks:
         """Tasks of runs."""
-        return Tasks(self)
+        return Tasks(self._opened, self.assets, self.artifacts, self.runs)
 
     @cached_property
     def artifacts(self) -> Artifacts:
         """What runs produced."""
-        return Artifacts(self)
+        return Artifacts(self._opened)
 
     @cached_property
     def audit(self) -> "Audit":
         """Who did what."""
-        return Audit(self)
+        return Audit(self._opened)
 
     def init(self) -> SetupReport:
         """Make or repair collections, validators and indexes; says what it did."""
@@ -137,26 +136,26 @@ class EmboFlow:
 
     def verify(self, *, all: bool = False) -> VerifyReport:  # noqa: A002 - the contract's word
         """Check every invariant over this workspace; with ``all`` over every workspace, bytes included."""
-        return verify(self, everything=all)
+        return verify(self._opened, everything=all)
 
     def catalog(self, *, all_projects: bool = False) -> dict[str, Any]:
         """What the orchestrator needs to define assets and jobs, as JSON values."""
         from emboflow_dagster.project.catalog import catalog
 
-        return catalog(self, all_projects=all_projects)
+        return catalog(self._opened, all_projects=all_projects)
 
-    def source_assets(self, version: WorkflowDefinitionVersion) -> list[str]:
-        """Ids of the assets that a version's sources take when nobody names any, oldest first."""
-        from emboflow_dagster.project.catalog import source_assets
+    def _request_run(self, workflow: str, **how: Any) -> WorkflowRun:
+        return self.runs.request(workflow, **how)
 
-        return source_assets(self, version)
+    def _work_task(self, run_id: str, node_id: str, worker: str) -> object:
+        return self.tasks.work(run_id, node_id, worker=worker)
 
 
 class Audit:
     """The audit log of one workspace; read only, rows are written with what they record."""
 
-    def __init__(self, ef: EmboFlow) -> None:
-        self.documents: Documents[AuditLog] = Documents(ef.mongo, ef.scope, AuditLog)
+    def __init__(self, opened: Opened) -> None:
+        self.documents: Documents[AuditLog] = Documents(opened.mongo, opened.scope, AuditLog)
 
     def list(
         self, *, action: str | None = None, resource_id: str | None = None, limit: int = 100

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from ulid import ULID
@@ -18,12 +18,16 @@ from emboflow_dagster.errors import (
 from emboflow_dagster.model.run import RUN_ACTIVE, RUN_TERMINAL, RunStatus, RunTask, TaskStatus, WorkflowRun
 from emboflow_dagster.model.workflow import WorkflowDefinition, WorkflowDefinitionVersion, WorkflowStatus
 from emboflow_dagster.mongo.documents import OLDEST
+from emboflow_dagster.project import sources
+from emboflow_dagster.project.assets import Assets
+from emboflow_dagster.project.opened import Opened
+from emboflow_dagster.project.workflows import Workflows
 from emboflow_dagster.runtime.plan import plan_run
 from emboflow_dagster.runtime.record import Recorder
 from emboflow_dagster.runtime.registry import node_types
 
-if TYPE_CHECKING:
-    from emboflow_dagster.project.handle import EmboFlow
+WorkTask = Callable[[str, str, str], object]
+"""Carries one task to its end: run id, node id, worker."""
 
 POLL_S = 0.2
 _LOOK_BACK = 50
@@ -32,10 +36,13 @@ _LOOK_BACK = 50
 class Runs:
     """The runs of one project."""
 
-    def __init__(self, ef: "EmboFlow") -> None:
-        self._ef = ef
+    def __init__(self, opened: Opened, assets: Assets, workflows: Workflows, work_task: WorkTask) -> None:
+        self._opened = opened
+        self._assets = assets
+        self._workflows = workflows
+        self._work_task = work_task
         self.narrowings = {t.id: t.narrowing for t in node_types()}
-        self.recorder = Recorder(ef.mongo, ef.scope, self.narrowings)
+        self.recorder = Recorder(opened.mongo, opened.scope, self.narrowings)
         self.documents = self.recorder.runs
 
     def request(
@@ -63,17 +70,17 @@ class Runs:
             InvalidInputError: No asset, or one twice.
             TransitionError: The workflow is archived or was never published.
         """
-        head = self._ef.workflows.get(workflow)
+        head = self._workflows.get(workflow)
         if head.status != WorkflowStatus.PUBLISHED:
             raise TransitionError(f"workflow {head.slug} is {head.status}; only a published one runs")
-        chosen = self._ef.workflows.version(head.id, version)
-        asset_ids = [self._ef.assets.get(name).id for name in assets]
+        chosen = self._workflows.version(head.id, version)
+        asset_ids = [self._assets.get(name).id for name in assets]
         run, tasks = plan_run(
-            self._ef.scope,
+            self._opened.scope,
             head,
             chosen,
             asset_ids,
-            triggered_by=triggered_by or self._ef.scope.triggered_by,
+            triggered_by=triggered_by or self._opened.scope.triggered_by,
             run_id=run_id,
             scheduled_for=scheduled_for,
         )
@@ -110,15 +117,15 @@ class Runs:
         found = self.documents.find_one({"_id": run_id})
         if found is not None:
             return found
-        version = self._ef.workflows.version_by_id(workflow_version_id)
-        head = self._ef.workflows.get(version.workflow_definition_id)
+        version = self._workflows.version_by_id(workflow_version_id)
+        head = self._workflows.get(version.workflow_definition_id)
         outside = self._outside(head, version, node_ids)
         if asset_ids is None:
             asset_ids = list(dict.fromkeys(a for ids in outside.values() for a in ids))
             if not outside or self._has_source(version, node_ids):
                 asset_ids = list(dict.fromkeys([*self.default_assets(version), *asset_ids]))
         run, tasks = plan_run(
-            self._ef.scope,
+            self._opened.scope,
             head,
             version,
             asset_ids,
@@ -143,8 +150,8 @@ class Runs:
         """The assets a run binds when nobody names any: the schedule's, else all that the sources take."""
         schedule = version.runtime_graph.schedule
         if schedule is not None and schedule.assets:
-            return [self._ef.assets.get(name).id for name in schedule.assets]
-        return self._ef.source_assets(version)
+            return [self._assets.get(name).id for name in schedule.assets]
+        return [a.id for a in sources.taken(self._assets, version)]
 
     def claim(self, run_id: str, dagster_run_id: str) -> WorkflowRun:
         """Give a queued run to one Dagster run; see :meth:`Recorder.bind`."""
@@ -213,7 +220,7 @@ class Runs:
                 return found
             for task in ready:
                 try:
-                    self._ef.tasks.work(run, task.node_id, worker=worker)
+                    self._work_task(run, task.node_id, worker)
                 except TransitionError:  # another worker has it
                     continue
                 except EmboflowError as error:
@@ -268,7 +275,7 @@ class Runs:
         """Runs, newest first."""
         filter_: dict[str, Any] = {}
         if workflow is not None:
-            filter_["workflowDefinitionId"] = self._ef.workflows.get(workflow).id
+            filter_["workflowDefinitionId"] = self._workflows.get(workflow).id
         if status is not None:
             filter_["status"] = _status(status).value
         return self.documents.find(filter_, limit=limit)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -27,16 +27,17 @@ from emboflow_dagster.model.dataset import DatasetVersion
 from emboflow_dagster.model.freeform import check_freeform
 from emboflow_dagster.model.run import MAX_PREVIEW_BYTES, RunTask, TaskSummary
 from emboflow_dagster.mongo.documents import Documents
-from emboflow_dagster.runtime.child import run_child
+from emboflow_dagster.project.artifacts import Artifacts
+from emboflow_dagster.project.assets import Assets
+from emboflow_dagster.project.opened import Opened
+from emboflow_dagster.project.runs import Runs
+from emboflow_dagster.runtime.child import child_call
 from emboflow_dagster.runtime.digest import sha256_of
 from emboflow_dagster.runtime.logs import TaskLog
 from emboflow_dagster.runtime.node import BoundAsset, NodeContext, NodeInput, NodeResult, NodeType
 from emboflow_dagster.runtime.outputs import Outputs, main_digest, store_outputs
 from emboflow_dagster.runtime.record import Claimed
 from emboflow_dagster.runtime.registry import node_types
-
-if TYPE_CHECKING:
-    from emboflow_dagster.project.handle import EmboFlow
 
 Log = Callable[[str], None]
 
@@ -71,9 +72,12 @@ def _told(node_id: str, error: EmboflowError, *, last: bool) -> ExecutionError:
 class Tasks:
     """The tasks of one project."""
 
-    def __init__(self, ef: "EmboFlow") -> None:
-        self._ef = ef
-        self.documents: Documents[RunTask] = Documents(ef.mongo, ef.scope, RunTask)
+    def __init__(self, opened: Opened, assets: Assets, artifacts: Artifacts, runs: Runs) -> None:
+        self._opened = opened
+        self._assets = assets
+        self._artifacts = artifacts
+        self._runs = runs
+        self.documents: Documents[RunTask] = Documents(opened.mongo, opened.scope, RunTask)
 
     def get(self, run_id: str, node_id: str) -> RunTask:
         """One task.
@@ -90,7 +94,7 @@ class Tasks:
         """All lines of a task's output, each with its stream's name and a tab before it."""
         task = self.get(run_id, node_id)
         if task.log_ref is not None:
-            with self._ef.blobs.open_ref(task.log_ref) as stream:
+            with self._opened.blobs.open_ref(task.log_ref) as stream:
                 for line in stream:
                     yield line.decode("utf-8", "replace").rstrip("\n")
             return
@@ -115,17 +119,17 @@ class Tasks:
             ExecutionError: The node failed; the task says so already.
         """
         owner = worker or f"{socket.gethostname()}"
-        claimed = self._ef.runs.recorder.claim(run_id, node_id, owner)
+        claimed = self._runs.recorder.claim(run_id, node_id, owner)
         while True:
             try:
                 return self._attempt(claimed, log or _quiet)
             except _RetryableError:
                 # The failed attempt's log stays in Dagster's; the document starts over.
-                claimed = self._ef.runs.recorder.again(claimed, owner)
+                claimed = self._runs.recorder.again(claimed, owner)
 
     def _attempt(self, claimed: Claimed, log: Log) -> Worked:
-        ef, task = self._ef, claimed.task
-        scratch = ef.settings.home / "work"
+        opened, task = self._opened, claimed.task
+        scratch = opened.settings.home / "work"
         scratch.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f"{task.node_id}-", dir=scratch))
         lines = TaskLog(folder / "task.log")
@@ -135,7 +139,9 @@ class Tasks:
             with working_for(task.workflow_run_id, task.id):
                 result, inputs = self._execute(claimed, folder, lines, tee)
                 lineage = self._lineage(claimed, inputs)
-                outputs = store_outputs(ef.mongo, ef.blobs, ef.scope, claimed.run, task, result, lineage)
+                outputs = store_outputs(
+                    opened.mongo, opened.blobs, opened.scope, claimed.run, task, result, lineage
+                )
                 return self._settle(claimed, result, outputs, lineage, lines)
         except EmboflowError as error:
             if error.kind == ErrorKind.FENCED:
@@ -176,8 +182,11 @@ class Tasks:
                 inputs=inputs,
                 workdir=workdir,
                 log=tee,
-                child=partial(
-                    run_child, on_stdout=partial(lines.add, "stdout"), on_stderr=partial(lines.add, "stderr")
+                child=child_call(
+                    workdir,
+                    on_stdout=partial(lines.add, "stdout"),
+                    on_stderr=partial(lines.add, "stderr"),
+                    on_log=tee,
                 ),
                 out=partial(lines.add, "stdout"),
                 err=partial(lines.add, "stderr"),
@@ -186,24 +195,23 @@ class Tasks:
 
     @contextmanager
     def _bound(self, task: RunTask, node_type: NodeType) -> Iterator[list[BoundAsset]]:
-        ef = self._ef
         with ExitStack() as stack:
             rows: list[BoundAsset] = []
             for asset_id in task.asset_ids:
-                asset = ef.assets.documents.get(asset_id)
+                asset = self._assets.documents.get(asset_id)
                 if asset.status == AssetStatus.ARCHIVED:
                     raise TransitionError(f"asset {asset.display_name} is archived")
-                path = stack.enter_context(ef.assets.path(asset)) if node_type.needs_bytes else Path()
-                rows.append(BoundAsset(asset, ef.assets.latest_report(asset), path))
+                path = stack.enter_context(self._assets.path(asset)) if node_type.needs_bytes else Path()
+                rows.append(BoundAsset(asset, self._assets.latest_report(asset), path))
             yield rows
 
     def _inputs(self, claimed: Claimed, folder: Path) -> dict[str, NodeInput]:
-        ef, task = self._ef, claimed.task
+        task = claimed.task
         inputs: dict[str, NodeInput] = {}
         for node_id in task.upstream_node_ids:
             found = self.documents.find_one({"workflowRunId": task.workflow_run_id, "nodeId": node_id})
             if found is None:  # not selected in this run: what it made last
-                found = ef.runs.last_success(claimed.run.workflow_definition_id, node_id)
+                found = self._runs.last_success(claimed.run.workflow_definition_id, node_id)
             if found is None:
                 raise TransitionError(
                     f"node {node_id} has never succeeded", kind=ErrorKind.UPSTREAM_NOT_SUCCEEDED
@@ -212,9 +220,9 @@ class Tasks:
                 node_id=node_id,
                 node_type=found.node_type,
                 asset_ids=tuple(found.asset_ids),
-                artifacts=tuple(ef.artifacts.of_task(found)),
+                artifacts=tuple(self._artifacts.of_task(found)),
                 preview=found.last_result_preview,
-                fetch=partial(ef.artifacts.fetch_into, folder / "in"),
+                fetch=partial(self._artifacts.fetch_into, folder / "in"),
             )
         return inputs
 
@@ -227,7 +235,7 @@ class Tasks:
             "config": (task.executor_config or {}).get("config") or {},
             "hook": task.code_hook_spec.to_json() if task.code_hook_spec else None,
         }
-        checksums = [self._ef.assets.documents.get(a).storage_ref.checksum for a in task.asset_ids]
+        checksums = [self._assets.documents.get(a).storage_ref.checksum for a in task.asset_ids]
         code_digest = sha256_of(code)
         key = sha256_of(
             {"code": code_digest, "assets": checksums, "inputs": [a.storage_ref.checksum for a in sources]}
@@ -248,7 +256,7 @@ class Tasks:
         task = claimed.task
         asset_ids = list(task.asset_ids if result.asset_ids is None else result.asset_ids)
         fields = {
-            **self._log_fields(claimed, lines),
+            **self._log_fields(lines),
             "assetIds": asset_ids,
             "outputArtifactIds": [a.id for a in outputs.artifacts],
             "lastResultPreview": _fitting(result.preview, lines),
@@ -256,7 +264,7 @@ class Tasks:
             "cacheHit": False,
             "summary": _summary(task, result.outcome, asset_ids, outputs, lines),
         }
-        done = self._ef.runs.recorder.succeed(claimed, fields, outputs)
+        done = self._runs.recorder.succeed(claimed, fields, outputs)
         return Worked(
             task=done,
             artifacts=outputs.artifacts,
@@ -269,19 +277,19 @@ class Tasks:
 
     def _failed(self, claimed: Claimed, lines: TaskLog, message: str) -> None:
         fields = {
-            **self._log_fields(claimed, lines),
+            **self._log_fields(lines),
             "summary": _summary(claimed.task, "failed", claimed.task.asset_ids, Outputs(), lines),
         }
-        self._ef.runs.recorder.fail(claimed, fields, message)
+        self._runs.recorder.fail(claimed, fields, message)
 
-    def _log_fields(self, claimed: Claimed, lines: TaskLog) -> dict[str, Any]:
+    def _log_fields(self, lines: TaskLog) -> dict[str, Any]:
         whole = lines.close()
         ref = None
         if whole is not None:
-            blob = self._ef.blobs.put(
+            blob = self._opened.blobs.put(
                 whole, type="task_log", content_type="text/plain", owner=("run_tasks", "logRef")
             )
-            ref = self._ef.blobs.ref(blob).to_mongo()
+            ref = self._opened.blobs.ref(blob).to_mongo()
         return {
             "logRef": ref,
             "logLines": lines.tails["log"].lines,
@@ -291,7 +299,7 @@ class Tasks:
 
     def list(self, run_id: str) -> list[RunTask]:
         """A run's tasks in graph order."""
-        return self._ef.runs.tasks(self._ef.runs.get(run_id))
+        return self._runs.tasks(self._runs.get(run_id))
 
 
 def _options(node_type: NodeType, task: RunTask) -> Any:

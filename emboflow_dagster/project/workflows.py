@@ -1,10 +1,16 @@
 """Workflows: checked whole, then published as immutable numbered versions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from emboflow_dagster.errors import AlreadyExistsError, InvalidInputError, NotFoundError, Problem
+from emboflow_dagster.errors import (
+    AlreadyExistsError,
+    ConfigurationError,
+    InvalidInputError,
+    NotFoundError,
+    Problem,
+)
 from emboflow_dagster.model.base import new_id, utc_now
 from emboflow_dagster.model.run import WorkflowRun
 from emboflow_dagster.model.workflow import WorkflowDefinition, WorkflowDefinitionVersion, WorkflowStatus
@@ -12,13 +18,12 @@ from emboflow_dagster.mongo import audit
 from emboflow_dagster.mongo.client import Session
 from emboflow_dagster.mongo.documents import Documents
 from emboflow_dagster.project.lookup import by_id_or_name
+from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.runtime import digest, validate, workflow_file
 from emboflow_dagster.runtime.registry import node_types
 
-if TYPE_CHECKING:
-    from emboflow_dagster.project.handle import EmboFlow
-
 Source = Path | str | dict[str, Any]
+RequestRun = Callable[..., WorkflowRun]
 
 
 class Published(NamedTuple):
@@ -32,12 +37,11 @@ class Published(NamedTuple):
 class Workflows:
     """The workflows of one project."""
 
-    def __init__(self, ef: "EmboFlow") -> None:
-        self._ef = ef
-        self.documents: Documents[WorkflowDefinition] = Documents(ef.mongo, ef.scope, WorkflowDefinition)
-        self._versions: Documents[WorkflowDefinitionVersion] = Documents(
-            ef.mongo, ef.scope, WorkflowDefinitionVersion
-        )
+    def __init__(self, opened: Opened, request: RequestRun | None = None) -> None:
+        self._opened = opened
+        self._request = request
+        self.documents = Documents(opened.mongo, opened.scope, WorkflowDefinition)
+        self._versions = Documents(opened.mongo, opened.scope, WorkflowDefinitionVersion)
 
     def validate(self, source: Source) -> list[Problem]:
         """Everything that is wrong with a workflow file; empty when it can be published."""
@@ -61,7 +65,7 @@ class Workflows:
             raise InvalidInputError.of(
                 problems, hint="`emboflow workflow validate FILE` shows them one a line"
             )
-        ef = self._ef
+        opened = self._opened
         types = node_types()
         summary = {
             "executionDigest": digest.execution_digest(graphs.logic, graphs.runtime, types),
@@ -86,11 +90,11 @@ class Workflows:
             if head is None:
                 head = WorkflowDefinition.checked(
                     id=new_id("wf"),
-                    workspace_id=ef.scope.workspace_id,
-                    project_id=ef.scope.project_id,
+                    workspace_id=opened.scope.workspace_id,
+                    project_id=opened.scope.project_id,
                     name=graphs.name,
                     slug=graphs.slug,
-                    created_by=ef.scope.actor,
+                    created_by=opened.scope.actor,
                     created_at=now,
                     updated_at=now,
                 )
@@ -99,14 +103,14 @@ class Workflows:
             version = WorkflowDefinitionVersion.checked(
                 id=new_id("wfv"),
                 workflow_definition_id=head.id,
-                workspace_id=ef.scope.workspace_id,
-                project_id=ef.scope.project_id,
+                workspace_id=opened.scope.workspace_id,
+                project_id=opened.scope.project_id,
                 version_number=number,
                 visual_graph=graphs.visual,
                 logic_graph=graphs.logic,
                 runtime_graph=graphs.runtime,
                 summary=summary,
-                created_by=ef.scope.actor,
+                created_by=opened.scope.actor,
                 created_at=now,
             )
             # The head first: a publisher that lost the race conflicts here and starts over.
@@ -129,16 +133,22 @@ class Workflows:
                 "executionDigest": summary["executionDigest"],
             }
             audit.record(
-                ef.mongo, ef.scope, session, "workflow.publish", "workflow_definitions", head.id, after=after
+                opened.mongo,
+                opened.scope,
+                session,
+                "workflow.publish",
+                "workflow_definitions",
+                head.id,
+                after=after,
             )
             return Published(head, version, unchanged=False)
 
         for _ in range(20):
             try:
-                return ef.mongo.in_transaction(body)
+                return opened.mongo.in_transaction(body)
             except AlreadyExistsError:  # the first version, made twice at once: look again
                 continue
-        return ef.mongo.in_transaction(body)
+        return opened.mongo.in_transaction(body)
 
     def get(self, workflow: str) -> WorkflowDefinition:
         """A workflow by slug or id.
@@ -174,16 +184,14 @@ class Workflows:
         """One version by its id."""
         return self._versions.get(version_id)
 
-    def run(
-        self,
-        workflow: str,
-        *,
-        assets: Sequence[str],
-        version: int | None = None,
-        triggered_by: str | None = None,
-    ) -> WorkflowRun:
-        """Request a run: the run and all of its tasks are written, nothing is executed yet."""
-        return self._ef.runs.request(workflow, assets=assets, version=version, triggered_by=triggered_by)
+    def run(self, workflow: str, *, assets: Sequence[str], version: int | None = None) -> WorkflowRun:
+        """Request a run: it and all of its tasks are written, nothing is executed yet.
+
+        The same as :meth:`Runs.request`, which says what is raised.
+        """
+        if self._request is None:
+            raise ConfigurationError("this part of a handle cannot request runs")
+        return self._request(workflow, assets=assets, version=version)
 
     def _numbered(
         self, head: WorkflowDefinition, number: int, session: Session | None

@@ -24,7 +24,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
 
-from emboflow_dagster import errors
 from emboflow_dagster.errors import EmboflowError, ErrorKind, ExecutionError, LimitError, Problem
 from emboflow_dagster.runtime.child_main import FAILURE, HEADER, LOG, RESULT
 from emboflow_dagster.runtime.lines import LineSplitter
@@ -160,7 +159,7 @@ class _Process:
         self.control = ours
         self.status: dict[str, Any] | None = None
         # What is importable here is importable there; the package itself however it was found.
-        package_root = str(Path(errors.__file__).resolve().parents[1])
+        package_root = str(Path(__file__).resolve().parents[2])
         paths = dict.fromkeys([*(str(Path(entry).resolve()) for entry in sys.path if entry), package_root])
         argv = [sys.executable, "-I", "-S", "-c", _BOOT, str(theirs.fileno()), str(result_end), *paths]
         try:
@@ -324,7 +323,7 @@ class _Watch:
 
 def _rebuilt(said: Mapping[str, Any], megabytes: int) -> EmboflowError:
     """An error of our tree from what the child said about it; unknown names become ExecutionError."""
-    found = getattr(errors, str(said.get("type")), None)
+    found = getattr(sys.modules[EmboflowError.__module__], str(said.get("type")), None)
     kind = found if isinstance(found, type) and issubclass(found, EmboflowError) else ExecutionError
     code, message = str(said.get("code")), str(said.get("message"))
     if code == ErrorKind.LIMIT_MEMORY:

@@ -48,10 +48,12 @@ class BoundAsset:
 
     @property
     def id(self) -> str:
+        """The asset's id."""
         return self.asset.id
 
     @property
     def name(self) -> str:
+        """The asset's display name."""
         return self.asset.display_name
 
 
@@ -77,7 +79,9 @@ class ChildCall(Protocol):
 
     def __call__(
         self, target: str, *args: Any, timeout_s: float | None = None, memory_mb: int | None = None
-    ) -> Any: ...
+    ) -> Any:
+        """Call it; the limits are of this call alone."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,7 +199,7 @@ def _write_version(mongo: Mongo, scope: Scope, session: Session, outputs: Output
         datasets.insert(dataset, session=session)
     elif datasets.get(dataset.id, session=session).latest_version_id != version.parent_version_id:
         raise AlreadyExistsError(
-            f"dataset {dataset.name}: another version was committed while {task.node_id} ran; nothing was written",
+            f"dataset {dataset.name}: another version came while {task.node_id} ran; nothing was written",
             hint="run the node again: it will build on the newer version",
         )
     versions.insert(version, session=session)
@@ -236,7 +236,7 @@ def _own(
 
 
 def main_digest(outputs: Outputs, asset_ids: list[str]) -> str:
-    """The data version of a task: the sha256 of its manifest, else of its first artifact, else of its assets."""
+    """The data version of a task: sha256 of its manifest, else of its first artifact, else of its assets."""
     if outputs.version is not None:
         return outputs.version.manifest_ref.sha256
     if outputs.artifacts:

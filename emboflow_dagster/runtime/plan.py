@@ -5,7 +5,7 @@ from datetime import datetime
 
 from emboflow_dagster.errors import ErrorKind, InvalidInputError, Problem, shown
 from emboflow_dagster.model.base import new_id, utc_now
-from emboflow_dagster.model.run import RuntimeSnapshot, RunTask, TaskStatus, WorkflowRun
+from emboflow_dagster.model.run import RunTask, RuntimeSnapshot, TaskStatus, WorkflowRun
 from emboflow_dagster.model.scope import Scope
 from emboflow_dagster.model.workflow import WorkflowDefinition, WorkflowDefinitionVersion
 from emboflow_dagster.runtime.graph import run_order

@@ -23,7 +23,7 @@ from emboflow_dagster.runtime.outputs import Outputs, write_outputs
 
 Narrowings = Mapping[str, Narrowing | None]
 # Left out where only the state of a run's tasks is needed: they can be large.
-_HEAVY = {name: 0 for name in ("logLines", "stdoutLines", "stderrLines", "lastResultPreview", "codeHookSpec")}
+_HEAVY = dict.fromkeys(("logLines", "stdoutLines", "stderrLines", "lastResultPreview", "codeHookSpec"), 0)
 CLEARED: dict[str, Any] = {
     "startedAt": None,
     "finishedAt": None,
@@ -322,6 +322,6 @@ def _millis(start: datetime, end: datetime) -> int:
 
 
 def clip(message: str, limit: int = 8_000) -> str:
-    """An error message short enough for a task document, in characters that take at most a byte each there."""
+    """An error message short enough for a task document."""
     clean = message.encode("utf-8", "replace")[:limit].decode("utf-8", "ignore")
     return clean.replace("\0", "�")

@@ -1,28 +1,25 @@
 """`emboflow verify`: every invariant that a reader relies on, checked against what is really stored."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.project.verify import documents, payloads, runs
 from emboflow_dagster.project.verify.report import Finding, VerifyReport, View
-
-if TYPE_CHECKING:
-    from emboflow_dagster.project.handle import EmboFlow
 
 __all__ = ["Finding", "VerifyReport", "verify"]
 
 
 def verify(
-    ef: "EmboFlow", *, everything: bool = False, tick: Callable[[int, int], None] | None = None
+    opened: Opened, *, everything: bool = False, tick: Callable[[int, int], None] | None = None
 ) -> VerifyReport:
     """Check the handle's workspace, or every workspace.
 
     Args:
-        ef: The open handle.
+        opened: The deployment, at the scope to check.
         everything: All workspaces of the database.
         tick: Called with payloads and bytes read so far.
     """
-    view, report = View(ef, everything=everything), VerifyReport()
+    view, report = View(opened, everything=everything), VerifyReport()
     documents.check_database(view, report)
     documents.check_documents(view, report)
     documents.check_references(view, report)

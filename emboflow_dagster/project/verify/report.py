@@ -3,14 +3,12 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from emboflow_dagster.blobs.store import Blobs
 from emboflow_dagster.model.collections import COLLECTIONS, Reach
 from emboflow_dagster.mongo.client import Mongo, translated
-
-if TYPE_CHECKING:
-    from emboflow_dagster.project.handle import EmboFlow
+from emboflow_dagster.project.opened import Opened
 
 MAX_PROBLEMS = 10_000
 
@@ -65,10 +63,10 @@ class VerifyReport:
 class View:
     """The documents to verify: one workspace's, or all."""
 
-    def __init__(self, ef: "EmboFlow", *, everything: bool) -> None:
-        self.mongo: Mongo = ef.mongo
-        self.blobs: Blobs = ef.blobs
-        self.workspace_id = ef.scope.workspace_id
+    def __init__(self, opened: Opened, *, everything: bool) -> None:
+        self.mongo: Mongo = opened.mongo
+        self.blobs: Blobs = opened.blobs
+        self.workspace_id = opened.scope.workspace_id
         self.everything = everything
         self._parents: dict[str, list[str]] = {}
 

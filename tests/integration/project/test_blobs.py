@@ -57,7 +57,9 @@ def test_64_writers_of_one_blob_get_64_consecutive_versions(ef: EmboFlow) -> Non
     assert [b.version for b in ef.blobs.history("hot")] == list(range(63, -1, -1))
 
 
-def test_an_archive_left_half_done_is_read_and_finished(ef: EmboFlow, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_left_half_done_is_read_and_finished(
+    ef: EmboFlow, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(objects, "archive", lambda *_: 0)  # what a kill between the two writes leaves
     for number in range(3):
         ef.blobs.put(f"{number}".encode(), object_id="model")
@@ -74,7 +76,9 @@ def test_an_archive_left_half_done_is_read_and_finished(ef: EmboFlow, monkeypatc
 
 
 def test_values_that_look_like_expressions_are_stored_as_they_are(ef: EmboFlow) -> None:
-    ef.blobs.put(b"a", object_id="model", custom_metadata={"home": "$HOME", "n": {"x": "$$ROOT"}}, tags=["$version"])
+    ef.blobs.put(
+        b"a", object_id="model", custom_metadata={"home": "$HOME", "n": {"x": "$$ROOT"}}, tags=["$version"]
+    )
     ef.blobs.put(b"b", object_id="model", custom_metadata={"home": "$HOME"}, tags=["$version"])
 
     assert ef.blobs.get("model").custom_metadata == {"home": "$HOME"}

@@ -28,7 +28,7 @@ def assets(ef: EmboFlow, tmp_path: Path) -> list[str]:
 
 def request(ef: EmboFlow, workflow: dict[str, Any], assets: list[str]) -> WorkflowRun:
     ef.workflows.publish(workflow)
-    return ef.workflows.run(workflow["workflow"], assets=assets)
+    return ef.runs.request(workflow["workflow"], assets=assets)
 
 
 def by_node(ef: EmboFlow, run_id: str) -> dict[str, RunTask]:
@@ -75,7 +75,9 @@ def test_a_run_carried_to_its_end_records_everything(ef: EmboFlow, assets: list[
 def test_what_was_requested_is_what_runs_whatever_is_published_later(ef: EmboFlow, assets: list[str]) -> None:
     run = request(ef, SMALL, assets)
     changed = HOOK.replace('"assets": len(ctx.assets)', '"changed": 1')
-    ef.workflows.publish({**SMALL, "nodes": [SMALL["nodes"][0], {**SMALL["nodes"][1], "codeHook": hook(changed)}]})
+    ef.workflows.publish(
+        {**SMALL, "nodes": [SMALL["nodes"][0], {**SMALL["nodes"][1], "codeHook": hook(changed)}]}
+    )
     before = ef.mongo["workflow_runs"].find_one({"_id": run.id}, {"runtimeSnapshot": 1, "assetIds": 1})
     # A worker needs the tasks alone: the versions may be out of reach.
     ef.mongo["workflow_definition_versions"].rename("elsewhere")
@@ -86,7 +88,9 @@ def test_what_was_requested_is_what_runs_whatever_is_published_later(ef: EmboFlo
 
     assert done.status.value == "success"
     assert by_node(ef, run.id)["count"].last_result_preview == {"assets": 3}
-    assert ef.mongo["workflow_runs"].find_one({"_id": run.id}, {"runtimeSnapshot": 1, "assetIds": 1}) == before
+    assert (
+        ef.mongo["workflow_runs"].find_one({"_id": run.id}, {"runtimeSnapshot": 1, "assetIds": 1}) == before
+    )
 
 
 def test_40_tasks_and_8_workers_each_task_is_taken_once(ef: EmboFlow, assets: list[str]) -> None:
@@ -202,7 +206,9 @@ def test_a_dagster_run_binds_a_run_once(ef: EmboFlow, assets: list[str]) -> None
     assert ef.runs.queued() == []
 
 
-def test_a_run_nobody_requested_is_made_once_by_steps_that_start_together(ef: EmboFlow, assets: list[str]) -> None:
+def test_a_run_nobody_requested_is_made_once_by_steps_that_start_together(
+    ef: EmboFlow, assets: list[str]
+) -> None:
     version = ef.workflows.publish(diamond()).version
     dagster_run = "0f8fad5b-d9cb-469f-a165-70867728950e"
 
@@ -229,7 +235,7 @@ def test_a_selection_takes_what_its_upstream_made_last(ef: EmboFlow, assets: lis
     with pytest.raises(TransitionError) as caught:
         ef.runs.adopt("0f8fad5b-d9cb-469f-a165-70867728950e", **selected)
     assert caught.value.kind == ErrorKind.UPSTREAM_NOT_SUCCEEDED
-    first = ef.runs.work(ef.workflows.run("diamond", assets=assets[:2]).id)
+    first = ef.runs.work(ef.runs.request("diamond", assets=assets[:2]).id)
     run = ef.runs.adopt("1f8fad5b-d9cb-469f-a165-70867728950e", **selected)
     done = ef.runs.work(run.id)
 
@@ -274,9 +280,13 @@ def test_set_operations_narrow_what_comes_after(ef: EmboFlow, tmp_path: Path) ->
 def test_a_run_needs_assets_and_each_once(ef: EmboFlow, assets: list[str]) -> None:
     ef.workflows.publish(SMALL)
 
-    for chosen, kind in (([], ErrorKind.INPUT_MISSING), ([assets[0], assets[0]], ErrorKind.DUPLICATE), (["x"], ErrorKind.NOT_FOUND)):
+    for chosen, kind in (
+        ([], ErrorKind.INPUT_MISSING),
+        ([assets[0], assets[0]], ErrorKind.DUPLICATE),
+        (["x"], ErrorKind.NOT_FOUND),
+    ):
         with pytest.raises(EmboflowError) as caught:
-            ef.workflows.run("small", assets=chosen)
+            ef.runs.request("small", assets=chosen)
         assert caught.value.kind == kind
     assert ef.mongo["workflow_runs"].count_documents({}) == 0
 

@@ -17,7 +17,9 @@ def test_equal_content_is_unchanged_and_a_change_is_the_next_version(ef: EmboFlo
     assert (first.version.version_number, first.unchanged) == (1, False)
     assert (same.version.id, same.unchanged) == (first.version.id, True)
     assert (moved.version.version_number, moved.definition.published_version_number) == (2, 2)
-    assert (moved.version.summary or {})["executionDigest"] == (first.version.summary or {})["executionDigest"]
+    assert (moved.version.summary or {})["executionDigest"] == (first.version.summary or {})[
+        "executionDigest"
+    ]
     assert [v.version_number for v in ef.workflows.versions("small")] == [2, 1]
     assert [r.action for r in ef.audit.list(action="workflow.publish")] == ["workflow.publish"] * 2
 
