@@ -38,6 +38,8 @@ def prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    console.cache_clear()
+    error_console.cache_clear()
 
 
 def emit(value: Any, page: Callable[[], None]) -> None:
