@@ -2,10 +2,11 @@
 
 import dagster as dg
 
+from emboflow_dagster.orchestration.executors import FORKED
 from resources import deployment_resources
 
 
 @dg.definitions
 def bound() -> dg.Definitions:
-    """The resources alone."""
-    return dg.Definitions(resources=deployment_resources())
+    """The resources, and how the steps of a Materialize become processes."""
+    return dg.Definitions(resources=deployment_resources(), executor=FORKED)

@@ -6,9 +6,10 @@
 import dagster as dg
 
 from emboflow_dagster.orchestration.assembly import build_definitions
+from emboflow_dagster.orchestration.executors import FORKED
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
     """Everything in the database that the environment names."""
-    return build_definitions()
+    return dg.Definitions.merge(build_definitions(), dg.Definitions(executor=FORKED))

@@ -13,7 +13,6 @@ from emboflow_dagster.orchestration.catalog import (
     Workflow,
     projects,
 )
-from emboflow_dagster.orchestration.executors import FORKED
 from emboflow_dagster.orchestration.jobs import (
     MAX_WORKFLOW_JOBS,
     Launchable,
@@ -39,15 +38,15 @@ def definitions_from_catalog(
     *,
     resources: Mapping[str, Any],
     translator: EmboFlowTranslator | None = None,
-    executor: dg.ExecutorDefinition | None = None,
 ) -> dg.Definitions:
     """Everything a code location shows of one database.
+
+    Names no executor but those of its own jobs: the location's default is its owner's to choose.
 
     Args:
         catalog: What :meth:`EmboFlow.catalog` wrote.
         resources: ``emboflow`` and ``emboflow_io_manager``.
         translator: Decides groups, kinds, owners and descriptions.
-        executor: How the steps of runs that no job of ours starts become processes; by default forked.
     """
     parts = _Parts(translator or EmboFlowTranslator())
     everything = list(projects(catalog))
@@ -70,7 +69,6 @@ def definitions_from_catalog(
         sensors=parts.sensors,
         schedules=parts.schedules,
         resources=dict(resources),
-        executor=executor or FORKED,
     )
 
 

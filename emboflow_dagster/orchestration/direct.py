@@ -66,7 +66,7 @@ def _execute(instance: dg.DagsterInstance, ef: EmboFlow, run: WorkflowRun) -> No
     place = Place(ef.scope.workspace_slug, ef.scope.project_slug)
     catalog = catalog_of(ef)
     resources: dict[str, Any] = {RESOURCE: OpenHandle(ef), IO_MANAGER: BlobIO(OpenHandle(ef))}
-    definitions = definitions_from_catalog(catalog, resources=resources, executor=dg.in_process_executor)
+    definitions = definitions_from_catalog(catalog, resources=resources)
     request = request_of(run, launchables(catalog), place)
     if request.job_name is None:
         raise TransitionError(f"run {run.id}: no job executes it")

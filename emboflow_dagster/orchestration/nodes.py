@@ -64,9 +64,7 @@ def _compute(workflow: Workflow, props: NodeProps, nodes: Mapping[str, NodeProps
     return compute
 
 
-def execute(
-    context: dg.OpExecutionContext, props: NodeProps, target: steps.Target
-) -> Iterator[Any]:
+def execute(context: dg.OpExecutionContext, props: NodeProps, target: steps.Target) -> Iterator[Any]:
     """Work one node's task and yield what it left.
 
     Raises:

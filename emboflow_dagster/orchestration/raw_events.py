@@ -10,12 +10,12 @@ import dagster as dg
 
 from emboflow_dagster.errors import EmboflowError
 from emboflow_dagster.model.asset import Asset
-from emboflow_dagster.mongo.documents import OLDEST
 from emboflow_dagster.orchestration import keys, page
 from emboflow_dagster.orchestration.catalog import Place
 from emboflow_dagster.orchestration.handles import kept_open
 from emboflow_dagster.orchestration.nodes import RESOURCE
-from emboflow_dagster.project.catalog import MAX_RAW_ASSETS, asset_key_names
+from emboflow_dagster.project import sources
+from emboflow_dagster.project.catalog import asset_key_names
 from emboflow_dagster.project.handle import EmboFlow
 
 INTERVAL_SECONDS: Final = 15
@@ -104,7 +104,7 @@ def raw_events_sensor(place: Place) -> dg.SensorDefinition:
 
 def raw_rows(ef: EmboFlow, place: Place) -> Iterator[Row]:
     """One row a registered asset; its mark changes when it is probed."""
-    assets = ef.assets.documents.find({"status": {"$ne": "archived"}}, sort=OLDEST, limit=MAX_RAW_ASSETS)
+    assets = sources.candidates(ef.assets)
     names = asset_key_names(assets)
     for asset in assets:
         yield raw_row(place, asset, names[asset.id])

@@ -71,13 +71,19 @@ def run_of(ef: EmboFlow, launch: Launch, target: Target) -> WorkflowRun:
         except (TransitionError, NotFoundError):
             if launch.parent_run_id is None:
                 raise
-    return ef.runs.adopt(
+    run = ef.runs.adopt(
         launch.dagster_run_id,
         workflow_version_id=target.version_id,
         node_ids=list(target.node_ids) if target.node_ids is not None else None,
         asset_ids=None,
         triggered_by=launch.triggered_by,
     )
+    if run.workflow_version_id != target.version_id:
+        raise TransitionError(
+            f"Dagster run {launch.dagster_run_id} is recorded as {run.id} of another workflow version",
+            hint="materialize the assets of one workflow at a time",
+        )
+    return run
 
 
 def work(ef: EmboFlow, run: WorkflowRun, node_id: str, *, worker: str, log: Callable[[str], None]) -> Worked:
