@@ -72,7 +72,7 @@ def _told(outcome: "Outcome", verb: str) -> None:
     output.console().print(head, soft_wrap=True)
     if verb == "probe":
         rows = [_recording_row(r) for r in outcome.recordings]
-        _table(("RECORDING", "FORMAT", "CONTENT", "WARNINGS", "ASSET"), rows)
+        _table(("RECORDING", "FORMAT", "CONTENT", "WARNINGS", "ASSET?"), rows)
     elif verb == "publish" and outcome.workflow_file is not None:
         unchanged = outcome.published is not None and outcome.published.unchanged
         text = "" if unchanged else outcome.workflow_file.read_text(encoding="utf-8")
@@ -106,7 +106,11 @@ def _recording_row(recording: "Recording") -> tuple[object, ...]:
         (found.get("rows"), "rows"),
         (found.get("members"), "members"),
     )
-    content = ", ".join(f"{count} {what}" for count, what in counts if isinstance(count, int))
+    content = ", ".join(
+        f"{count} {what.removesuffix('s') if count == 1 else what}"
+        for count, what in counts
+        if isinstance(count, int)
+    )
     files = f"{recording.asset.file_count} files, " if recording.asset.file_count > 1 else ""
     return (
         recording.asset.display_name,
@@ -119,16 +123,7 @@ def _recording_row(recording: "Recording") -> tuple[object, ...]:
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A table below a step's line."""
-    from rich.padding import Padding
-    from rich.table import Table
-
-    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
-    for name in columns:
-        right = name.startswith(">")
-        grid.add_column(name.removeprefix(">"), justify="right" if right else "left", overflow="fold")
-    for row in rows:
-        grid.add_row(*(output.cell(value) for value in row))
-    output.console().print(Padding(grid, (0, 0, 0, INDENT), expand=False))
+    output.table(columns, rows, indent=INDENT)
 
 
 def _ending(outcome: "Outcome", project: str | None) -> None:

@@ -151,7 +151,7 @@ def _go(settings: "Settings", folder: Path | None, outcome: Outcome, tell: Tell)
             say(f"{published.definition.slug} version {published.version.version_number}, {state}")
         assets = _in_order(outcome)
         with step("request", "requesting a run") as say:
-            run = ef.workflows.run(published.definition.slug, assets=[a.id for a in assets])
+            run = ef.runs.request(published.definition.slug, assets=[a.id for a in assets])
             say(f"{run.id} of {run.summary.total_task_count} tasks over {len(assets)} assets")
         with step("work", "starting Dagster") as say:
             run = execution.carry_out(ef, run, timeout_s=RUN_TIMEOUT_S)
@@ -250,13 +250,16 @@ def _together(recordings: Sequence[Recording]) -> "Group | None":
 
 
 def _publish(ef: "EmboFlow", folder: Path | None, outcome: Outcome) -> "Published":
+    from emboflow_dagster.runtime.workflow_file import load
+
     if folder is None:
-        workflow = demo_workflow.document()
+        content = demo_workflow.text()
     else:
-        workflow = demo_workflow.fitted(folder.expanduser().absolute(), outcome.group)
+        content = demo_workflow.fitted(folder.expanduser().absolute(), outcome.group)
+    workflow = load(content)
     path = ef.settings.home / "demo" / f"{workflow['workflow']}.yaml"
     try:
-        demo_workflow.write(path, workflow)
+        demo_workflow.write(path, content)
     except OSError as error:
         raise ConfigurationError(
             f"{path} cannot be written: {error.strerror}", hint="set EMBOFLOW_HOME"
@@ -304,7 +307,7 @@ def _left_out(tasks: "dict[str, RunTask]", outcome: Outcome) -> list[tuple[str, 
         rows.append((row["name"], "; ".join(why)))
     episodes = (tasks["episodes"].last_result_preview or {}) if "episodes" in tasks else {}
     rows += [
-        (row["name"], row["left out"] or "it holds no episode")
+        (row["name"], row["left out"] or "no topic or dataset of it has numbers to make episodes of")
         for row in episodes.get("sources", ())
         if not row["episodes"]
     ]
@@ -355,7 +358,9 @@ def _group_text(group: "Group | None") -> str:
     if group is None:
         return "none gives episodes: the run makes no dataset"
     features = ", ".join(f"{name} {_shape(shape)}" for name, shape in group.features.items())
-    return f"{len(group.members)} go together: {group.episodes} episodes at {group.fps:g} fps of {features}"
+    return (
+        f"{len(group.members)} share a schema: {group.episodes} episodes at {group.fps:g} fps of {features}"
+    )
 
 
 def _shape(shape: Any) -> str:

@@ -1,6 +1,10 @@
-"""The demo's workflow file: as it is in the package, or fitted to the recordings of some folder."""
+"""The demo's workflow file: as it is in the package, or fitted to the recordings of some folder.
 
-from copy import deepcopy
+What is fitted is the text, so that the file people read keeps its comments and its code.
+"""
+
+import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,69 +14,62 @@ if TYPE_CHECKING:
 FILE: Final = Path(__file__).with_name("arm_recordings.yaml")
 #: Nodes that need episodes.
 _DATASET_NODES: Final = {"episodes", "quality", "publish"}
+_NODE: Final = re.compile(r"^  - id: ([a-z-]+)", re.MULTILINE)
 
 
-def document() -> dict[str, Any]:
-    """The workflow in the package."""
-    from emboflow_dagster.runtime.workflow_file import load
-
-    return load(FILE)
+def text() -> str:
+    """The workflow file in the package."""
+    return FILE.read_text(encoding="utf-8")
 
 
 def blocking_warnings() -> frozenset[str]:
     """The warnings with which the workflow sets a recording aside."""
-    where = _config(document(), "sound")["where"]
-    return frozenset(where["warnings"]["noneOf"])
+    from emboflow_dagster.runtime.workflow_file import load
+
+    [sound] = [node for node in load(text())["nodes"] if node["id"] == "sound"]
+    return frozenset(sound["config"]["where"]["warnings"]["noneOf"])
 
 
 def dataset_name(workflow: dict[str, Any]) -> str | None:
     """The dataset that a workflow publishes, ``None`` where it publishes none."""
-    if not any(node["id"] == "publish" for node in workflow["nodes"]):
-        return None
-    return _config(workflow, "publish")["dataset"]
+    names = [node["config"]["dataset"] for node in workflow["nodes"] if node["id"] == "publish"]
+    return names[0] if names else None
 
 
-def fitted(folder: Path, group: "Group | None") -> dict[str, Any]:
-    """The workflow for the recordings of a folder: its own name and dataset, the group's rate.
+def fitted(folder: Path, group: "Group | None") -> str:
+    """The workflow file for the recordings of a folder: its own name and dataset, the group's rate.
 
     Without a group nothing can become a dataset: the workflow ends with what was set aside and the pictures.
     """
     from emboflow_dagster.model.text import to_slug
 
-    made = deepcopy(document())
     slug = to_slug(folder.name, "recordings")
-    made |= {
+    made = text() if group is not None else _without_dataset(text())
+    fields = {
         "workflow": to_slug(f"demo-{slug}"),
-        "name": f"Recordings of {folder.name}",
-        "nodes": [node for node in made["nodes"] if group is not None or node["id"] not in _DATASET_NODES],
+        "name": json.dumps(f"Recordings of {folder.name}"),
+        "fps": "" if group is None else f"{group.fps:g}",
+        "dataset": slug,
+        "      description": json.dumps(f"The recordings of {folder.name} that share one schema."),
     }
-    if group is None:
-        return made
-    episodes = _config(made, "episodes")
-    episodes["fps"] = int(group.fps) if group.fps.is_integer() else group.fps
+    for name, value in fields.items():
+        made = re.sub(
+            rf"^( *{name}): .*$", lambda m, v=value: f"{m[1]}: {v}", made, count=1, flags=re.MULTILINE
+        )
     # What was asked of the robot is the recordings' own word.
-    del episodes["task"]
-    _config(made, "publish").update(
-        dataset=slug, description=f"The recordings of {folder.name} that share one schema."
-    )
-    return made
+    return re.sub(r"^ *task: .*\n", "", made, count=1, flags=re.MULTILINE)
 
 
-def write(path: Path, workflow: dict[str, Any]) -> str:
-    """Write the file that is published, for people to read and change; returns its text."""
-    import yaml
-
-    if workflow == document():
-        text = FILE.read_text(encoding="utf-8")
-    else:
-        text = yaml.safe_dump(workflow, sort_keys=False, allow_unicode=True, width=100)
+def write(path: Path, content: str) -> None:
+    """Write the file that is published, for people to read and change."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    part.write_text(text, encoding="utf-8")
+    part.write_text(content, encoding="utf-8")
     part.replace(path)
-    return text
 
 
-def _config(workflow: dict[str, Any], node_id: str) -> dict[str, Any]:
-    [node] = [node for node in workflow["nodes"] if node["id"] == node_id]
-    return node["config"]
+def _without_dataset(content: str) -> str:
+    starts = [match.start() for match in _NODE.finditer(content)]
+    parts = [content[a:b] for a, b in zip(starts, [*starts[1:], len(content)], strict=True)]
+    kept = [part for part in parts if (found := _NODE.match(part)) and found[1] not in _DATASET_NODES]
+    return content[: starts[0]] + "".join(kept).rstrip("\n") + "\n"

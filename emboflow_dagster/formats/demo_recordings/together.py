@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from emboflow_dagster.errors import EmboflowError
 
@@ -25,13 +25,24 @@ class Group:
         members: Their keys, in the order in which they were given.
         fps: Frames per second of the dataset.
         episodes: Episodes with that schema.
+        frames: Frames that these have together, topics at the rate they were looked at with.
         features: Feature name to its width; ``observation.images.<name>`` to the pictures' shape.
     """
 
     members: tuple[str, ...]
     fps: float
     episodes: int
+    frames: int
     features: Mapping[str, Any]
+
+
+class _Member(NamedTuple):
+    """One recording's part in a group."""
+
+    key: str
+    episodes: int
+    frames: int
+    rate: float | None
 
 
 def look_at(recordings: list[dict[str, Any]], fps: float) -> list[dict[str, Any]]:
@@ -42,8 +53,8 @@ def look_at(recordings: list[dict[str, Any]], fps: float) -> list[dict[str, Any]
         fps: The grid for topics, which decides what is dense enough.
 
     Returns:
-        ``{"key", "schemas": [{"features", "episodes"}], "rate", "reasons"}`` each; ``rate`` is what the
-        recording itself gives, or null.
+        ``{"key", "schemas": [{"features", "episodes", "frames"}], "rate", "reasons"}`` each; ``rate`` is what
+        the recording itself gives, or null.
     """
     return [_look_at_one(recording, fps) for recording in recordings]
 
@@ -53,7 +64,7 @@ def _look_at_one(recording: Mapping[str, Any], fps: float) -> dict[str, Any]:
 
     path = Path(recording["path"])
     skipped: list[dict[str, Any]] = []
-    counts: dict[str, int] = {}
+    counts: dict[str, list[int]] = {}
     rate = None
     reasons: list[str] = []
     try:
@@ -66,40 +77,48 @@ def _look_at_one(recording: Mapping[str, Any], fps: float) -> dict[str, Any]:
             features = {name: spec.dim for name, spec in episode.specs.items()}
             pictures = {f"observation.images.{n}": list(c.shape) for n, c in episode.cameras.items()}
             key = json.dumps({**features, **pictures}, sort_keys=True)
-            counts[key] = counts.get(key, 0) + 1
+            count = counts.setdefault(key, [0, 0])
+            count[0] += 1
+            count[1] += episode.length
     except (EmboflowError, OSError) as error:
         reasons.append(error.message if isinstance(error, EmboflowError) else str(error))
     reasons += [str(item["reason"]) for item in skipped]
     return {
         "key": recording["key"],
-        "schemas": [{"features": json.loads(key), "episodes": count} for key, count in counts.items()],
+        "schemas": [
+            {"features": json.loads(key), "episodes": episodes, "frames": frames}
+            for key, (episodes, frames) in counts.items()
+        ],
         "rate": rate,
         "reasons": list(dict.fromkeys(reasons))[:10],
     }
 
 
 def largest_group(looked: Sequence[Mapping[str, Any]]) -> Group | None:
-    """The group with the most recordings, of equals the one with the most episodes, then the first.
+    """The group with the most recordings, of equals the one with the most episodes, frames, then the first.
 
     ``None`` where no recording has an episode.
     """
-    groups: dict[str, list[tuple[str, int, float | None]]] = {}
+    groups: dict[str, list[_Member]] = {}
     for row in looked:
         for schema in row["schemas"]:
             key = json.dumps(schema["features"], sort_keys=True)
-            groups.setdefault(key, []).append((row["key"], schema["episodes"], row["rate"]))
+            member = _Member(row["key"], schema["episodes"], schema["frames"], row["rate"])
+            groups.setdefault(key, []).append(member)
     candidates = [_one_rate(key, rows) for key, rows in groups.items()]
-    return max(candidates, key=lambda group: (len(group.members), group.episodes), default=None)
+    return max(candidates, key=lambda g: (len(g.members), g.episodes, g.frames), default=None)
 
 
-def _one_rate(key: str, rows: list[tuple[str, int, float | None]]) -> Group:
+def _one_rate(key: str, rows: list[_Member]) -> Group:
     """The group without the recordings whose own rate differs from that of most."""
-    rates = [rate for _, _, rate in rows if rate]
-    fps = max(
-        rates, key=lambda r: sum(abs(r - other) <= RATE_TOLERANCE * other for other in rates), default=None
+    rates = [row.rate for row in rows if row.rate]
+    alike = {rate: sum(abs(rate - other) <= RATE_TOLERANCE * other for other in rates) for rate in rates}
+    fps = max(rates, key=lambda rate: alike[rate], default=DEFAULT_FPS)
+    kept = [row for row in rows if not row.rate or abs(row.rate - fps) <= RATE_TOLERANCE * row.rate]
+    return Group(
+        members=tuple(row.key for row in kept),
+        fps=fps,
+        episodes=sum(row.episodes for row in kept),
+        frames=sum(row.frames for row in kept),
+        features=json.loads(key),
     )
-    chosen = fps or DEFAULT_FPS
-    kept = [
-        (name, count) for name, count, rate in rows if not rate or abs(rate - chosen) <= RATE_TOLERANCE * rate
-    ]
-    return Group(tuple(name for name, _ in kept), chosen, sum(count for _, count in kept), json.loads(key))

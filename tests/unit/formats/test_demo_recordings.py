@@ -186,6 +186,7 @@ def test_the_whole_recordings_go_together_and_the_reasons_for_the_rest_are_named
     assert group is not None
     assert group.members == tuple(one.name for one in recordings[:-1])
     assert group.episodes == sum(one.truth.episodes for one in recordings)
+    assert group.frames == sum(one.truth.frames for one in recordings)
     assert group.fps == FPS
     assert looked[-1]["schemas"] == []
     assert "no HDF5 file" in looked[-1]["reasons"][0]
@@ -193,7 +194,11 @@ def test_the_whole_recordings_go_together_and_the_reasons_for_the_rest_are_named
 
 def test_a_recording_at_another_rate_is_not_in_the_group_and_no_episode_is_no_group():
     def row(key, rate, width=2):
-        return {"key": key, "rate": rate, "schemas": [{"features": {"action": width}, "episodes": 1}]}
+        return {
+            "key": key,
+            "rate": rate,
+            "schemas": [{"features": {"action": width}, "episodes": 1, "frames": 9}],
+        }
 
     rows = [row("a", 20.0), row("b", 20.4), row("c", 50.0), row("bag", None), row("wide", 20.0, 7)]
     group = largest_group(rows)
