@@ -30,7 +30,7 @@ def carry_out(ef: "EmboFlow", run: "WorkflowRun", *, timeout_s: float | None) ->
     if direct.daemon_is_alive(ef):
         with watched(ef, run):
             return ef.runs.wait(run.id, timeout_s=timeout_s)
-    with watched(ef, run), _limited(run.id, timeout_s):
+    with watched(ef, run), _limited(run.id, timeout_s), _interruptible():
         try:
             return direct.execute_queued(ef, run.id)
         except TransitionError:
@@ -97,6 +97,31 @@ def _plain(ef: "EmboFlow", run: "WorkflowRun", done: threading.Event) -> None:
                     seen[task.node_id] = task.status
                     took = f" after {figures.duration(task.duration_ms)}" if task.duration_ms is not None else ""
                     output.note(f"{task.node_id}: {task.status.value}{took}")
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let a ctrl-c end the command although Dagster answers it, by ending the run in good order.
+
+    Raises:
+        KeyboardInterrupt: There was one.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
+    before = signal.set_wakeup_fd(writing)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        try:
+            heard = os.read(reading, 64)
+        except BlockingIOError:
+            heard = b""
+        os.close(reading)
+        os.close(writing)
+    if signal.SIGINT in heard:
+        raise KeyboardInterrupt
 
 
 @contextmanager

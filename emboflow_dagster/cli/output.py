@@ -24,7 +24,7 @@ SHORT: Final = 8
 GAP: Final = 2
 INDENT: Final = 2
 _STYLES: Final = {
-    **dict.fromkeys(("success", "ready", "available", "published", "active", "pass", "ok", "yes"), "green"),
+    **dict.fromkeys(("success", "ready", "available", "published", "active", "pass"), "green"),
     **dict.fromkeys(("running", "probing"), "cyan"),
     **dict.fromkeys(("queued", "pending", "registered", "draft"), "blue"),
     **dict.fromkeys(("cancelled", "warn", "deprecated"), "yellow"),
@@ -126,7 +126,7 @@ def clean(value: object) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
-def cell(value: object) -> "Text":
+def cell(value: object, *, status: bool = False) -> "Text":
     """A value as a table shows it; words of the state machines have their colour."""
     from rich.text import Text
 
@@ -139,7 +139,7 @@ def cell(value: object) -> "Text":
     if isinstance(value, float):
         return Text(f"{value:.4g}")
     text = clean(value)
-    return Text(text, style=_STYLES.get(text, ""), overflow="fold")
+    return Text(text, style=_STYLES.get(text, "") if status else "", overflow="fold")
 
 
 def table(
@@ -159,7 +159,10 @@ def table(
     from rich.padding import Padding
     from rich.table import Table
 
-    cells = [[cell(value) for value in row] for row in rows]
+    cells = [
+        [cell(value, status=name.strip("?") == "STATUS") for name, value in zip(columns, row, strict=True)]
+        for row in rows
+    ]
     if title is not None:
         heading(title)
         indent = indent or INDENT
@@ -220,7 +223,7 @@ def pairs(rows: Iterable[tuple[str, object]]) -> None:
     grid.add_column(overflow="fold")
     for name, value in rows:
         if value is not None:
-            grid.add_row(Text(name, style="dim"), cell(value))
+            grid.add_row(Text(name, style="dim"), cell(value, status=name.strip() == "status"))
     show(grid)
 
 

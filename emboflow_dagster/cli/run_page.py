@@ -61,8 +61,9 @@ def live(tasks: "Sequence[RunTask]") -> "Table":
     for name in ("NODE", "TYPE", "STATUS", "TOOK"):
         grid.add_column(name, overflow="fold")
     for task in tasks:
-        took = figures.duration(task.duration_ms)
-        grid.add_row(*(output.cell(v) for v in (task.node_id, task.node_type, task.status.value, took)))
+        status = output.cell(task.status.value, status=True)
+        took = output.cell(figures.duration(task.duration_ms))
+        grid.add_row(output.cell(task.node_id), output.cell(task.node_type), status, took)
     return grid
 
 
