@@ -48,9 +48,11 @@ def execute_queued(ef: EmboFlow, run_id: str) -> WorkflowRun:
     if run.status not in RUN_ACTIVE or run.dagster_run_ids:
         raise TransitionError(f"run {run_id} is {run.status.value} and cannot be started here")
     with dagster_instance.opened(ef.settings.dagster_home) as instance:
-        _execute(instance, ef, run)
-        # A step that could not even claim its task has written nothing.
-        recorder.settle(ef, instance)
+        try:
+            _execute(instance, ef, run)
+        finally:
+            # A step that could not even claim its task has written nothing, nor has one that was stopped.
+            recorder.settle(ef, instance)
     return ef.runs.get(run_id)
 
 
