@@ -150,12 +150,16 @@ class Tasks:
             if last or not isinstance(error, ExecutionError):
                 self._failed(claimed, lines, error.message)
             raise _told(task.node_id, error, last=last) from error
-        except BaseException as error:
+        except Exception as error:
             text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             tee(f"error: {text}")
             self._failed(claimed, lines, text)
-            if isinstance(error, Exception):
-                raise NodeFailedError(f"{task.node_id}: {text}", kind=ErrorKind.INTERNAL) from error
+            raise NodeFailedError(f"{task.node_id}: {text}", kind=ErrorKind.INTERNAL) from error
+        except BaseException as error:
+            # Ctrl-C, SIGTERM, Dagster's interrupt: somebody stopped the run, the node did not fail.
+            self._runs.settle_lost(
+                task.workflow_run_id, f"interrupted ({type(error).__name__})", cancelled=True
+            )
             raise
         finally:
             lines.close()

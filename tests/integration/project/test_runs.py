@@ -317,3 +317,21 @@ def test_the_error_of_a_failed_node_is_one_of_ours(ef: EmboFlow, assets: list[st
 
     with pytest.raises(ExecutionError, match=r"left: .*ValueError: no such joint"):
         ef.tasks.work(run.id, "left")
+
+
+def test_an_interrupt_cancels_the_run(
+    ef: EmboFlow, assets: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    run = request(ef, diamond(), assets)
+    monkeypatch.setattr(ef.tasks, "_execute", interrupted)
+
+    with pytest.raises(KeyboardInterrupt):
+        ef.tasks.work(run.id, "src")
+
+    assert ef.runs.get(run.id).status.value == "cancelled"
+    assert {t.status.value for t in ef.tasks.list(run.id)} == {"cancelled"}
+    assert "interrupted" in (ef.tasks.get(run.id, "src").error_message or "")
+    assert ef.verify().problems == []
