@@ -139,6 +139,8 @@ class ErrorKind(StrEnum):
     TZ = "tz"
     # secrets
     SECRET_PLAINTEXT = "secret-plaintext"  # noqa: S105 - the name of a failure, not a secret
+    SECRET_REF = "secret-ref"  # noqa: S105 - likewise
+    SECRET_REF_SCOPE = "secret-ref-scope"  # noqa: S105 - likewise
     # documents and scope
     NOT_FOUND = "not-found"
     REF_NOT_FOUND = "ref-not-found"

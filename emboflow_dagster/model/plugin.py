@@ -1,11 +1,12 @@
 """Plugins, custom nodes and storage connections: what a workspace adds to the product."""
 
+import re
 from enum import StrEnum
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from emboflow_dagster.errors import ErrorKind
+from emboflow_dagster.errors import ErrorKind, InvalidInputError
 from emboflow_dagster.model.base import (
     ActorId,
     Checksum,
@@ -169,12 +170,64 @@ class StorageConnection(Document):
 
     @model_validator(mode="after")
     def _no_secret(self) -> Self:
-        for key in self.config:
-            plain = key.lower().replace("-", "").replace("_", "")
-            if any(word in plain for word in ("password", "secret", "token", "key", "credential")):
-                raise refuse(
-                    ErrorKind.SECRET_PLAINTEXT,
-                    f"config.{key}",
-                    "secrets are not stored; put the value elsewhere and name it in secretRef",
-                )
+        _refuse_secrets(self.config, "config")
+        if self.secret_ref is not None:
+            check_secret_ref(self.secret_ref, "secretRef")
         return self
+
+
+# As words of a key (`apiKey`, `client_secret`), run together, or alone.
+_SECRET_WORDS: Final = re.compile(
+    r"passw|passphrase|secret|token|credential|(api|access|account|private|signing|shared)key|connectionstring"
+)
+_SECRET_KEYS: Final = frozenset({"auth", "key", "pass", "pwd", "sas"})
+_SECRET_VALUES: Final = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY|[a-z][a-z0-9+.-]*://[^/\s@]*:[^/\s@]*@"
+    r"|\b(gh[pousr]_\w{20,}|github_pat_\w{20,}|xox[abeprs]-[\w-]{8,}|A(KI|SI)A[A-Z0-9]{16}\b|sk-[\w-]{20,})"
+    r"|\b(AccountKey|SharedAccessSignature|password|pwd)=\S"
+    r"|\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*",
+)
+
+
+def _refuse_secrets(value: Any, path: str) -> None:
+    """Keys that name a secret and values that look like one, at any depth; the value is never shown."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            plain = re.sub(r"[^a-z0-9]", "", key.lower())
+            if plain in _SECRET_KEYS or _SECRET_WORDS.search(plain):
+                raise _secret(f"{path}.{key}")
+            _refuse_secrets(item, f"{path}.{key}")
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            _refuse_secrets(item, f"{path}.{number}")
+    elif isinstance(value, str) and _SECRET_VALUES.search(value):
+        raise _secret(path)
+
+
+def _secret(path: str) -> InvalidInputError:
+    return refuse(
+        ErrorKind.SECRET_PLAINTEXT,
+        path,
+        "secrets are not stored; put the value elsewhere and name it in secretRef",
+    )
+
+
+def check_secret_ref(value: object, path: str = "secretRef") -> str:
+    """The name of a secret that is kept elsewhere.
+
+    Its prefix keeps one workspace from naming another's secret, a system file or the database's own URI.
+
+    Source: spec/reliability.md, "Security decisions".
+    """
+    if type(value) is not str or not re.fullmatch(r"(env:\w+|(file|aws-sm):[\w./#-]+)", value, re.ASCII):
+        raise refuse(ErrorKind.SECRET_REF, path, "needed is env:NAME, file:PATH or aws-sm:NAME")
+    allowed = (
+        r"env:EMBOFLOW_SECRET_\w+|file:/run/secrets/[\w-][\w.-]*|aws-sm:emboflow(/[\w-][\w.-]*){2,}(#[\w-]+)?"
+    )
+    if not re.fullmatch(allowed, value, re.ASCII):
+        raise refuse(
+            ErrorKind.SECRET_REF_SCOPE,
+            path,
+            "allowed are env:EMBOFLOW_SECRET_*, file:/run/secrets/* and aws-sm:emboflow/<workspace>/<name>",
+        )
+    return value
