@@ -11,6 +11,7 @@ DEPENDENCIES := $(VENV)/.dependencies
 STAMP := $(VENV)/.ready
 SOURCES := emboflow_dagster assets_defs resources tests benchmarks
 PYTEST := $(BIN)/python -m pytest
+JOBS ?= 2
 
 # Dagster starts many short processes: without byte code each of them compiles a thousand modules anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -54,11 +55,11 @@ dev: $(STAMP)  ## Database, Dagster webserver and daemon in one; ctrl-c stops th
 	@$(BIN)/emboflow dev
 
 test: $(STAMP)  ## All tests: unit, integration (a real mongod), acceptance
-	@$(PYTEST) -q -n 2 tests/unit
-	@$(PYTEST) -q tests/integration tests/acceptance
+	@$(PYTEST) -q -n $(JOBS) tests/unit tests/integration
+	@$(PYTEST) -q tests/acceptance
 
 test-fast: $(STAMP)  ## Unit tests only: no process is started but Python
-	@$(PYTEST) -q -n 2 tests/unit
+	@$(PYTEST) -q -n $(JOBS) tests/unit
 
 check: lint types imports docs test  ## Everything CI runs
 

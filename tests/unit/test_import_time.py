@@ -82,3 +82,23 @@ def test_the_library_costs_little_beyond_dagster():
     )
 
     assert seconds < 0.5
+
+
+def test_every_module_imports_without_the_extras():
+    """A team that installs no extra gets a library that loads; the error comes where the extra is needed."""
+    optional = sorted(
+        HEAVY - {"boto3", "botocore", "numpy", "pandas", "pyarrow"} | {"fiftyone", "lz4", "zstandard"}
+    )
+    program = f"""
+import importlib, pkgutil, sys
+sys.path.insert(0, {str(ROOT)!r})
+sys.modules.update(dict.fromkeys({optional!r}))
+import emboflow_dagster
+for module in pkgutil.walk_packages(emboflow_dagster.__path__, "emboflow_dagster."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+"""
+
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+    assert result.returncode == 0, result.stderr
