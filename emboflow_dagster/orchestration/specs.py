@@ -130,7 +130,7 @@ class EmboFlowTranslator:
             key=keys.raw_key(props.place, asset["key"]),
             description=(
                 f"Raw input **{_escaped(asset['name'])}**, registered as `{asset['type']}`"
-                + (f", probed as `{asset['format']}`." if asset["format"] else ", not probed yet.")
+                + (f", probed as `{asset['format']}`." if asset["format"] else ".")
                 + f"\n\n`emboflow asset show {asset['id']}`"
             ),
             group_name=keys.group_name(props.place, keys.RAW),

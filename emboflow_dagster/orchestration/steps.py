@@ -123,26 +123,27 @@ def failure(error: EmboflowError, *, run_id: str | None = None, node_id: str | N
 
 
 def metadata_of(worked: Worked) -> dict[str, Any]:
-    """All that the pages show of a task: its bytes, its own page, and where it is recorded."""
-    task = worked.task
-    result = page.artifact_metadata(worked.artifacts)
-    version = worked.dataset_version
+    """All that the pages show of a task: what it made, its bytes, and where it is recorded."""
+    task, version = worked.task, worked.dataset_version
+    result: dict[str, Any] = {}
     if version is not None:
-        result |= page.storage_metadata(version.manifest_ref)
-        result |= {
-            "dataset_version_id": version.id,
+        result = {
             "dataset_version": version.version_tag,
-            "unchanged": worked.unchanged_dataset,
             **dict(version.stats),
+            "dataset_version_id": version.id,
+            "unchanged": worked.unchanged_dataset,
         }
     result |= page.page_metadata(worked.page)
+    result |= page.artifact_metadata(worked.artifacts)
+    if version is not None:
+        result |= page.storage_metadata(version.manifest_ref)
     result |= {
+        "assets": len(task.asset_ids),
+        "duration_ms": task.duration_ms,
         "workflow_run_id": task.workflow_run_id,
         "task_id": task.id,
         "attempt": task.attempt,
-        "assets": len(task.asset_ids),
         "cacheKey": task.cache_key,
         "cacheHit": task.cache_hit,
-        "duration_ms": task.duration_ms,
     }
     return {name: value for name, value in result.items() if value is not None}
