@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from emboflow_dagster.cli import demo_flow, figures, output, run_page, state
+from emboflow_dagster.cli import demo_flow, demo_outcome, figures, output, run_page, state
 from emboflow_dagster.cli.deployment import settings
 from emboflow_dagster.cli.state import verb
 
 if TYPE_CHECKING:
-    from emboflow_dagster.cli.demo_flow import Outcome, Recording
+    from emboflow_dagster.cli.demo_outcome import Outcome, Recording
 
 INDENT: Final = 6
 
@@ -49,7 +49,7 @@ def demo(
     tell = _quiet if state.current().json else _told
     outcome = demo_flow.run_demo(deployment, input_, tell, output.note)
     output.emit(_summary(outcome), lambda: _ending(outcome, deployment.project if fresh else None))
-    demo_flow.require_clean(outcome)
+    demo_outcome.require_clean(outcome)
 
 
 def _new_project() -> str:

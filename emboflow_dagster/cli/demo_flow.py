@@ -5,80 +5,37 @@ step it died in, and nothing that was acknowledged.
 """
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from emboflow_dagster.cli import demo_workflow, execution, progress
+from emboflow_dagster.cli import demo_outcome, demo_workflow, execution, progress
+from emboflow_dagster.cli.demo_outcome import Outcome, Recording
 from emboflow_dagster.errors import (
     AlreadyExistsError,
     ConfigurationError,
-    ErrorKind,
-    ExecutionError,
+    EmboflowError,
     InvalidInputError,
     UnavailableError,
 )
 
 if TYPE_CHECKING:
-    from emboflow_dagster.formats.demo_recordings.find import Found
-    from emboflow_dagster.formats.demo_recordings.make import Truth
     from emboflow_dagster.formats.demo_recordings.together import Group
-    from emboflow_dagster.model.artifact import Artifact
-    from emboflow_dagster.model.asset import Asset, AssetProbeReport
-    from emboflow_dagster.model.dataset import DatasetVersion
-    from emboflow_dagster.model.run import RunTask, WorkflowRun
+    from emboflow_dagster.model.asset import Asset
+    from emboflow_dagster.model.run import WorkflowRun
     from emboflow_dagster.project.handle import EmboFlow
     from emboflow_dagster.project.settings import Settings
-    from emboflow_dagster.project.verify import VerifyReport
     from emboflow_dagster.project.workflows import Published
 
 RUN_TIMEOUT_S: Final = 3_600.0
 LOOK_TIMEOUT_S: Final = 1_800.0
 LOOK_MEMORY_MB: Final = 3_072
 MAX_STARTS: Final = 3
-
-
-@dataclass(slots=True)
-class Recording:
-    """One recording on its way: found, registered, probed. ``truth`` is known of what was made here."""
-
-    found: "Found"
-    truth: "Truth | None" = None
-    asset: "Asset | None" = None
-    known: bool = False
-    report: "AssetProbeReport | None" = None
-    refused: str | None = None
-
-    @property
-    def warnings(self) -> list[str]:
-        """The codes of its probe report's warnings, each once."""
-        return sorted({w.code for w in self.report.warnings}) if self.report else []
-
-
-@dataclass(slots=True)
-class Outcome:
-    """Everything the demo did, filled on the way."""
-
-    steps: list[tuple[str, float, str]] = field(default_factory=list)
-    recordings: list[Recording] = field(default_factory=list)
-    group: "Group | None" = None
-    workflow_file: Path | None = None
-    published: "Published | None" = None
-    run: "WorkflowRun | None" = None
-    tasks: "list[RunTask]" = field(default_factory=list)
-    artifacts: "list[Artifact]" = field(default_factory=list)
-    dataset: str | None = None
-    version: "DatasetVersion | None" = None
-    version_known: bool = False
-    left_out: list[tuple[str, str]] = field(default_factory=list)
-    verified: "VerifyReport | None" = None
-    problems: list[str] = field(default_factory=list)
-
-
+WATCH_EVERY_S: Final = 0.5
 #: Told after each step: the outcome so far, the step's verb.
 Tell = Callable[[Outcome, str], None]
 
@@ -98,7 +55,8 @@ def run_demo(settings: "Settings", folder: Path | None, tell: Tell, note: Callab
     for start in range(1, MAX_STARTS + 1):
         outcome = Outcome()
         try:
-            _go(settings, folder, outcome, tell)
+            with _kept_running(settings):
+                _go(settings, folder, outcome, tell)
         except UnavailableError as error:
             if settings.mongo_uri is not None or start == MAX_STARTS:
                 raise
@@ -106,6 +64,33 @@ def run_demo(settings: "Settings", folder: Path | None, tell: Tell, note: Callab
         else:
             return outcome
     raise AssertionError("unreachable")
+
+
+@contextmanager
+def _kept_running(settings: "Settings") -> Iterator[None]:
+    """Start the embedded database again as soon as it dies, for the time of the block.
+
+    It comes back on the same port, where the driver tries its last command again: nobody else notices.
+    """
+    if settings.mongo_uri is not None:
+        yield
+        return
+    from emboflow_dagster.mongo import embedded
+
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(WATCH_EVERY_S):
+            with suppress(EmboflowError):  # whoever needs the database says what is wrong
+                embedded.ensure(settings.home)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
 
 
 def _go(settings: "Settings", folder: Path | None, outcome: Outcome, tell: Tell) -> None:
@@ -143,7 +128,7 @@ def _go(settings: "Settings", folder: Path | None, outcome: Outcome, tell: Tell)
             warned = sum(bool(r.warnings) for r in outcome.recordings)
             say(f"{len(outcome.recordings)} looked into, {warned} with warnings")
         with step("compare", "comparing the recordings' features") as say:
-            outcome.group = _together(outcome.recordings)
+            outcome.group = _together(outcome)
             say(_group_text(outcome.group))
         with step("publish", "publishing the workflow") as say:
             published = outcome.published = _publish(ef, folder, outcome)
@@ -201,29 +186,10 @@ def _probe(ef: "EmboFlow", outcome: Outcome) -> None:
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
         list(pool.map(look, outcome.recordings))
     for recording in outcome.recordings:
-        outcome.problems += _differences(recording)
+        outcome.problems += demo_outcome.probe_differences(recording)
 
 
-def _differences(recording: Recording) -> list[str]:
-    """Where the probe of a recording that was made here differs from what was written."""
-    truth, report = recording.truth, recording.report
-    if truth is None or report is None:
-        return []
-    found = report.structure_summary
-    expected: dict[str, Any] = {"format": truth.format, "warnings": sorted(truth.warnings)}
-    seen: dict[str, Any] = {"format": report.format, "warnings": recording.warnings}
-    if not truth.warnings:
-        expected["messages"] = truth.messages
-        seen["messages"] = {topic: row["count"] for topic, row in (found.get("topics") or {}).items()}
-    name = recording.found.name
-    return [
-        f"{name}: {key} was made as {expected[key]}, probed as {seen[key]}"
-        for key in expected
-        if expected[key] != seen[key]
-    ]
-
-
-def _together(recordings: Sequence[Recording]) -> "Group | None":
+def _together(outcome: Outcome) -> "Group | None":
     """The largest group of whole recordings that share a schema, looked for in a child process."""
     from emboflow_dagster.formats.demo_recordings.together import DEFAULT_FPS, largest_group
     from emboflow_dagster.runtime.child import run_child
@@ -231,7 +197,7 @@ def _together(recordings: Sequence[Recording]) -> "Group | None":
     blocking = demo_workflow.blocking_warnings()
     asked = [
         {"key": r.asset.id, "path": str(r.found.path), "format": r.report.format}
-        for r in recordings
+        for r in outcome.recordings
         if r.asset is not None
         and r.report is not None
         and "normalize" in r.report.recommended_next_nodes
@@ -246,6 +212,9 @@ def _together(recordings: Sequence[Recording]) -> "Group | None":
         timeout_s=LOOK_TIMEOUT_S,
         memory_mb=LOOK_MEMORY_MB,
     )
+    outcome.schemas = {
+        row["key"]: [demo_outcome.in_words(s["features"]) for s in row["schemas"]] for row in looked
+    }
     return largest_group(looked)
 
 
@@ -285,7 +254,7 @@ def _collect(ef: "EmboFlow", run: "WorkflowRun", outcome: Outcome) -> None:
     outcome.tasks = ef.runs.tasks(run)
     outcome.artifacts = [artifact for task in outcome.tasks for artifact in ef.artifacts.of_task(task)]
     tasks = {task.node_id: task for task in outcome.tasks}
-    outcome.left_out = _left_out(tasks, outcome)
+    outcome.left_out = demo_outcome.left_out(tasks, outcome)
     if run.status != "success" or outcome.dataset is None:
         return
     summary = tasks["publish"].summary
@@ -294,77 +263,14 @@ def _collect(ef: "EmboFlow", run: "WorkflowRun", outcome: Outcome) -> None:
     version = ef.datasets.version(outcome.dataset)
     outcome.version = version
     outcome.version_known = version.created_at < run.created_at
-    _check_truth(outcome)
-
-
-def _left_out(tasks: "dict[str, RunTask]", outcome: Outcome) -> list[tuple[str, str]]:
-    """Recordings without an episode in the dataset, each with the reason."""
-    rows = [(r.found.name, r.refused) for r in outcome.recordings if r.refused is not None]
-    sound = (tasks["sound"].last_result_preview or {}) if "sound" in tasks else {}
-    reports = {r.asset.id: r for r in outcome.recordings if r.asset is not None}
-    for row in sound.get("rejected", ()):
-        why = _blocking_messages(reports.get(row["id"])) or row["reasons"]
-        rows.append((row["name"], "; ".join(why)))
-    episodes = (tasks["episodes"].last_result_preview or {}) if "episodes" in tasks else {}
-    rows += [
-        (row["name"], row["left out"] or "no topic or dataset of it has numbers to make episodes of")
-        for row in episodes.get("sources", ())
-        if not row["episodes"]
-    ]
-    return rows
-
-
-def _blocking_messages(recording: Recording | None) -> list[str]:
-    """The first message of each warning that the workflow does not let pass."""
-    if recording is None or recording.report is None:
-        return []
-    first: dict[str, str] = {}
-    for warning in recording.report.warnings:
-        if warning.code in demo_workflow.blocking_warnings():
-            first.setdefault(warning.code, f"{warning.code}: {warning.message}")
-    return list(first.values())
-
-
-def _check_truth(outcome: Outcome) -> None:
-    """Of recordings made here the dataset's size is known."""
-    truths = [r.truth for r in outcome.recordings if r.truth is not None]
-    if not truths or outcome.version is None:
-        return
-    stats = outcome.version.stats
-    for name, expected in (
-        ("episodes", sum(t.episodes for t in truths)),
-        ("frames", sum(t.frames for t in truths)),
-    ):
-        if stats.get(name) != expected:
-            outcome.problems.append(f"{outcome.dataset}: {stats.get(name)} {name}, made were {expected}")
-
-
-def require_clean(outcome: Outcome) -> None:
-    """Nothing where every promise was kept.
-
-    Raises:
-        ExecutionError: Something is not as it was made, or not as it should be stored.
-    """
-    if outcome.problems:
-        more = f" (and {len(outcome.problems) - 1} more)" if len(outcome.problems) > 1 else ""
-        raise ExecutionError(
-            f"{outcome.problems[0]}{more}",
-            kind=ErrorKind.RUN_FAILED,
-            hint="`emboflow verify` shows all of it",
-        )
+    outcome.problems += demo_outcome.size_differences(outcome)
 
 
 def _group_text(group: "Group | None") -> str:
     if group is None:
         return "none gives episodes: the run makes no dataset"
-    features = ", ".join(f"{name} {_shape(shape)}" for name, shape in group.features.items())
-    return (
-        f"{len(group.members)} share a schema: {group.episodes} episodes at {group.fps:g} fps of {features}"
-    )
-
-
-def _shape(shape: Any) -> str:
-    return "x".join(map(str, shape)) if isinstance(shape, list) else str(shape)
+    size = f"{group.episodes} episodes at {group.fps:g} fps"
+    return f"{len(group.members)} share a schema: {size} of {demo_outcome.in_words(group.features)}"
 
 
 def _near(path: Path) -> str:
