@@ -1,7 +1,6 @@
 """All commands together, and the one place that executes a command line."""
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import Annotated, Final
 
 import typer
@@ -12,6 +11,7 @@ from emboflow_dagster.cli import (
     audit,
     blob,
     dataset,
+    demo,
     dev,
     doctor,
     init,
@@ -41,11 +41,11 @@ NOUNS: Final = {
     "mongo": mongo,
 }
 #: Commands without a noun, each with ``register(app)``.
-VERBS: Final = (init, doctor, dev, verify, sync, worker)
+VERBS: Final = (init, doctor, demo, dev, verify, sync, worker)
 
 app = typer.Typer(
     name=NAME,
-    help="Robot recordings, workflows, dataset versions and artifacts: kept in MongoDB, run and shown by Dagster.",
+    help="Robot recordings, workflows, dataset versions and artifacts: kept in MongoDB, run by Dagster.",
     epilog="Start: emboflow doctor, emboflow asset register demo.mcap --type rosbag, emboflow dev",
     subcommand_metavar="COMMAND [OPTIONS]",
     context_settings={"help_option_names": ["--help", "-h"]},
@@ -74,10 +74,6 @@ for _name, _module in NOUNS.items():
     app.add_typer(_module.app, name=_name)
 for _module in VERBS:
     _module.register(app)
-if find_spec("emboflow_dagster.cli.demo") is not None:
-    from emboflow_dagster.cli import demo  # pyright: ignore[reportAttributeAccessIssue] - see above
-
-    demo.register(app)
 
 
 def execute(arguments: Sequence[str]) -> int:

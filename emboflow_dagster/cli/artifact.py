@@ -1,6 +1,5 @@
 """`emboflow artifact`: what runs produced."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +10,9 @@ from emboflow_dagster.cli.options import Limit, Output
 from emboflow_dagster.cli.state import noun, verb
 
 app = noun("Artifacts: what runs produced.")
-Id = Annotated[str, typer.Argument(metavar="ARTIFACT", help="Id of an artifact, or its last eight characters.")]
+Id = Annotated[
+    str, typer.Argument(metavar="ARTIFACT", help="Id of an artifact, or its last eight characters.")
+]
 
 
 @verb(app, "list", example="emboflow artifact list --run run_01JD3ZK4Q8X5V7N2M9B6C0T1RW")
@@ -27,7 +28,9 @@ def list_(
     """The project's artifacts, newest first."""
     with opened() as ef:
         if run is not None:
-            found = [a for t in ef.tasks.list(full_id(ef.runs.documents, run)) for a in ef.artifacts.of_task(t)]
+            found = [
+                a for t in ef.tasks.list(full_id(ef.runs.documents, run)) for a in ef.artifacts.of_task(t)
+            ]
             found = [a for a in found if producer in (None, a.producer_id)][:limit]
         else:
             found = ef.artifacts.list(producer_id=producer, limit=limit)

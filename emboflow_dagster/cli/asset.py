@@ -9,13 +9,16 @@ from emboflow_dagster.cli import figures, output, progress, report_page
 from emboflow_dagster.cli.deployment import full_id, opened
 from emboflow_dagster.cli.options import Limit, one_of
 from emboflow_dagster.cli.state import noun, verb
+from emboflow_dagster.errors import NotFoundError
 
 if TYPE_CHECKING:
     from emboflow_dagster.model.asset import Asset
 
 TYPES: Final = (
-    "raw_file, archive, folder, video_collection, standard_dataset, rosbag, hdf5_dataset, object_storage_prefix"
+    "raw_file, archive, folder, video_collection, standard_dataset, rosbag, hdf5_dataset, "
+    "object_storage_prefix"
 )
+MAX_TOP: Final = 8
 #: The type that a file's first bytes prove, by the name of the signature.
 _PROVEN: Final = {
     **dict.fromkeys(("rosbag1", "mcap"), "rosbag"),
@@ -68,12 +71,14 @@ def proven_type(path: Path) -> str:
     """The asset type that the content itself proves.
 
     Raises:
-        typer.BadParameter: It proves none; or there is nothing at ``path``.
+        NotFoundError: There is nothing at ``path``.
+        typer.BadParameter: It proves none.
     """
     from emboflow_dagster.formats.detect import read_head, signature
 
-    if not path.expanduser().exists():
-        raise typer.BadParameter(f"{path}: there is no such file or folder", param_hint="'PATH'")
+    path = path.expanduser()
+    if not path.exists():
+        raise NotFoundError(f"{path}: there is no such file or folder")
     if path.is_dir():
         if (path / "metadata.yaml").is_file():
             return "rosbag"
@@ -86,7 +91,8 @@ def proven_type(path: Path) -> str:
             return "rosbag"
     if found not in _PROVEN:
         raise typer.BadParameter(
-            f"cannot tell the type of {path.name} from its content; allowed are {TYPES}", param_hint="'--type'"
+            f"cannot tell the type of {path.name} from its content; allowed are {TYPES}",
+            param_hint="'--type'",
         )
     return _PROVEN[found]
 
@@ -126,7 +132,9 @@ def list_(
     status: Annotated[
         str | None,
         typer.Option(
-            "--status", metavar="STATUS", help="Only in one status: registered, probing, ready, failed, archived."
+            "--status",
+            metavar="STATUS",
+            help="Only in one status: registered, probing, ready, failed, archived.",
         ),
     ] = None,
     limit: Limit = 100,
@@ -190,6 +198,8 @@ def reports(asset: Name, limit: Limit = 100) -> None:
 
 
 def _page(asset: "Asset") -> None:
+    names = asset.top_level_paths
+    top = ", ".join(names[:MAX_TOP]) + (" ..." if len(names) > MAX_TOP else "")
     output.pairs(
         [
             ("asset", output.styled(asset.display_name, "bold")),
@@ -202,7 +212,7 @@ def _page(asset: "Asset") -> None:
             ("checksum", asset.storage_ref.checksum),
             ("from", (asset.summary or {}).get("sourcePath")),
             ("stored at", asset.storage_ref.uri),
-            ("top level", ", ".join(asset.top_level_paths[:8]) + (" …" if len(asset.top_level_paths) > 8 else "")),
+            ("top level", top),
             ("registered", f"{figures.moment(asset.created_at)} by {asset.created_by}"),
         ]
     )

@@ -15,7 +15,8 @@ app = noun("The audit log: who did what, chained so that a missing row shows.")
 @verb(app, "list", example="emboflow audit list --action asset.register")
 def list_(
     action: Annotated[
-        str | None, typer.Option("--action", metavar="ACTION", help="Only one action, such as asset.register.")
+        str | None,
+        typer.Option("--action", metavar="ACTION", help="Only one action, such as asset.register."),
     ] = None,
     resource: Annotated[
         str | None, typer.Option("--resource", metavar="ID", help="Only about the document with this id.")

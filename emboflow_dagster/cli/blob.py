@@ -10,6 +10,7 @@ from emboflow_dagster.cli import figures, output, payload, progress
 from emboflow_dagster.cli.deployment import opened
 from emboflow_dagster.cli.options import Limit, Output
 from emboflow_dagster.cli.state import noun, verb
+from emboflow_dagster.errors import NotFoundError
 
 if TYPE_CHECKING:
     from emboflow_dagster.model.blob import BlobObject
@@ -40,7 +41,7 @@ def put(
     """Store a file as the next version of a blob; equal content makes no new version."""
     custom = _object(metadata)
     if not file.expanduser().is_file():
-        raise typer.BadParameter(f"{file}: there is no such file", param_hint="'FILE'")
+        raise NotFoundError(f"{file}: there is no such file")
     with opened() as ef, progress.waiting(f"storing {file}"):
         blob = ef.blobs.put(
             file.expanduser(),
@@ -84,7 +85,8 @@ def show(object_id: Id, version: Version = None) -> None:
 def history(
     object_id: Id,
     below: Annotated[
-        int | None, typer.Option("--below", min=0, metavar="N", help="Only versions older than N: the next page.")
+        int | None,
+        typer.Option("--below", min=0, metavar="N", help="Only versions older than N: the next page."),
     ] = None,
     limit: Limit = 100,
 ) -> None:
@@ -130,7 +132,9 @@ def verify(object_id: Id, version: Version = None) -> None:
         "bytes": blob.object_size_bytes,
         "sha256": blob.data_sha256,
     }
-    text = f"{blob.object_id} version {blob.version}: {figures.size(blob.object_size_bytes)}, sha256 as recorded"
+    text = (
+        f"{blob.object_id} version {blob.version}: {figures.size(blob.object_size_bytes)}, sha256 as recorded"
+    )
     output.emit(value, lambda: output.lines([text]))
 
 

@@ -72,7 +72,9 @@ def _guarded(name: str, look: Callable[[], Iterator[Check]]) -> list[Check]:
 
 
 def _failed(name: str, error: EmboflowError) -> Check:
-    return Check(name, "fail", redacted(f"{error.kind.value}: {error.message}"), error.hint and redacted(error.hint))
+    return Check(
+        name, "fail", redacted(f"{error.kind.value}: {error.message}"), error.hint and redacted(error.hint)
+    )
 
 
 def _python() -> Iterator[Check]:
@@ -175,7 +177,12 @@ def _inside(mongo: Any) -> Iterator[Check]:
         return
     drifted = missing(mongo)
     if drifted:
-        yield Check("schema", "fail", f"{len(drifted)} drifted: {', '.join(drifted[:5])}", "`emboflow init` repairs it")
+        yield Check(
+            "schema",
+            "fail",
+            f"{len(drifted)} drifted: {', '.join(drifted[:5])}",
+            "`emboflow init` repairs it",
+        )
     else:
         yield Check("schema", "pass", "collections, validators and indexes as this release has them")
 

@@ -67,7 +67,7 @@ def list_(limit: Limit = 100) -> None:
         lambda: output.listing(
             ("NAME", "TYPE?", "STATUS", "LATEST", ">EPISODES", ">FRAMES", "UPDATED?", "ID?"),
             rows,
-            empty="no dataset: `emboflow dataset create NAME --type TYPE`, or run a workflow that publishes one",
+            empty="no dataset: run a workflow that publishes one, or `emboflow dataset create`",
             limit=limit,
         ),
     )
@@ -127,12 +127,8 @@ def export(
         "files": len(files) + 1,
         "bytes": sum(row["size"] for row in files) + version.manifest_ref.size,
     }
-    output.emit(
-        result,
-        lambda: output.lines(
-            [f"{folder}: {head.name} {version.version_tag}, {result['files']} files, {figures.size(result['bytes'])}"]
-        ),
-    )
+    text = f"{folder}: {head.name} {version.version_tag}, {result['files']} files"
+    output.emit(result, lambda: output.lines([f"{text}, {figures.size(result['bytes'])}"]))
 
 
 def _page(dataset: "Dataset", latest: "DatasetVersion | None", count: int) -> None:

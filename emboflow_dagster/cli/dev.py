@@ -19,7 +19,12 @@ def dev(
     port: Annotated[
         int | None,
         typer.Option(
-            "--port", "-p", min=1, max=65_535, metavar="N", help="The webserver's port; else 3000 or the next free."
+            "--port",
+            "-p",
+            min=1,
+            max=65_535,
+            metavar="N",
+            help="The webserver's port; else 3000 or the next free.",
         ),
     ] = None,
     host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Where it listens.")] = "127.0.0.1",
@@ -28,7 +33,7 @@ def dev(
         typer.Option(
             "--workspace-file",
             metavar="FILE",
-            help="What Dagster loads; else workspace.yaml of this folder, else the package's own code location.",
+            help="What Dagster loads; else workspace.yaml of this folder, else the package itself.",
         ),
     ] = None,
 ) -> None:

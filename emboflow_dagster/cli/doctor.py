@@ -18,7 +18,10 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor() -> None:
-    """Check Python, packages, mongod, database, object store and Dagster; changes nothing. Exit 1 for any fail."""
+    """Check Python, packages, mongod, database, object store and Dagster; changes nothing.
+
+    Exit 1 when a check fails.
+    """
     from emboflow_dagster.cli.checkup import checkup
 
     with progress.waiting("checking"):

@@ -4,7 +4,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
@@ -30,12 +29,13 @@ def carry_out(ef: "EmboFlow", run: "WorkflowRun", *, timeout_s: float | None) ->
     if direct.daemon_is_alive(ef):
         with watched(ef, run):
             return ef.runs.wait(run.id, timeout_s=timeout_s)
-    with watched(ef, run), _limited(run.id, timeout_s), _interruptible():
+    with watched(ef, run), _limited(run.id, timeout_s):
         try:
-            return direct.execute_queued(ef, run.id)
+            with _ended_with_us(ef, run), _interruptible():
+                return direct.execute_queued(ef, run.id)
         except TransitionError:
             # A worker or a daemon that has just come up was faster: the run is in its hands.
-            return ef.runs.wait(run.id, timeout_s=timeout_s)
+            return ef.runs.wait(run.id)
 
 
 def outlook(ef: "EmboFlow") -> str:
@@ -80,7 +80,9 @@ def _moving(ef: "EmboFlow", run: "WorkflowRun", done: threading.Event) -> None:
 
     if done.wait(LOOK_EVERY_S):
         return
-    with Live(console=output.error_console(), transient=True, redirect_stdout=False, redirect_stderr=False) as live:
+    with Live(
+        console=output.error_console(), transient=True, redirect_stdout=False, redirect_stderr=False
+    ) as live:
         while not done.wait(LOOK_EVERY_S):
             with suppress(EmboflowError):  # the command itself says what is wrong
                 live.update(run_page.live(ef.runs.tasks(run)))
@@ -95,8 +97,20 @@ def _plain(ef: "EmboFlow", run: "WorkflowRun", done: threading.Event) -> None:
             for task in ef.runs.tasks(run):
                 if task.status != "pending" and seen.get(task.node_id) != task.status:
                     seen[task.node_id] = task.status
-                    took = f" after {figures.duration(task.duration_ms)}" if task.duration_ms is not None else ""
+                    took = (
+                        f" after {figures.duration(task.duration_ms)}" if task.duration_ms is not None else ""
+                    )
                     output.note(f"{task.node_id}: {task.status.value}{took}")
+
+
+@contextmanager
+def _ended_with_us(ef: "EmboFlow", run: "WorkflowRun") -> Iterator[None]:
+    """A run that is executed here and given up is cancelled, also when nothing of it had started."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        ef.runs.settle_lost(run.id, "interrupted", cancelled=True)
+        raise
 
 
 @contextmanager
@@ -143,14 +157,13 @@ def _limited(run_id: str, timeout_s: float | None) -> Iterator[None]:
     timer = threading.Timer(timeout_s, interrupt)
     timer.daemon = True
     timer.start()
-    started = time.monotonic()
     try:
         yield
     except BaseException as error:
         if not late.is_set():
             raise
         raise ExecutionError(
-            f"run {run_id} was stopped after {time.monotonic() - started:.0f} s", kind=ErrorKind.TIMEOUT
+            f"run {run_id} was stopped after {timeout_s:g} s", kind=ErrorKind.TIMEOUT
         ) from error
     finally:
         timer.cancel()

@@ -4,6 +4,7 @@ import errno
 import re
 import sys
 import traceback
+from contextlib import suppress
 from typing import Final
 
 import typer
@@ -69,7 +70,7 @@ def _os_message(error: OSError) -> str:
 
 def _usage(error: BaseException) -> int:
     formatted = getattr(error, "format_message", None)
-    message = _line(formatted() if callable(formatted) else str(error)).rstrip(".")
+    message = _line(str(formatted()) if callable(formatted) else str(error)).rstrip(".")
     context = getattr(error, "ctx", None)
     path = getattr(context, "command_path", None) or "emboflow"
     _say(f"error[{ErrorKind.USAGE.value}]: {redacted(message[:1].lower() + message[1:])}")
@@ -78,14 +79,14 @@ def _usage(error: BaseException) -> int:
 
 
 def _line(text: str) -> str:
-    return "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in " ".join(text.split()))
+    return "".join(
+        c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in " ".join(text.split())
+    )
 
 
 def _say(text: str) -> None:
-    try:
+    with suppress(OSError, ValueError):
         sys.stdout.flush()
-    except (OSError, ValueError):
-        pass
     try:
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()

@@ -14,11 +14,12 @@ def register(app: typer.Typer) -> None:
 
 
 def init() -> None:
-    """Make the database ready, or repair what drifted; safe to repeat. Exit 1 when something is in the way."""
+    """Make the database ready, or repair what drifted; safe to repeat.
+
+    Exit 1 when something is in the way.
+    """
     from emboflow_dagster.mongo.setup import set_up
     from emboflow_dagster.project.handle import EmboFlow, open_database
-
-
 
     found = settings()
     with progress.waiting("setting the database up"):

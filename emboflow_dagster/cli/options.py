@@ -11,9 +11,7 @@ E = TypeVar("E", bound=StrEnum)
 Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, metavar="N", help="How many at most.")]
 Output = Annotated[
     Path | None,
-    typer.Option(
-        "--output", "-o", metavar="PATH", help="Where to write it; else to standard output."
-    ),
+    typer.Option("--output", "-o", metavar="PATH", help="Where to write it; else to standard output."),
 ]
 
 

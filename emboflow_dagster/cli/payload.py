@@ -21,7 +21,9 @@ def to_stdout(stream: IO[bytes], content_type: str) -> None:
     """
     with stream:
         if state.current().json:
-            raise typer.BadParameter("--json leaves no room for the bytes: name a file", param_hint="'--output'")
+            raise typer.BadParameter(
+                "--json leaves no room for the bytes: name a file", param_hint="'--output'"
+            )
         if sys.stdout.isatty() and not content_type.startswith(_TEXT):
             raise typer.BadParameter(
                 f"{content_type} would garble the terminal: name a file", param_hint="'--output'"

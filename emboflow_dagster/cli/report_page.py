@@ -56,7 +56,7 @@ def values(title: str, summary: Mapping[str, Any]) -> None:
     if plain:
         output.pairs((f"  {key}", value) for key, value in plain)
     for key, value in summary.items():
-        if key == "streams" and "topics" in summary or not _nested(value):
+        if (key == "streams" and "topics" in summary) or not _nested(value):
             continue  # a topic's stream is in the topic's row
         if key == "topics":
             value = _topics(value, summary.get("streams") or {})  # noqa: PLW2901 - the fuller rows
@@ -79,9 +79,7 @@ def _records(title: str, value: Mapping[str, Any] | Sequence[Any]) -> None:
             columns += [key for key in row if key not in columns]
     columns = columns[:MAX_COLUMNS]
     head = ("NAME",) if named else ()
-    rows = [
-        (*((name,) if named else ()), *_cells(row, columns)) for name, row in items[:MAX_ROWS]
-    ]
+    rows = [(*((name,) if named else ()), *_cells(row, columns)) for name, row in items[:MAX_ROWS]]
     output.table((*head, *(columns or ["VALUE"])), rows, title=f"{title} ({len(items)})")
     _rest(len(items))
 

@@ -31,7 +31,9 @@ def list_(
     status: Annotated[
         str | None,
         typer.Option(
-            "--status", metavar="STATUS", help="Only in one status: queued, running, success, failed, cancelled."
+            "--status",
+            metavar="STATUS",
+            help="Only in one status: queued, running, success, failed, cancelled.",
         ),
     ] = None,
     limit: Limit = 50,

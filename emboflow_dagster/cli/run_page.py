@@ -80,7 +80,12 @@ def task_page(task: "RunTask") -> None:
             ("took", figures.duration(task.duration_ms)),
             ("after", ", ".join(task.upstream_node_ids) or None),
             ("executor", task.executor_type.value),
-            ("cache", {True: "hit", False: "miss"}.get(bool(task.cache_hit)) if task.cache_hit is not None else None),
+            (
+                "cache",
+                {True: "hit", False: "miss"}.get(bool(task.cache_hit))
+                if task.cache_hit is not None
+                else None,
+            ),
             ("started", figures.moment(task.started_at)),
             ("finished", figures.moment(task.finished_at)),
             ("lease", task.lease_owner),

@@ -47,7 +47,9 @@ def logs(
 ) -> None:
     """All lines of a task's output, in the order they came; --json gives stream and line."""
     if stream not in (None, "log", "stdout", "stderr"):
-        raise typer.BadParameter(f"found {stream!r}; allowed are log, stdout, stderr", param_hint="'--stream'")
+        raise typer.BadParameter(
+            f"found {stream!r}; allowed are log, stdout, stderr", param_hint="'--stream'"
+        )
     with opened() as ef:
         run_id, node_id = _parts(ef, task)
         rows = [line.partition("\t") for line in ef.tasks.logs(run_id, node_id)]

@@ -37,8 +37,8 @@ def verify(
             )
             if len(report.problems) > MAX_ROWS:
                 output.note(f"and {len(report.problems) - MAX_ROWS} more; --json shows all")
-        output.lines([f"looked at: {counted or 'nothing'}"])
-        output.lines(["everything is as it should be" if report.ok else f"problems: {len(report.problems)}"])
+        found = "everything is as it should be" if report.ok else f"{len(report.problems)} problems"
+        output.pairs([("looked at", counted or "nothing"), ("found", output.styled(found, "bold"))])
 
     output.emit(report.to_json(), page)
     if not report.ok:

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from emboflow_dagster.cli import execution, figures, output, progress, run_page
+from emboflow_dagster.cli import execution, figures, output, run_page
 from emboflow_dagster.cli.deployment import full_id, opened
 from emboflow_dagster.cli.options import Limit
 from emboflow_dagster.cli.state import noun, verb
+from emboflow_dagster.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from emboflow_dagster.model.workflow import WorkflowDefinition, WorkflowDefinitionVersion
@@ -48,8 +49,6 @@ def validate(file: File) -> None:
     from emboflow_dagster.runtime import workflow_file
     from emboflow_dagster.runtime.registry import node_types
 
-    from emboflow_dagster.errors import InvalidInputError
-
     try:
         problems = checks.validate(workflow_file.load(file), registry=node_types())[1]
     except InvalidInputError as error:
@@ -73,7 +72,8 @@ def validate(file: File) -> None:
     output.emit(value, page)
     if problems:
         raise InvalidInputError(
-            f"{file}: {len(problems)} {'problem' if len(problems) == 1 else 'problems'}", kind=problems[0].kind
+            f"{file}: {len(problems)} {'problem' if len(problems) == 1 else 'problems'}",
+            kind=problems[0].kind,
         )
 
 

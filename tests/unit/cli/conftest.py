@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from emboflow_dagster.cli import exit_status
+from emboflow_dagster.cli.command_line import exit_status
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Ended:
 
 @pytest.fixture
 def emboflow(capsys, monkeypatch, tmp_path) -> Callable[..., Ended]:
+    monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setenv("EMBOFLOW_HOME", str(tmp_path / "home"))
 
     def run(*arguments: str) -> Ended:

@@ -100,5 +100,3 @@ def test_the_help_lists_every_word_there_is(text, words):
     listed = text.rpartition(": ")[2].rstrip(".").split(", ")
 
     assert listed == [word.value for word in words]
-
-

@@ -75,7 +75,8 @@ def test_a_column_that_may_go_goes_first(emboflow, monkeypatch):
     assert narrow == ["TYPE", "DESCRIPTION"]
 
 
-def test_a_table_shows_what_is_missing_wrong_or_hostile(capsys):
+def test_a_table_shows_what_is_missing_wrong_or_hostile(capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
     output.prepare_streams()
     output.table(("A", ">N", "B"), [("x\x1b[2J", 3, None), ("success", 2.5, True), ("", 12, False)])
 
@@ -87,7 +88,8 @@ def test_a_table_shows_what_is_missing_wrong_or_hostile(capsys):
     ]
 
 
-def test_rich_s_own_markup_in_a_name_is_a_name(capsys):
+def test_rich_s_own_markup_in_a_name_is_a_name(capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
     output.prepare_streams()
     output.table(("NAME",), [("[red]x[/red] :smile:",)])
 
