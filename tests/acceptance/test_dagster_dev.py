@@ -43,6 +43,7 @@ query Steps($id: ID!) {
   }
 }
 """
+TERMINATE = "mutation Stop($id: String!) { terminateRun(runId: $id) { __typename } }"
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +163,32 @@ def test_a_workflow_is_launchable_as_soon_as_it_is_published(served):
 
     dagster_run_id = served.materialize([*ROOT, "artifacts", "fresh", "take"])
     assert served.ended(dagster_run_id) == "SUCCESS"
+
+
+def test_a_terminated_run_leaves_nothing_running(served):
+    hook = "import time\ndef run(ctx, inputs):\n    time.sleep(300)\n"
+    slow = {"language": "python", "entrypoint": "run", "source": hook}
+    nodes = [
+        {"id": "take", "type": "source"},
+        {"id": "wait", "type": "python", "after": ["take"], "codeHook": slow},
+    ]
+    file = served.deployment.folder / "slow.json"
+    file.write_text(json.dumps({"workflow": "slow", "nodes": nodes}))
+    served.deployment.emboflow("workflow", "publish", str(file))
+    run = served.deployment.emboflow("workflow", "run", "slow", "--asset", "teleoperated.hdf5")
+
+    def waiting(status):
+        shown = served.deployment.emboflow("run", "show", run["_id"])
+        return shown if shown["tasks"][1]["status"] in status else None
+
+    shown = serving.until(lambda: waiting({"running"}), 120)
+    [dagster_run_id] = shown["dagsterRunIds"]
+    served.server.ask(TERMINATE, {"id": dagster_run_id})
+
+    ended = serving.until(lambda: waiting({"failed", "cancelled"}), 60)
+    assert served.ended(dagster_run_id) == "CANCELED"
+    assert ended["status"] in {"failed", "cancelled"}
+    assert ended["tasks"][1]["finishedAt"] is not None
 
 
 def test_a_taken_port_is_an_error_that_says_so(served):

@@ -141,8 +141,8 @@ def test_each_selection_of_projects_has_a_state_of_its_own():
     assert len(keys) == 4
 
 
-# Dagster reads its YAML through a function that pydantic has deprecated, and warns about a class of its own.
-@pytest.mark.filterwarnings("ignore:.*parse_obj_as:DeprecationWarning", "ignore:.*LocalFileCodeReference")
+# Dagster reads its YAML through a function that pydantic has deprecated, and warns about classes of its own.
+@pytest.mark.filterwarnings("ignore:.*parse_obj_as:DeprecationWarning", "ignore:.*is currently in beta")
 def test_a_defs_yaml_loads_it_by_the_name_of_the_documentation():
     from dagster.components.testing import create_defs_folder_sandbox
 
