@@ -1,0 +1,65 @@
+"""Every read of the handle uses an index: the server's own profiler saw no collection scan."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from emboflow_dagster.model.collections import COLLECTIONS
+from emboflow_dagster.mongo.client import Mongo
+from emboflow_dagster.project.handle import EmboFlow
+from tests.integration.project.flows import SMALL
+
+# Small for ever, or read whole on purpose.
+ALLOWED = {"workspaces", "users"}
+
+
+@pytest.fixture
+def profiled(database: Mongo) -> Iterator[Mongo]:
+    """The database with every operation recorded."""
+    database.db.command("profile", 2)
+    yield database
+    database.db.command("profile", 0)
+    database.db.drop_collection("system.profile")
+
+
+def scans(database: Mongo) -> list[str]:
+    """Collections that were scanned whole, with what was asked."""
+    rows = database["system.profile"].find({"planSummary": {"$regex": "COLLSCAN"}})
+    found = [(row["ns"].split(".", 1)[1], str(row.get("command", {}).get("filter"))[:200]) for row in rows]
+    return [f"{name}: {asked}" for name, asked in found if name in COLLECTIONS and name not in ALLOWED]
+
+
+def test_no_read_scans_a_collection(ef: EmboFlow, profiled: Mongo, asset_file: Path) -> None:
+    asset = ef.assets.register(asset_file, type="raw_file", name="rows")
+    ef.assets.probe("rows")
+    ef.workflows.publish(SMALL)
+    run = ef.workflows.run("small", assets=["rows"])
+    ef.runs.queued()
+    ef.runs.active()
+    ef.runs.work(run.id)
+    task = ef.tasks.get(run.id, "count")
+
+    ef.assets.list(type="raw_file", status="ready")
+    ef.assets.reports(asset.id)
+    ef.workflows.list()
+    ef.workflows.versions("small")
+    ef.runs.list(workflow="small", status="success")
+    ef.runs.list()
+    ef.runs.show(run.id)
+    ef.runs.last_success(run.workflow_definition_id, "count")
+    ef.artifacts.list(producer_type="run_task", producer_id=task.id)
+    ef.artifacts.list()
+    ef.datasets.list()
+    ef.audit.list(action="run.create")
+    ef.blobs.history(ef.artifacts.list()[0].storage_ref.object_id or "")
+    ef.catalog()
+
+    assert scans(profiled) == []
+
+
+def test_the_profiler_does_see_a_scan(ef: EmboFlow, profiled: Mongo, asset_file: Path) -> None:
+    ef.assets.register(asset_file, type="raw_file")
+    list(ef.mongo["assets"].find({"sizeBytes": 12}))
+
+    assert len(scans(profiled)) == 1
