@@ -6,6 +6,7 @@ a URI that asks for less is refused, as is a server without transactions.
 Source: spec/reliability.md, findings 2 and 3.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,6 +14,7 @@ from datetime import UTC
 from typing import Any, Final, TypeVar
 
 from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
+from bson.errors import BSONError
 from bson.int64 import Int64
 from pymongo import MongoClient
 from pymongo.client_session import ClientSession
@@ -24,6 +26,7 @@ from pymongo.errors import (
     DuplicateKeyError,
     OperationFailure,
     PyMongoError,
+    ServerSelectionTimeoutError,
     WriteError,
 )
 from pymongo.errors import (
@@ -48,6 +51,7 @@ Session = ClientSession
 RawCollection = PyCollection[Raw]
 MAJORITY: Final = WriteConcern(w="majority", j=True)
 _DUPLICATE_KEY: Final = 11000
+_OUTAGE_S: Final = 20
 _VALIDATION_FAILURE: Final = 121
 
 
@@ -91,10 +95,22 @@ class Mongo:
 
         Raises:
             EmboflowError: What ``body`` raised, or the driver's failure as one of our tree.
+            UnavailableError: No server answered for 20 s.
         """
+        give_up = time.monotonic() + _OUTAGE_S
+
+        def once(session: Session) -> T:
+            try:
+                return body(session)
+            except ServerSelectionTimeoutError as error:
+                # The driver would go on for two minutes; an election takes seconds.
+                if time.monotonic() < give_up:
+                    raise
+                raise _translation(error) from error
+
         with translated(), self.client.start_session() as session, _transient_passes():
             return session.with_transaction(
-                body,
+                once,
                 read_concern=ReadConcern("snapshot"),
                 write_concern=MAJORITY,
                 max_commit_time_ms=10_000,
@@ -133,6 +149,18 @@ def connect(uri: str, database: str = "emboflow", *, timeout_ms: int = 5_000) ->
             tz_aware=True,
             uuidRepresentation="standard",
         )
+    except (DriverConfigurationError, ValueError) as error:
+        raise ConfigurationError(f"EMBOFLOW_MONGO_URI: {error}") from None
+    try:
+        _refuse_unfit(client, hosts, timeout_ms)
+    except BaseException:
+        client.close()
+        raise
+    return Mongo(client, database, uri)
+
+
+def _refuse_unfit(client: MongoClient[Raw], hosts: str, timeout_ms: int) -> None:
+    try:
         hello = client.admin.command("hello")
     except (DriverConfigurationError, ValueError) as error:
         raise ConfigurationError(f"EMBOFLOW_MONGO_URI: {error}") from None
@@ -147,13 +175,11 @@ def connect(uri: str, database: str = "emboflow", *, timeout_ms: int = 5_000) ->
             hint="start it, or unset EMBOFLOW_MONGO_URI for the embedded one; `emboflow doctor` tells more",
         ) from None
     if "setName" not in hello and hello.get("msg") != "isdbgrid":
-        client.close()
         raise ConfigurationError(
             f"MongoDB at {hosts} is a standalone server; transactions need a replica set",
             kind=ErrorKind.TOPOLOGY,
             hint="start mongod with --replSet rs0 and run rs.initiate() once; one member is enough",
         )
-    return Mongo(client, database, uri)
 
 
 def _refuse_weak(uri: str) -> str:
@@ -204,6 +230,10 @@ def translated() -> Iterator[None]:
         if _in_transaction.get() and error.has_error_label("TransientTransactionError"):
             raise
         raise _translation(error) from error
+    except (BSONError, OverflowError) as error:  # not of the driver's tree: found before anything was sent
+        raise InvalidInputError(
+            f"MongoDB cannot hold the document: {str(error)[:300]}", kind=ErrorKind.DOCUMENT_INVALID
+        ) from error
 
 
 def _translation(error: PyMongoError) -> EmboflowError:
