@@ -1,5 +1,6 @@
 """Handles that stay open: sensors and schedules tick every few seconds in one long-lived process."""
 
+import atexit
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,3 +40,13 @@ def kept_open(resource: EmboFlowResource | OpenHandle, place: Place) -> Iterator
                 del _open[key]
         handle.close()
         raise
+
+
+def close_all() -> None:
+    """Give every kept connection back."""
+    with _lock:
+        while _open:
+            _open.popitem()[1].close()
+
+
+atexit.register(close_all)

@@ -9,6 +9,7 @@ import pytest
 
 from emboflow_dagster import EmboFlow
 from emboflow_dagster.mongo import embedded
+from emboflow_dagster.orchestration import handles
 from emboflow_dagster.orchestration import instance as dagster_instance
 from emboflow_dagster.project.settings import Settings
 
@@ -49,6 +50,7 @@ def ef(settings: Settings) -> Iterator[EmboFlow]:
     """An open handle on it."""
     with EmboFlow.open(settings) as handle:
         yield handle
+    handles.close_all()
 
 
 @pytest.fixture
