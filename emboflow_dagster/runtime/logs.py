@@ -52,8 +52,10 @@ class TaskLog:
         self._lock = threading.Lock()
 
     def add(self, stream: str, line: str) -> None:
-        """Record one line of ``log``, ``stdout`` or ``stderr``."""
+        """Record one line of ``log``, ``stdout`` or ``stderr``; after :meth:`close` the log goes on."""
         with self._lock:
+            if self._file.closed:  # the task failed after its log was put: that belongs into it too
+                self._file = self._path.open("a", encoding="utf-8", errors="replace")
             self.tails[stream].add(line)
             self._file.write(f"{stream}\t{line}\n")
 

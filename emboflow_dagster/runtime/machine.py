@@ -55,11 +55,18 @@ def promotions(
     for task in tasks:
         if task.status != TaskStatus.PENDING:
             continue
-        upstream = [by_node[node] for node in task.upstream_node_ids if node in by_node]
-        if all(up.status == TaskStatus.SUCCESS for up in upstream):
-            sets = [up.asset_ids for up in upstream]
-            ready[task.id] = effective(narrowings.get(task.node_type), sets, bound)
+        inside = [by_node[node] for node in task.upstream_node_ids if node in by_node]
+        if all(up.status == TaskStatus.SUCCESS for up in inside):
+            passed = outside_assets(task) | {up.node_id: up.asset_ids for up in inside}
+            sets = [passed[node] for node in task.upstream_node_ids if node in passed]
+            narrowed = effective(narrowings.get(task.node_type), sets, bound) if sets else list(bound)
+            ready[task.id] = narrowed
     return ready
+
+
+def outside_assets(task: RunTask) -> dict[str, list[str]]:
+    """What upstream nodes without a task in this run passed on when last successful; frozen by the plan."""
+    return dict((task.executor_config or {}).get("outside") or {})
 
 
 def run_status(tasks: Sequence[RunTask], current: RunStatus) -> RunStatus:

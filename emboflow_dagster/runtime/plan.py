@@ -39,7 +39,7 @@ def plan_run(
         triggered_by: As ``workflow_runs.triggeredBy`` spells it.
         run_id: The run's id; a new one when omitted.
         selected: Only these nodes get a task; the others count as done before.
-        outside: Effective assets of upstream nodes that are not selected.
+        outside: Effective assets of upstream nodes that are not selected; frozen in the tasks below them.
         narrowings: Node type to its set operation, for roots that stand below ``outside`` nodes.
         dagster_run_id: The Dagster run that executes it, when it is known already.
         retry_of: The run this one repeats.
@@ -66,10 +66,14 @@ def plan_run(
     for node_id in chosen:
         _, config = version.node(node_id)
         inside = [up for up in upstream[node_id] if up in chosen]
-        sets = [list((outside or {}).get(up, ())) for up in upstream[node_id] if up not in chosen]
+        known = {
+            up: [a for a in (outside or {}).get(up, ()) if a in set(asset_ids)]
+            for up in upstream[node_id]
+            if up not in chosen
+        }
         bound = list(asset_ids)
-        if sets and not inside:
-            bound = effective((narrowings or {}).get(types[node_id]), sets, asset_ids)
+        if known and not inside:
+            bound = effective((narrowings or {}).get(types[node_id]), list(known.values()), asset_ids)
         tasks.append(
             RunTask.checked(
                 id=new_id("tsk"),
@@ -84,6 +88,8 @@ def plan_run(
                     "image": config.image,
                     "cache": config.cache,
                     "retries": config.retries,
+                    # Promotion needs all sides of a node that stands below both kinds of upstream.
+                    **({"outside": known} if known and inside else {}),
                 },
                 code_hook_spec=config.code_hook,
                 artifact_type=config.artifact_type,
