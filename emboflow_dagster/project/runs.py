@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from ulid import ULID
 
@@ -98,7 +98,7 @@ class Runs:
     ) -> WorkflowRun:
         """The run document of a Dagster run that nobody requested here; made by whichever step comes first.
 
-        Its id follows from the Dagster run's, so steps that start at once make one document.
+        Its id follows from the Dagster run and the workflow, so steps that start at once make one document.
 
         Args:
             dagster_run_id: The Dagster run (a UUID).
@@ -113,12 +113,13 @@ class Runs:
             TransitionError: A node below the selection has never succeeded (kind
                 ``upstream-not-succeeded``).
         """
-        run_id = f"run_{ULID.from_bytes(UUID(dagster_run_id).bytes)}"
+        version = self._workflows.version_by_id(workflow_version_id)
+        head = self._workflows.get(version.workflow_definition_id)
+        # One Dagster run may materialize nodes of several workflows: each has a document of its own.
+        run_id = f"run_{ULID.from_bytes(uuid5(UUID(dagster_run_id), head.id).bytes)}"
         found = self.documents.find_one({"_id": run_id})
         if found is not None:
             return found
-        version = self._workflows.version_by_id(workflow_version_id)
-        head = self._workflows.get(version.workflow_definition_id)
         outside = self._outside(head, version, node_ids)
         if asset_ids is None:
             asset_ids = list(dict.fromkeys(a for ids in outside.values() for a in ids))

@@ -335,3 +335,15 @@ def test_an_interrupt_cancels_the_run(
     assert {t.status.value for t in ef.tasks.list(run.id)} == {"cancelled"}
     assert "interrupted" in (ef.tasks.get(run.id, "src").error_message or "")
     assert ef.verify().problems == []
+
+
+def test_a_dagster_run_over_two_workflows_has_a_document_for_each(ef: EmboFlow, assets: list[str]) -> None:
+    versions = [ef.workflows.publish(workflow).version for workflow in (SMALL, diamond())]
+    dagster_run = "0f8fad5b-d9cb-469f-a165-70867728950e"
+
+    runs = [ef.runs.adopt(dagster_run, workflow_version_id=version.id) for version in versions]
+    again = [ef.runs.adopt(dagster_run, workflow_version_id=version.id) for version in versions]
+
+    assert [run.workflow_version_id for run in runs] == [version.id for version in versions]
+    assert [run.id for run in again] == [run.id for run in runs]
+    assert ef.mongo["workflow_runs"].count_documents({"dagsterRunIds": dagster_run}) == 2
