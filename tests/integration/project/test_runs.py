@@ -40,8 +40,12 @@ def test_a_requested_run_has_all_its_tasks_roots_queued(ef: EmboFlow, assets: li
     tasks = by_node(ef, run.id)
 
     assert {n: t.status.value for n, t in tasks.items()} == {
-        "src": "queued", "left": "pending", "right": "pending", "join": "pending", "tail": "pending",
-    }  # fmt: skip
+        "src": "queued",
+        "left": "pending",
+        "right": "pending",
+        "join": "pending",
+        "tail": "pending",
+    }
     assert all(t.asset_ids == run.asset_ids and t.attempt == 1 for t in tasks.values())
     assert tasks["join"].upstream_node_ids == ["left", "right"]
     frozen = run.runtime_snapshot.runtime_graph.node_configs["left"]
@@ -131,8 +135,12 @@ def test_a_failed_branch_fails_the_run_after_the_others_end(ef: EmboFlow, assets
 
     assert done.status.value == "failed"
     assert {n: t.status.value for n, t in tasks.items()} == {
-        "src": "success", "left": "failed", "right": "success", "join": "pending", "tail": "pending",
-    }  # fmt: skip
+        "src": "success",
+        "left": "failed",
+        "right": "success",
+        "join": "pending",
+        "tail": "pending",
+    }
     assert done.summary.failed_task_ids == [tasks["left"].id]
     assert "no such joint" in (tasks["left"].error_message or "")
     assert tasks["left"].output_artifact_ids == []
@@ -268,9 +276,15 @@ def test_set_operations_narrow_what_comes_after(ef: EmboFlow, tmp_path: Path) ->
 
     assert done.status.value == "success"
     assert got == {
-        "a": ["n3", "n2", "n1"], "b": ["n4", "n3", "n2"], "any": ["n4", "n3", "n2", "n1"],
-        "both": ["n3", "n2"], "less": ["n1"], "more": ["n4"], "none": [], "after-none": [],
-    }  # fmt: skip
+        "a": ["n3", "n2", "n1"],
+        "b": ["n4", "n3", "n2"],
+        "any": ["n4", "n3", "n2", "n1"],
+        "both": ["n3", "n2"],
+        "less": ["n1"],
+        "more": ["n4"],
+        "none": [],
+        "after-none": [],
+    }
     after = ef.tasks.get(run.id, "after-none")
     assert after.summary is not None
     assert after.summary.outcome == "empty"

@@ -9,24 +9,48 @@ from bson import Binary
 from pymongo.errors import WriteError
 
 from emboflow_dagster.errors import ConfigurationError, EmboflowError, ErrorKind
-from emboflow_dagster.model.collections import COLLECTIONS, META, indexes_of
+from emboflow_dagster.model.collections import COLLECTIONS, META
 from emboflow_dagster.mongo.client import Mongo
 from emboflow_dagster.mongo.setup import is_current, missing, set_up
 from emboflow_dagster.project.handle import EmboFlow
 from tests.integration.project.samples_of_documents import documents
 
 SEED = {
-    "users", "workspaces", "memberships", "projects", "assets", "asset_probe_reports", "datasets", "custom_nodes",
-    "dataset_versions", "workflow_definitions", "workflow_definition_versions", "workflow_runs", "run_tasks", "artifacts",
-    "annotation_tasks", "annotations", "plugins", "storage_connections", "audit_logs", "objects", "object_history",
-}  # fmt: skip
+    "users",
+    "workspaces",
+    "memberships",
+    "projects",
+    "assets",
+    "asset_probe_reports",
+    "datasets",
+    "custom_nodes",
+    "dataset_versions",
+    "workflow_definitions",
+    "workflow_definition_versions",
+    "workflow_runs",
+    "run_tasks",
+    "artifacts",
+    "annotation_tasks",
+    "annotations",
+    "plugins",
+    "storage_connections",
+    "audit_logs",
+    "objects",
+    "object_history",
+}
 COMPOUND = {
-    "memberships": ["workspaceId", "userId"], "projects": ["workspaceId", "slug"], "assets": ["projectId", "type", "createdAt"],
-    "datasets": ["projectId", "name"], "dataset_versions": ["datasetId", "createdAt"],
-    "workflow_definitions": ["projectId", "slug"], "workflow_definition_versions": ["workflowDefinitionId", "versionNumber"],
-    "run_tasks": ["workflowRunId", "nodeId"], "artifacts": ["producerType", "producerId"],
-    "annotation_tasks": ["projectId", "status"], "audit_logs": ["workspaceId", "createdAt"],
-}  # fmt: skip
+    "memberships": ["workspaceId", "userId"],
+    "projects": ["workspaceId", "slug"],
+    "assets": ["projectId", "type", "createdAt"],
+    "datasets": ["projectId", "name"],
+    "dataset_versions": ["datasetId", "createdAt"],
+    "workflow_definitions": ["projectId", "slug"],
+    "workflow_definition_versions": ["workflowDefinitionId", "versionNumber"],
+    "run_tasks": ["workflowRunId", "nodeId"],
+    "artifacts": ["producerType", "producerId"],
+    "annotation_tasks": ["projectId", "status"],
+    "audit_logs": ["workspaceId", "createdAt"],
+}
 # A value that no field of these documents may have.
 WRONG: tuple[Any, ...] = (Binary(b"\x00"), {"$numberDecimal": 1}, -3.5, [[]])
 FIELDS = [(name, field) for name, row in COLLECTIONS.items() for field in sorted(row.fields - {"_id"})]
