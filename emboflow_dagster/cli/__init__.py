@@ -18,4 +18,5 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         sys.exit(130)
-    sys.exit(command_line.exit_status(sys.argv[1:]))
+    command_line.leave(command_line.exit_status(sys.argv[1:]))
+    raise AssertionError("unreachable")

@@ -40,6 +40,11 @@ NOUNS: Final = {
     "audit": audit,
     "mongo": mongo,
 }
+_PANELS: Final = {
+    **dict.fromkeys(("asset", "dataset", "artifact", "blob"), "Data"),
+    **dict.fromkeys(("workflow", "run", "task", "node", "worker"), "Work"),
+}
+_OTHERS: Final = "Installation"
 #: Commands without a noun, each with ``register(app)``.
 VERBS: Final = (init, doctor, demo, dev, verify, sync, worker)
 
@@ -71,9 +76,11 @@ def top(
 
 
 for _name, _module in NOUNS.items():
-    app.add_typer(_module.app, name=_name)
+    app.add_typer(_module.app, name=_name, rich_help_panel=_PANELS.get(_name, _OTHERS))
 for _module in VERBS:
     _module.register(app)
+for _command in app.registered_commands:
+    _command.rich_help_panel = _PANELS.get(_command.name or "", _OTHERS)
 
 
 def execute(arguments: Sequence[str]) -> int:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from emboflow_dagster.cli import execution, figures, output, run_page
+from emboflow_dagster.cli import execution, figures, output, progress, run_page
 from emboflow_dagster.cli.deployment import full_id, opened
 from emboflow_dagster.cli.options import Limit
 from emboflow_dagster.cli.state import noun, verb
@@ -31,9 +31,11 @@ def publish(file: File) -> None:
 
     with opened() as ef:
         published = ef.workflows.publish(file)
-        # A running Dagster shows it at once; without one there is nothing to tell.
         if not published.unchanged:
-            sync(ef.settings.dagster_home)
+            with progress.waiting("showing it to Dagster"):
+                told = sync(ef.settings.dagster_home)
+            if told.url is not None and not told.reloaded:
+                output.note(f"published, but {told.url} does not show it yet: {told.message}")
     value = {
         **published.version.to_json(),
         "slug": published.definition.slug,
