@@ -1,4 +1,4 @@
-"""`emboflow demo` from outside: a fresh home, the same home again, foreign folders, a database that is killed."""
+"""`emboflow demo` from outside: a fresh home, the same home again, foreign folders, a killed database."""
 
 import json
 import os
