@@ -25,7 +25,14 @@ from emboflow_dagster.mongo.client import Mongo, Raw, Session, translated
 D = TypeVar("D", bound=Document)
 NEWEST = (("createdAt", DESCENDING), ("_id", DESCENDING))
 OLDEST = (("createdAt", ASCENDING), ("_id", ASCENDING))
-MAX_PAGE = 1_000
+# What people call a document, where its collection's name does not say it.
+_WORDS = {
+    "workflow_runs": "run",
+    "run_tasks": "task",
+    "workflow_definitions": "workflow",
+    "workflow_definition_versions": "workflow version",
+    "asset_probe_reports": "probe report",
+}
 
 
 class Documents(Generic[D]):
@@ -169,4 +176,5 @@ class Documents(Generic[D]):
             )
 
     def _not_found(self, document_id: str) -> NotFoundError:
-        return NotFoundError(f"{self.row.name}: no document {shown(document_id)} in this scope")
+        word = _WORDS.get(self.row.name, self.row.name.removesuffix("s").replace("_", " "))
+        return NotFoundError(f"{word} {shown(document_id)}: there is none in this project")

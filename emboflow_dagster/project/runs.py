@@ -205,7 +205,7 @@ class Runs:
                 raise ExecutionError(
                     f"run {run} is {found.status} after {timeout_s:g} s",
                     kind=ErrorKind.TIMEOUT,
-                    hint="is a daemon running? `emboflow dev` starts one",
+                    hint="`emboflow dev` starts a daemon when none is running; `emboflow task list` shows the tasks",
                 )
             time.sleep(POLL_S)
 
