@@ -205,7 +205,7 @@ class Runs:
                 raise ExecutionError(
                     f"run {run} is {found.status} after {timeout_s:g} s",
                     kind=ErrorKind.TIMEOUT,
-                    hint="`emboflow dev` starts a daemon when none is running; `emboflow task list` shows the tasks",
+                    hint="`emboflow task list RUN` shows what it is at; `emboflow dev` starts a daemon",
                 )
             time.sleep(POLL_S)
 
