@@ -66,7 +66,8 @@ def _told(outcome: "Outcome", verb: str) -> None:
     """One line a step, and below it what it is about."""
     name, seconds, text = outcome.steps[-1]
     number = len(outcome.steps)
-    head = output.styled(f"{number:>2}  {name:<9}", "bold")
+    head = output.styled("", "")
+    head.append(f"{number:>2}  {name:<9}", style="bold")
     head.append(f"{seconds:>7.2f} s  ", style="cyan")
     head.append(output.clean(text))
     output.console().print(head, soft_wrap=True)

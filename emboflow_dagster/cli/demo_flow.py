@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -97,10 +97,10 @@ def _go(settings: "Settings", folder: Path | None, outcome: Outcome, tell: Tell)
     from emboflow_dagster.project.handle import EmboFlow
 
     @contextmanager
-    def step(verb: str, waiting: str) -> Iterator[Callable[[str], None]]:
+    def step(verb: str, waiting: str | None) -> Iterator[Callable[[str], None]]:
         said: list[str] = []
         started = time.perf_counter()
-        with progress.waiting(waiting):
+        with progress.waiting(waiting) if waiting else nullcontext():
             yield said.append
         outcome.steps.append((verb, time.perf_counter() - started, " ".join(said)))
         tell(outcome, verb)
@@ -138,7 +138,7 @@ def _go(settings: "Settings", folder: Path | None, outcome: Outcome, tell: Tell)
         with step("request", "requesting a run") as say:
             run = ef.runs.request(published.definition.slug, assets=[a.id for a in assets])
             say(f"{run.id} of {run.summary.total_task_count} tasks over {len(assets)} assets")
-        with step("work", "starting Dagster") as say:
+        with step("work", None) as say:  # the tasks are shown as they go
             run = execution.carry_out(ef, run, timeout_s=RUN_TIMEOUT_S)
             _collect(ef, run, outcome)
             say(f"{run.status.value} in Dagster, {len(outcome.artifacts)} artifacts")
