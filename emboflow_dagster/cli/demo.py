@@ -159,8 +159,13 @@ def _next(outcome: "Outcome", project: str | None) -> list[tuple[str, str]]:
         if outcome.version
         else (f"{command} asset list{where}", "the recordings that were registered")
     )
+    first = (
+        (outcome.url, "Dagster's UI, which is running: lineage, pictures, the run")
+        if outcome.url
+        else (dev, "the same in Dagster's UI: lineage, pictures, the run")
+    )
     return [
-        (dev, "the same in Dagster's UI: lineage, pictures, the run"),
+        first,
         (f"{command} run show {run}{where}", "the run and its tasks"),
         third,
     ]

@@ -51,6 +51,8 @@ class Outcome:
     run: "WorkflowRun | None" = None
     tasks: "list[RunTask]" = field(default_factory=list)
     artifacts: "list[Artifact]" = field(default_factory=list)
+    url: str | None = None
+    """Where Dagster's UI runs, if it does."""
     dataset: str | None = None
     version: "DatasetVersion | None" = None
     version_known: bool = False
