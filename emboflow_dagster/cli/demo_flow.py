@@ -94,7 +94,6 @@ def _kept_running(settings: "Settings") -> Iterator[None]:
 
 
 def _go(settings: "Settings", folder: Path | None, outcome: Outcome, tell: Tell) -> None:
-    from emboflow_dagster.orchestration.sync import sync
     from emboflow_dagster.project.handle import EmboFlow
 
     @contextmanager
@@ -135,8 +134,6 @@ def _go(settings: "Settings", folder: Path | None, outcome: Outcome, tell: Tell)
             published = outcome.published = _publish(ef, folder, outcome)
             state = "unchanged" if published.unchanged else "new"
             say(f"{published.definition.slug} version {published.version.version_number}, {state}")
-            # A Dagster that runs sees the recordings and the workflow before it gets the run.
-            outcome.url = sync(ef.settings.dagster_home).url
         assets = _in_order(outcome)
         with step("request", "requesting a run") as say:
             run = ef.runs.request(published.definition.slug, assets=[a.id for a in assets])
@@ -253,6 +250,10 @@ def _in_order(outcome: Outcome) -> "list[Asset]":
 
 def _collect(ef: "EmboFlow", run: "WorkflowRun", outcome: Outcome) -> None:
     """Read back what the run left."""
+    from emboflow_dagster.orchestration.sync import sync
+
+    # A Dagster that runs shows the recordings, the workflow and the dataset from here on.
+    outcome.url = sync(ef.settings.dagster_home).url
     outcome.run = run
     outcome.tasks = ef.runs.tasks(run)
     outcome.artifacts = [artifact for task in outcome.tasks for artifact in ef.artifacts.of_task(task)]
