@@ -14,6 +14,7 @@ from typing import IO, Any
 from emboflow_dagster.blobs.store import Blobs
 from emboflow_dagster.errors import ErrorKind, IntegrityError, InvalidInputError
 from emboflow_dagster.model.storage import LISTING_TYPE, LOCAL_BUCKET, StorageRef
+from emboflow_dagster.model.text import check_sha256
 
 SCHEMA = "emboflow-listing/1"
 Progress = Callable[[int, int], None]
@@ -68,14 +69,21 @@ def read_listing(stream: IO[bytes]) -> Iterator[Entry]:
         IntegrityError: It is no listing this release can read.
     """
     head: dict[str, Any] | None = None
-    for line in stream:
-        row = json.loads(line)
-        if head is None:
-            head = row
-            if row.get("schema") != SCHEMA:
-                raise IntegrityError(f"a listing of schema {row.get('schema')!r}; known is {SCHEMA}")
-            continue
-        yield Entry(row["path"], row["sha256"], row["size"])
+    for number, line in enumerate(stream, start=1):
+        try:
+            row = json.loads(line)
+            if head is None:
+                head = row
+                if row["schema"] != SCHEMA:
+                    raise IntegrityError(f"a listing of schema {row['schema']!r}; known is {SCHEMA}")
+                continue
+            entry = Entry(str(row["path"]), check_sha256(row["sha256"]), int(row["size"]))
+        except (ValueError, KeyError, TypeError) as error:
+            text = f"line {number} of the listing is none: {type(error).__name__}"
+            raise IntegrityError(text, kind=ErrorKind.FILE_CORRUPT) from None
+        yield entry
+    if head is None:
+        raise IntegrityError("the listing is empty", kind=ErrorKind.FILE_CORRUPT)
 
 
 def put_folder(blobs: Blobs, folder: Path, *, progress: Progress | None = None) -> list[Entry]:

@@ -17,6 +17,7 @@ from emboflow_dagster.model.storage import LISTING_TYPE, PATH_BUCKET, StorageRef
 
 Progress = Callable[[int, int], None]
 CHUNK = 1 << 20
+_BYTES = "application/octet-stream"
 _TYPES = {
     ".mcap": "application/vnd.mcap",
     ".bag": "application/vnd.rosbag",
@@ -36,7 +37,10 @@ _TYPES = {
 
 @dataclass(slots=True)
 class Taken:
-    """What registering found and stored. ``ref`` is the file, or the listing of the folder's files."""
+    """What registering found and stored: ``ref`` is the file, or the listing of the folder's files.
+
+    Only bytes so far: the blob is recorded with the asset that owns it.
+    """
 
     ref: StorageRef
     size: int
@@ -54,7 +58,7 @@ def take(blobs: Blobs, path: Path, *, in_place: bool, progress: Progress | None 
     if not path.exists():
         raise NotFoundError(f"{path}: there is no such file or folder")
     if path.is_file():
-        kind = _TYPES.get(path.suffix.lower(), "application/octet-stream")
+        kind = _TYPES.get(path.suffix.lower(), _BYTES)
         ref = _in_place(path, kind, progress) if in_place else _put(blobs, path, kind, progress)
         return Taken(ref, ref.size, 1, [path.name])
     if not path.is_dir():
@@ -62,16 +66,14 @@ def take(blobs: Blobs, path: Path, *, in_place: bool, progress: Progress | None 
     entries: list[Entry] = []
     done = 0
     for file in walk(path):
-        ref = _in_place(file, "application/octet-stream", None) if in_place else _put(blobs, file, "", None)
+        ref = _in_place(file, _BYTES, None) if in_place else _put(blobs, file, _BYTES, None)
         entries.append(Entry(file.relative_to(path).as_posix(), ref.sha256, ref.size))
         done += ref.size
         if progress:
             progress(len(entries), done)
     top = sorted({entry.path.split("/", 1)[0] for entry in entries})[:MAX_TOP_LEVEL_PATHS]
-    blob = blobs.put(
-        write_listing(entries), type="input_file", content_type=LISTING_TYPE, owner=("assets", "storageRef")
-    )
-    return Taken(blobs.ref(blob), done, len(entries), [name[:512] for name in top])
+    ref = blobs.put_payload(write_listing(entries), content_type=LISTING_TYPE)
+    return Taken(ref, done, len(entries), [name[:512] for name in top])
 
 
 @contextmanager
@@ -114,13 +116,27 @@ def view(blobs: Blobs, asset: Asset, scratch: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def check_in_place(blobs: Blobs, asset: Asset) -> Iterator[IntegrityError]:
+    """What is wrong with the files of an asset that was registered in place; nothing when all are as then."""
+    ref = asset.storage_ref
+    if is_listing(ref):
+        folder = Path(str((asset.summary or {}).get("sourcePath", "")))
+        with blobs.open_ref(ref) as stream:
+            files = [(folder / e.path, e.sha256, e.size) for e in read_listing(stream)]
+    else:
+        files = [(Path("/") / ref.key, ref.sha256, ref.size)]
+    for path, sha256, size in files:
+        try:
+            _refuse_changed(path, sha256, size, asset)
+        except IntegrityError as error:
+            yield error
+
+
 def _put(blobs: Blobs, path: Path, kind: str, progress: Progress | None) -> StorageRef:
-    if not kind:
-        return blobs.put_payload(path, content_type="application/octet-stream")
-    blob = blobs.put(path, type="input_file", content_type=kind, owner=("assets", "storageRef"))
+    ref = blobs.put_payload(path, content_type=kind)
     if progress:
-        progress(1, blob.object_size_bytes)
-    return blobs.ref(blob)
+        progress(1, ref.size)
+    return ref
 
 
 def _in_place(path: Path, kind: str, progress: Progress | None) -> StorageRef:
@@ -148,9 +164,14 @@ def _hash(path: Path) -> tuple[str, int]:
 
 
 def _link_checked(source: Path, target: Path, sha256: str, size: int, asset: Asset) -> None:
+    _refuse_changed(source, sha256, size, asset)
+    target.symlink_to(source)
+
+
+def _refuse_changed(source: Path, sha256: str, size: int, asset: Asset) -> None:
     try:
         found, found_size = _hash(source)
-    except FileNotFoundError:
+    except OSError:
         raise IntegrityError(
             f"asset {asset.display_name}: {source} is gone; it was registered in place",
             kind=ErrorKind.PAYLOAD_MISSING,
@@ -161,7 +182,6 @@ def _link_checked(source: Path, target: Path, sha256: str, size: int, asset: Ass
             f"asset {asset.display_name}: {source} changed since it was registered: "
             f"sha256 {found} ({found_size} bytes), recorded {sha256} ({size} bytes)"
         )
-    target.symlink_to(source)
 
 
 def _bring(blobs: Blobs, ref: StorageRef, target: Path) -> None:

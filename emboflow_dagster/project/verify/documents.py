@@ -28,6 +28,7 @@ _NESTED = {
     ),
     "assets": (Reference("storageRef.objectId", "objects", optional=True),),
     "dataset_versions": (Reference("manifestRef.objectId", "objects", optional=True),),
+    "object_history": (Reference("object_id", "objects"),),
     "run_tasks": (Reference("logRef.objectId", "objects", optional=True),),
     "workflow_definition_versions": (Reference("pluginRefs.pluginId", "plugins"),),
 }
@@ -55,6 +56,7 @@ def check_documents(view: View, report: VerifyReport) -> None:
             try:
                 document.from_mongo(raw)
             except EmboflowError as error:
+                view.invalid.add((name, repr(raw["_id"])))
                 where = error.problems[0].path if error.problems else None
                 report.add("document-invalid", name, raw["_id"], where, error.message)
 
@@ -64,9 +66,10 @@ def check_references(view: View, report: VerifyReport) -> None:
     for name, row in COLLECTIONS.items():
         references = [*row.references, *_NESTED.get(name, ())]
         projection = {"_id": 1, "producerType": 1, "producerId": 1, "targetType": 1, "targetRef": 1}
+        projection |= {"workspaceId": 1, "workspace_id": 1}
         projection |= {reference.field: 1 for reference in references}
         batch: list[dict[str, Any]] = []
-        for raw in view.find(name, projection):
+        for raw in view.sound(name, projection):
             batch.append(raw)
             if len(batch) == BATCH:
                 _batch(view, report, name, references, batch)
@@ -88,11 +91,12 @@ def _batch(
         if name == "annotation_tasks" and raw.get("targetType") in _TARGETS:
             target = _TARGETS[raw["targetType"]]
             rows.append((Reference("targetRef.id", target), raw["_id"], raw.get("targetRef", {}).get("id")))
-    for target in {r.target for r, _, _ in rows}:
-        wanted = {v for r, _, v in rows if r.target == target and isinstance(v, str)}
-        there = view.exists(target, wanted)
-        for reference, id_, value in rows:
-            if reference.target != target or value in there or (value is None and reference.optional):
+    spaces = {raw["_id"]: raw.get("workspaceId") or raw.get("workspace_id") for raw in batch}
+    for target, space in {(r.target, spaces[id_]) for r, id_, _ in rows}:
+        here = [(r, i, v) for r, i, v in rows if r.target == target and spaces[i] == space]
+        there = view.exists(target, {v for _, _, v in here if isinstance(v, str)}, space)
+        for reference, id_, value in here:
+            if value in there or (value is None and reference.optional):
                 continue
             report.add(
                 "ref-not-found",
@@ -116,44 +120,52 @@ def _values(raw: dict[str, Any], path: str) -> list[Any]:
 def check_numbers(view: View, report: VerifyReport) -> None:
     """Version numbers have no gaps, and heads name their newest version (I14, C-30)."""
     with translated():
-        _workflow_numbers(view, report)
-        for dataset in view.find("datasets", {"latestVersionId": 1}):
-            latest = dataset.get("latestVersionId")
-            rows = view.mongo["dataset_versions"].find(
-                {"datasetId": dataset["_id"]}, {"_id": 1, "parentVersionId": 1}
-            )
-            versions = {row["_id"]: row.get("parentVersionId") for row in rows}
-            if (latest is None) != (not versions) or (latest is not None and latest not in versions):
-                report.add(
-                    "ref-mismatch",
-                    "datasets",
-                    dataset["_id"],
-                    "latestVersionId",
-                    f"is {latest!r} with {len(versions)} versions",
-                )
-            for version_id, parent in versions.items():
-                if parent is not None and parent not in versions:
-                    report.add(
-                        "ref-mismatch",
-                        "dataset_versions",
-                        version_id,
-                        "parentVersionId",
-                        f"{parent!r} is no version of the same dataset",
-                    )
+        for head in view.sound("workflow_definitions"):
+            _workflow_numbers(view, report, head)
+        for head in view.sound("datasets", {"latestVersionId": 1}):
+            _dataset_chain(view, report, head)
 
 
-def _workflow_numbers(view: View, report: VerifyReport) -> None:
-    for head in view.find("workflow_definitions"):
-        rows = view.mongo["workflow_definition_versions"].find(
-            {"workflowDefinitionId": head["_id"]}, {"versionNumber": 1}
+def _workflow_numbers(view: View, report: VerifyReport, head: dict[str, Any]) -> None:
+    rows = view.mongo["workflow_definition_versions"].find(
+        {"workflowDefinitionId": head["_id"]}, {"versionNumber": 1}
+    )
+    numbers = sorted(n for n in (row.get("versionNumber") for row in rows) if isinstance(n, int))
+    if numbers != list(range(1, len(numbers) + 1)) or head["latestVersionNumber"] != len(numbers):
+        report.add(
+            "version-gap",
+            "workflow_definitions",
+            head["_id"],
+            "latestVersionNumber",
+            f"is {head['latestVersionNumber']}; the versions are {numbers[:20]}",
         )
-        numbers = sorted(row["versionNumber"] for row in rows)
-        latest = head.get("latestVersionNumber")
-        if numbers != list(range(1, len(numbers) + 1)) or latest != len(numbers):
-            report.add(
-                "version-gap",
-                "workflow_definitions",
-                head["_id"],
-                "latestVersionNumber",
-                f"is {latest}; the versions are {numbers[:20]}",
-            )
+
+
+def _dataset_chain(view: View, report: VerifyReport, head: dict[str, Any]) -> None:
+    """Parents lead from the newest version to the first one over all of them."""
+    latest = head.get("latestVersionId")
+    rows = view.mongo["dataset_versions"].find({"datasetId": head["_id"]}, {"_id": 1, "parentVersionId": 1})
+    parents = {row["_id"]: row.get("parentVersionId") for row in rows}
+    foreign = [version for version, parent in parents.items() if parent is not None and parent not in parents]
+    for version in foreign:
+        report.add(
+            "ref-mismatch",
+            "dataset_versions",
+            version,
+            "parentVersionId",
+            f"{parents[version]!r} is no version of the same dataset",
+        )
+    chain: list[Any] = []
+    at = latest
+    while at in parents and at not in chain:
+        chain.append(at)
+        at = parents[at]
+    astray = at in chain or (latest is not None and latest not in parents)
+    if astray or (len(chain) < len(parents) and not foreign):
+        report.add(
+            "ref-mismatch",
+            "datasets",
+            head["_id"],
+            "latestVersionId",
+            f"is {latest!r}; parents lead from there to {len(chain)} of {len(parents)} versions",
+        )

@@ -68,12 +68,20 @@ class View:
         self.blobs: Blobs = opened.blobs
         self.workspace_id = opened.scope.workspace_id
         self.everything = everything
+        self.invalid: set[tuple[str, str]] = set()
+        """Collection and shown id of documents that do not pass their model: said once, then left aside."""
         self._parents: dict[str, list[str]] = {}
 
     def find(self, name: str, projection: dict[str, int] | None = None) -> Iterator[dict[str, Any]]:
         """The raw documents of a collection, in id order."""
         with translated():
             yield from self.mongo[name].find(self.limits(name), projection).sort("_id", 1)
+
+    def sound(self, name: str, projection: dict[str, int] | None = None) -> Iterator[dict[str, Any]]:
+        """As :meth:`find`, without the documents that were found invalid."""
+        yield from (
+            raw for raw in self.find(name, projection) if (name, repr(raw["_id"])) not in self.invalid
+        )
 
     def limits(self, name: str) -> dict[str, Any]:
         """The filter that keeps to what is verified."""
@@ -88,18 +96,13 @@ class View:
             return {row.parent.field: {"$in": self._ids(row.parent.target)}}
         return {"workspaceId": self.workspace_id} if "workspaceId" in row.fields else {}
 
-    def exists(self, name: str, ids: set[str]) -> set[str]:
-        """Which of ``ids`` are documents of a collection of what is verified."""
-        field_ = {"_id": 1}
+    def exists(self, name: str, ids: set[str], workspace_id: str | None) -> set[str]:
+        """Which of ``ids`` are documents of a collection, in that workspace when it is known."""
+        filter_: dict[str, Any] = {"_id": {"$in": sorted(ids)}}
+        if workspace_id is not None:
+            filter_ |= _inside(name, workspace_id)
         with translated():
-            return {
-                row["_id"]
-                for row in self.mongo[name].find({"_id": {"$in": sorted(ids)}, **self._space(name)}, field_)
-            }
-
-    def _space(self, name: str) -> dict[str, Any]:
-        row = COLLECTIONS[name]
-        return self.limits(name) if row.reach is not Reach.PARENT else {}
+            return {row["_id"] for row in self.mongo[name].find(filter_, {"_id": 1})}
 
     def _ids(self, name: str) -> list[str]:
         if name not in self._parents:
@@ -107,3 +110,13 @@ class View:
                 rows = self.mongo[name].find(self.limits(name), {"_id": 1})
                 self._parents[name] = [row["_id"] for row in rows]
         return self._parents[name]
+
+
+def _inside(name: str, workspace_id: str) -> dict[str, Any]:
+    """What keeps to one workspace, where the documents of a collection say which one is theirs."""
+    fields = COLLECTIONS[name].fields
+    if name == "plugins":  # the platform's own belong to nobody
+        return {"workspaceId": {"$in": [workspace_id, None]}}
+    if "workspace_id" in fields:
+        return {"workspace_id": workspace_id}
+    return {"workspaceId": workspace_id} if "workspaceId" in fields else {}

@@ -2,6 +2,7 @@
 
 from emboflow_dagster.errors import EmboflowError
 from emboflow_dagster.model.audit import AuditLog
+from emboflow_dagster.model.collections import META
 from emboflow_dagster.model.run import (
     RUN_TERMINAL,
     TASK_TERMINAL,
@@ -18,7 +19,7 @@ from emboflow_dagster.runtime.machine import summarise
 
 def check_runs(view: View, report: VerifyReport) -> None:
     """Invariants I1-I14 of the state machine, run by run."""
-    for raw in view.find("workflow_runs"):
+    for raw in view.sound("workflow_runs"):
         try:
             run = WorkflowRun.from_mongo(raw)
             with translated():
@@ -51,9 +52,17 @@ def _run(report: VerifyReport, run: WorkflowRun, tasks: list[RunTask]) -> None:
         add("status", f"failed with tasks {sorted(statuses)}")
     if run.status == RunStatus.CANCELLED and statuses & {TaskStatus.QUEUED, TaskStatus.PENDING}:
         add("status", f"cancelled with tasks {sorted(statuses)}")
+    started = min((t.started_at for t in tasks if t.started_at), default=None)
+    if started is not None and run.started_at != started:
+        add("startedAt", f"is {run.started_at}; the first task started at {started}")
     over = run.status in RUN_TERMINAL and TaskStatus.RUNNING not in statuses
-    if over and run.finished_at is None:
-        add("finishedAt", f"is not set in a run that is {run.status}")
+    finished = max((t.finished_at for t in tasks if t.finished_at), default=None)
+    if over and (run.finished_at is None or run.finished_at != (finished or run.finished_at)):
+        add(
+            "finishedAt", f"is {run.finished_at} in a run that is {run.status}; its last task's is {finished}"
+        )
+    if not over and run.finished_at is not None:
+        add("finishedAt", f"is set in a run that is {run.status}")
     if run.started_at and run.finished_at and run.duration_ms is not None:
         millis = round((run.finished_at - run.started_at).total_seconds() * 1000)
         if millis != run.duration_ms:
@@ -82,8 +91,12 @@ def _task(
         made = view.mongo["artifacts"].find(
             {"producerType": "run_task", "producerId": task.id}, {"lineage.attempt": 1}
         )
-        current = {row["_id"] for row in made if row["lineage"].get("attempt") == task.attempt}
-    if task.status == TaskStatus.SUCCESS and current != set(task.output_artifact_ids):
+        current = {
+            row["_id"] for row in made if (row.get("lineage") or {}).get("attempt") in (None, task.attempt)
+        }
+    if task.status != TaskStatus.SUCCESS:
+        current = set()
+    if current != set(task.output_artifact_ids):
         add(
             "outputArtifactIds", f"names {sorted(task.output_artifact_ids)}; artifacts name {sorted(current)}"
         )
@@ -91,40 +104,37 @@ def _task(
 
 def check_audit(view: View, report: VerifyReport) -> None:
     """Rows of each workspace are numbered without gaps and chained (I17)."""
-    for space in view.find("workspaces", {"_id": 1}):
-        previous, number = "", 0
-        with translated():
-            rows = view.mongo["audit_logs"].find({"workspaceId": space["_id"]}).sort("metadata.sequence", 1)
-            for raw in rows:
-                try:
-                    row = AuditLog.from_mongo(raw)
-                except EmboflowError:
-                    continue
-                number += 1
-                if row.metadata.get("sequence") != number:
-                    report.add(
-                        "audit-gap",
-                        "audit_logs",
-                        row.id,
-                        "metadata.sequence",
-                        f"is {row.metadata.get('sequence')}; expected {number}",
-                    )
-                    number = int(row.metadata.get("sequence") or number)
-                elif link(row, previous) != row.metadata.get("chain"):
-                    report.add(
-                        "audit-chain",
-                        "audit_logs",
-                        row.id,
-                        "metadata.chain",
-                        "the row was changed after it was written",
-                    )
-                previous = str(row.metadata.get("chain"))
-        head = view.mongo["_emboflow_meta"].find_one({"_id": f"audit:{space['_id']}"})
-        if head and head["sequence"] != number:
-            report.add(
-                "audit-gap",
-                "audit_logs",
-                space["_id"],
-                "metadata.sequence",
-                f"{head['sequence']} rows were written; {number} are there",
-            )
+    with translated():
+        for space in view.find("workspaces", {"_id": 1}):
+            _audit_of(view, report, space["_id"])
+
+
+def _audit_of(view: View, report: VerifyReport, workspace_id: str) -> None:
+    def add(code: str, id_: str, field: str, message: str) -> None:
+        report.add(code, "audit_logs", id_, field, message)
+
+    number = 0
+    previous = {""}
+    """What the next row may be linked to: the chain value as stored, and as it should have been."""
+    for raw in view.mongo["audit_logs"].find({"workspaceId": workspace_id}).sort("metadata.sequence", 1):
+        number += 1
+        try:
+            row = AuditLog.from_mongo(raw)
+        except EmboflowError:  # reported as an invalid document
+            previous = set()
+            continue
+        sequence, chain = row.metadata.get("sequence"), str(row.metadata.get("chain"))
+        if sequence != number:
+            add("audit-gap", row.id, "metadata.sequence", f"is {sequence}; expected {number}")
+            number = sequence if type(sequence) is int else number
+            previous = {chain}
+            continue
+        links = {link(row, value) for value in previous}
+        if links and chain not in links:
+            add("audit-chain", row.id, "metadata.chain", "the row was changed after it was written")
+        previous = links | {chain}
+    head = view.mongo[META].find_one({"_id": f"audit:{workspace_id}"}) or {}
+    written = head.get("sequence", 0)
+    if written != number:
+        message = f"{written} rows were written; {number} are there"
+        add("audit-gap", workspace_id, "metadata.sequence", message)

@@ -70,7 +70,7 @@ def test_every_status_has_a_row_and_rows_lead_to_statuses() -> None:
     assert set(RUN_TRANSITIONS) == set(RunStatus)
     assert all(to <= set(TaskStatus) for to in TASK_TRANSITIONS.values())
     assert all(to <= set(RunStatus) for to in RUN_TRANSITIONS.values())
-    assert RUN_ACTIVE | RUN_TERMINAL == set(RunStatus)
+    assert set(RunStatus) == RUN_ACTIVE | RUN_TERMINAL
     assert not RUN_ACTIVE & RUN_TERMINAL
     ended = {"success", "failed", "cancelled"}
     assert ended.symmetric_difference(TASK_TERMINAL) == set()
