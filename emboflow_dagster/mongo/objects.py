@@ -169,6 +169,11 @@ def history(
     return [BlobObject.from_mongo(row) for row in newest_first]
 
 
+def insert_owned(mongo: Mongo, blob: BlobObject, session: Session) -> None:
+    """Record a new blob that has its owner from the first moment, in the owner's own transaction."""
+    mongo["objects"].insert_one({**blob.to_mongo(), "request_ids": [], "tail": []}, session=session)
+
+
 def own(
     mongo: Mongo,
     scope: Scope,

@@ -7,15 +7,16 @@ from typing import Any
 
 from emboflow_dagster.errors import (
     AlreadyExistsError,
-    EmboflowError,
     ErrorKind,
+    IntegrityError,
     InvalidInputError,
     Problem,
     shown,
 )
 from emboflow_dagster.model.asset import Asset, AssetProbeReport, AssetSourceType, AssetStatus, AssetType
 from emboflow_dagster.model.base import new_id, utc_now
-from emboflow_dagster.mongo import audit, objects
+from emboflow_dagster.model.storage import PATH_BUCKET, StorageRef
+from emboflow_dagster.mongo import audit
 from emboflow_dagster.mongo.client import Session
 from emboflow_dagster.mongo.documents import Documents
 from emboflow_dagster.project.asset_files import Progress, take, view
@@ -24,6 +25,7 @@ from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.runtime.child import run_child
 from emboflow_dagster.runtime.in_child import probe_safely
 from emboflow_dagster.runtime.outputs import add_probe_report
+from emboflow_dagster.runtime.probe_report import store_probe
 
 PROBE_TIMEOUT_S = 900
 PROBE_MEMORY_MB = 3072
@@ -67,63 +69,68 @@ class Assets:
         kind = _type(type)
         taken = take(self._opened.blobs, source, in_place=in_place, progress=progress)
         wanted = name or source.name
-        twin = self.documents.find_one(
-            {"displayName": wanted, "storageRef.checksum": taken.ref.checksum, "type": kind.value}
-        )
+        draft = {
+            "workspace_id": self._opened.scope.workspace_id,
+            "project_id": self._opened.scope.project_id,
+            "type": kind,
+            "source_type": AssetSourceType.REGISTERED_PATH if in_place else AssetSourceType.UPLOAD,
+            "size_bytes": taken.size,
+            "file_count": taken.files,
+            "top_level_paths": taken.top_level,
+            "summary": {"sourcePath": str(source)},
+            "created_by": self._opened.scope.actor,
+        }
+
+        def body(session: Session) -> Asset:
+            # Looked up in the transaction: every registration also writes the audit log's head, so of two
+            # at once the later one conflicts there, starts over, and finds the other's asset.
+            known = self._known(wanted, kind, source, taken.ref, session, chosen=name is not None)
+            if known is not None:
+                return known
+            now = utc_now()
+            asset = Asset.checked(
+                **draft,
+                id=new_id("ast"),
+                display_name=wanted if name is not None else self._free(wanted, session),
+                storage_ref=taken.ref,
+                created_at=now,
+                updated_at=now,
+            )
+            return self._insert(asset, session)
+
+        return self._opened.mongo.in_transaction(body)
+
+    def _known(
+        self, name: str, kind: AssetType, source: Path, ref: StorageRef, session: Session, *, chosen: bool
+    ) -> Asset | None:
+        same = {"storageRef.checksum": ref.checksum}
+        twin = self.documents.find_one({"displayName": name, **same, "type": kind.value}, session=session)
         if twin is not None:
             return twin
-        if self.documents.find_one({"displayName": wanted}) is not None:
-            if name is not None:
-                raise AlreadyExistsError(
-                    f"asset {shown(name)}: other content has that name", hint="choose another --name"
-                )
-            again = self.documents.find_one(
-                {"summary.sourcePath": str(source), "storageRef.checksum": taken.ref.checksum}
+        if self.documents.find_one({"displayName": name}, session=session) is None:
+            return None
+        if chosen:
+            raise AlreadyExistsError(
+                f"asset {shown(name)}: other content has that name", hint="choose another --name"
             )
-            if again is not None:
-                return again
-            wanted = self._free(wanted)
-        now = utc_now()
-        asset = Asset.checked(
-            id=new_id("ast"),
-            workspace_id=self._opened.scope.workspace_id,
-            project_id=self._opened.scope.project_id,
-            type=kind,
-            source_type=AssetSourceType.REGISTERED_PATH if in_place else AssetSourceType.UPLOAD,
-            display_name=wanted,
-            storage_ref=taken.ref,
-            size_bytes=taken.size,
-            file_count=taken.files,
-            top_level_paths=taken.top_level,
-            summary={"sourcePath": str(source)},
-            created_by=self._opened.scope.actor,
-            created_at=now,
-            updated_at=now,
-        )
-        self._opened.mongo.in_transaction(lambda session: self._insert(asset, session))
+        return self.documents.find_one({"summary.sourcePath": str(source), **same}, session=session)
+
+    def _insert(self, asset: Asset, session: Session) -> Asset:
+        opened, ref = self._opened, asset.storage_ref
+        if ref.bucket != PATH_BUCKET:
+            ref = opened.blobs.record_owned(
+                ref, session, type="input_file", record="assets", field="storageRef", record_id=asset.id
+            )
+            asset = asset.model_copy(update={"storage_ref": ref})
+        self.documents.insert(asset, session=session)
+        after = {"name": asset.display_name, "type": asset.type.value, "checksum": ref.checksum}
+        audit.record(opened.mongo, opened.scope, session, "asset.register", "assets", asset.id, after=after)
         return asset
 
-    def _insert(self, asset: Asset, session: Session) -> None:
-        mongo, scope, ref = self._opened.mongo, self._opened.scope, asset.storage_ref
-        self.documents.insert(asset, session=session)
-        if ref.object_id is not None and ref.version is not None:
-            objects.own(
-                mongo,
-                scope,
-                session,
-                object_id=ref.object_id,
-                version=ref.version,
-                record="assets",
-                field="storageRef",
-                record_id=asset.id,
-            )
-        after = {"name": asset.display_name, "type": asset.type.value, "checksum": ref.checksum}
-        audit.record(mongo, scope, session, "asset.register", "assets", asset.id, after=after)
-
-    def _free(self, name: str) -> str:
-        for number in range(2, 10_000):
-            candidate = f"{name} ({number})"
-            if self.documents.find_one({"displayName": candidate}) is None:
+    def _free(self, name: str, session: Session) -> str:
+        for number in range(1, 10_000):
+            candidate = name if number == 1 else f"{name} ({number})"
+            if self.documents.find_one({"displayName": candidate}, session=session) is None:
                 return candidate
         raise AlreadyExistsError(f"asset {shown(name)}: ten thousand have that name", hint="choose a --name")
 
@@ -162,19 +169,20 @@ class Assets:
             IntegrityError: Its bytes are gone or changed.
         """
         found = self.get(asset)
-        self.documents.change(found.id, {"status": AssetStatus.PROBING.value, "updatedAt": utc_now()})
+        # The status moves with the report only: nobody would take a `probing` back that a kill left.
         try:
             with self.path(found) as path:
                 probe = probe_safely(
                     run_child, path, found.type.value, timeout_s=PROBE_TIMEOUT_S, memory_mb=PROBE_MEMORY_MB
                 )
-        except EmboflowError:
+        except (IntegrityError, InvalidInputError):
             self.documents.change(found.id, {"status": AssetStatus.FAILED.value, "updatedAt": utc_now()})
             raise
         opened = self._opened
+        kept = store_probe(opened.blobs, probe)
 
         def body(session: Session) -> AssetProbeReport:
-            report = add_probe_report(opened.mongo, opened.scope, session, found.id, probe)
+            report = add_probe_report(opened.mongo, opened.scope, session, found.id, kept)
             after = {"reportVersion": report.report_version, "format": report.format}
             audit.record(opened.mongo, opened.scope, session, "asset.probe", "assets", found.id, after=after)
             return report
