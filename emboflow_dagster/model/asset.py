@@ -16,7 +16,7 @@ from emboflow_dagster.model.base import (
     UtcDatetime,
     sized_freeform,
 )
-from emboflow_dagster.model.storage import StorageRef
+from emboflow_dagster.model.storage import BlobRef, StorageRef
 from emboflow_dagster.model.text import check_name, refuse
 
 MAX_TOP_LEVEL_PATHS = 100
@@ -127,6 +127,18 @@ class AssetProbeReport(Document):
     def format(self) -> str:
         """The best guess, or ``unknown``."""
         return self.detected_format_candidates[0].format if self.detected_format_candidates else "unknown"
+
+    @property
+    def raw_report_ref(self) -> BlobRef | None:
+        """The blob that holds the whole report, when it is too large for the document (R-108)."""
+        ref = self.raw_report.get("ref")
+        if (
+            set(self.raw_report) != {"ref"}
+            or not isinstance(ref, dict)
+            or set(ref) != {"objectId", "version"}
+        ):
+            return None
+        return BlobRef.model_validate(ref)
 
     @field_validator("detected_format_candidates")
     @classmethod

@@ -21,6 +21,7 @@ from emboflow_dagster.mongo import audit, objects
 from emboflow_dagster.mongo.client import Mongo, Session
 from emboflow_dagster.mongo.documents import Documents
 from emboflow_dagster.runtime.node import DatasetDraft, NodeOutput, NodeResult
+from emboflow_dagster.runtime.probe_report import store_probe
 
 
 @dataclass(slots=True)
@@ -46,7 +47,7 @@ def store_outputs(
     lineage: Lineage,
 ) -> Outputs:
     """Put every payload and draw up the documents that will refer to them."""
-    out = Outputs(probes=result.probes)
+    out = Outputs(probes={asset_id: store_probe(blobs, probe) for asset_id, probe in result.probes.items()})
     for output in result.outputs:
         out.artifacts.append(_artifact(blobs, scope, task, output, lineage))
     if result.dataset is not None:
@@ -69,7 +70,15 @@ def write_outputs(mongo: Mongo, scope: Scope, outputs: Outputs, task: RunTask, s
 def add_probe_report(
     mongo: Mongo, scope: Scope, session: Session, asset_id: str, probe: Mapping[str, Any]
 ) -> AssetProbeReport:
-    """Append the next probe report of an asset and note its formats on the asset."""
+    """Append the next probe report of an asset and note its formats on the asset.
+
+    Args:
+        mongo: The open database.
+        scope: Where the asset is.
+        session: The transaction this belongs to.
+        asset_id: Which asset.
+        probe: What :func:`~emboflow_dagster.runtime.probe_report.store_probe` gave.
+    """
     assets: Documents[Asset] = Documents(mongo, scope, Asset)
     reports: Documents[AssetProbeReport] = Documents(mongo, scope, AssetProbeReport)
     asset = assets.get(asset_id, session=session)
@@ -85,6 +94,9 @@ def add_probe_report(
         }
     )
     reports.insert(report, session=session)
+    whole = report.raw_report_ref
+    if whole is not None:
+        _own(mongo, scope, session, whole, "asset_probe_reports", "rawReport", report.id)
     formats = [c.format for c in report.detected_format_candidates if c.format != "unknown"][:32]
     assets.change(
         asset.id,

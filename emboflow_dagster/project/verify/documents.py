@@ -26,6 +26,7 @@ _NESTED = {
         Reference("lineage.workflowRunId", "workflow_runs", optional=True),
         Reference("storageRef.objectId", "objects", optional=True),
     ),
+    "asset_probe_reports": (Reference("rawReport.ref.objectId", "objects", optional=True),),
     "assets": (Reference("storageRef.objectId", "objects", optional=True),),
     "dataset_versions": (Reference("manifestRef.objectId", "objects", optional=True),),
     "object_history": (Reference("object_id", "objects"),),

@@ -16,7 +16,12 @@ from emboflow_dagster.project.verify.report import VerifyReport, View
 
 CHUNK: Final = 1 << 20
 # Records that own the blob which the field names.
-_OWNERS: Final = (("artifacts", "storageRef"), ("assets", "storageRef"), ("dataset_versions", "manifestRef"))
+_OWNERS: Final = (
+    ("artifacts", "storageRef"),
+    ("asset_probe_reports", "rawReport"),
+    ("assets", "storageRef"),
+    ("dataset_versions", "manifestRef"),
+)
 Tick = Callable[[int, int], None]
 # A listing or manifest with sound bytes may still be no listing or manifest.
 _UNREADABLE: Final = (EmboflowError, ValueError, KeyError, TypeError, AttributeError)
@@ -185,8 +190,8 @@ def _owner_of(view: View, report: VerifyReport, raw: dict[str, Any]) -> None:
     if record_id is None or (record, field) not in _OWNERS:
         return
     owner = view.mongo[str(record)].find_one({"_id": record_id}, {str(field): 1})
-    ref = (owner or {}).get(str(field))
-    found = (ref.get("objectId"), ref.get("version")) if isinstance(ref, dict) else None
+    ref = _reference((owner or {}).get(str(field)))
+    found = (ref.get("objectId"), ref.get("version"))
     if found != (raw["object_id"], raw["version"]):
         report.add(
             "owner-mismatch",
@@ -197,8 +202,16 @@ def _owner_of(view: View, report: VerifyReport, raw: dict[str, Any]) -> None:
         )
 
 
+def _reference(value: Any) -> dict[str, Any]:
+    """What a field refers to; a probe report that fits its document refers to nothing."""
+    if not isinstance(value, dict):
+        return {}
+    inner = value.get("ref")
+    return inner if isinstance(inner, dict) and "objectId" not in value else value
+
+
 def _owned_by(view: View, report: VerifyReport, record: str, field: str, raw: dict[str, Any]) -> None:
-    ref = raw[field]
+    ref = _reference(raw[field])
     object_id, version = ref.get("objectId"), ref.get("version")
     if object_id is None:
         return
@@ -215,6 +228,6 @@ def _owned_by(view: View, report: VerifyReport, record: str, field: str, raw: di
     elif blob.get("owner_record_id") != raw["_id"]:
         message = f"blob {object_id} version {version} is owned by {blob.get('owner_record_id')!r}"
         report.add("owner-mismatch", record, raw["_id"], field, message)
-    elif f"sha256:{blob.get('data_sha256')}" != ref.get("checksum"):
+    elif f"sha256:{blob.get('data_sha256')}" != ref.get("checksum", f"sha256:{blob.get('data_sha256')}"):
         message = f"checksum is not that of blob {object_id} version {version}"
         report.add("ref-mismatch", record, raw["_id"], f"{field}.checksum", message)
