@@ -242,7 +242,12 @@ def _translation(error: PyMongoError) -> EmboflowError:
         keys = ", ".join(f"{k}={v!r}" for k, v in (details.get("keyValue") or {}).items())
         return AlreadyExistsError(f"there is already a document with {keys or 'this key'}")
     if isinstance(error, BulkWriteError):
-        rows = error.details.get("writeErrors") or [{}]
+        rows = error.details.get("writeErrors")
+        if not rows:  # written, but not yet by a majority
+            unsure = (error.details.get("writeConcernErrors") or [{}])[0]
+            return UnavailableError(
+                f"MongoDB refused an operation: {unsure.get('code')}: {unsure.get('errmsg')}"
+            )
         if rows[0].get("code") == _DUPLICATE_KEY:
             keys = ", ".join(f"{k}={v!r}" for k, v in (rows[0].get("keyValue") or {}).items())
             return AlreadyExistsError(f"there is already a document with {keys or 'this key'}")

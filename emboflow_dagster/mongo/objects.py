@@ -9,8 +9,6 @@ Source: spec/reliability.md finding 1 (1000 of 1000 writers acknowledged, gaples
 (``$literal`` around every value).
 """
 
-from typing import Any
-
 from pymongo import DESCENDING, ReturnDocument
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
@@ -42,7 +40,15 @@ def put_version(mongo: Mongo, blob: BlobObject, *, request_id: str | None = None
     fields = blob.to_mongo()
     new: Raw = {k: {"$literal": v} for k, v in fields.items()}
     marks = [request_id] if request_id else []
-    first = {**new, "version": 0, "prev_version": None, "request_ids": marks, "tail": []}
+    first = {
+        **new,
+        "version": 0,
+        "prev_version": None,
+        "request_ids": {"$literal": marks},
+        "tail": [],
+    }
+    known: Raw = {"$ifNull": ["$request_ids", []]}
+    marked: Raw = {"$slice": [{"$concatArrays": [{"$literal": marks}, known]}, _KEPT_REQUESTS]}
     old = {
         "$arrayToObject": {
             "$filter": {
@@ -56,34 +62,34 @@ def put_version(mongo: Mongo, blob: BlobObject, *, request_id: str | None = None
         **{name: f"${name}" for name in _KEPT},
         "version": {"$add": ["$version", 1]},
         "prev_version": "$version",
-        "request_ids": {
-            "$slice": [{"$concatArrays": [marks, {"$ifNull": ["$request_ids", []]}]}, _KEPT_REQUESTS]
-        },
+        "request_ids": marked,
         "tail": {"$concatArrays": [{"$ifNull": ["$tail", []]}, [old]]},
     }
-    same: list[Any] = [{"$eq": ["$data_sha256", {"$literal": fields["data_sha256"]}]}]
-    if request_id:
-        same.append({"$in": [{"$literal": request_id}, {"$ifNull": ["$request_ids", []]}]})
     step = {
         "$replaceWith": {
-            "$cond": [
-                {"$eq": [{"$type": "$version"}, "missing"]},
-                first,
-                {"$cond": [{"$or": same}, "$$ROOT", following]},
-            ]
+            "$switch": {
+                "branches": [
+                    {"case": {"$eq": [{"$type": "$version"}, "missing"]}, "then": first},
+                    {"case": {"$in": [{"$literal": request_id}, known]}, "then": "$$ROOT"},
+                    {
+                        "case": {"$eq": ["$data_sha256", {"$literal": fields["data_sha256"]}]},
+                        # Remembered although nothing is written: repeated later, it makes no version either.
+                        "then": {"$mergeObjects": ["$$ROOT", {"request_ids": marked}]},
+                    },
+                ],
+                "default": following,
+            }
         }
     }
     try:
-        with translated():
-            before = mongo["objects"].find_one_and_update(
-                {"_id": blob.object_id, "workspace_id": blob.workspace_id},
-                [step],
-                upsert=True,
-                return_document=ReturnDocument.BEFORE,
-                projection={"version": 1, "data_sha256": 1, "request_ids": 1},
-            )
-    except AlreadyExistsError as error:
-        raise AlreadyExistsError(f"objects: the id {blob.object_id!r} is taken") from error
+        before = _step(mongo, blob, step)
+    except AlreadyExistsError:
+        # Another writer made the first version meanwhile: this is the second. The server repeats such an
+        # upsert only when the filter is the unique key alone.
+        try:
+            before = _step(mongo, blob, step)
+        except AlreadyExistsError as error:
+            raise AlreadyExistsError(f"objects: the id {blob.object_id!r} is taken") from error
     if before is None:
         return blob.model_copy(update={"version": 0, "prev_version": None}), True
     if before["data_sha256"] == fields["data_sha256"] or (
@@ -92,6 +98,17 @@ def put_version(mongo: Mongo, blob: BlobObject, *, request_id: str | None = None
         return head(mongo, blob.workspace_id, blob.object_id), False
     archive(mongo, blob.object_id)
     return at_version(mongo, blob.workspace_id, blob.object_id, before["version"] + 1), True
+
+
+def _step(mongo: Mongo, blob: BlobObject, step: Raw) -> Raw | None:
+    with translated():
+        return mongo["objects"].find_one_and_update(
+            {"_id": blob.object_id, "workspace_id": blob.workspace_id},
+            [step],
+            upsert=True,
+            return_document=ReturnDocument.BEFORE,
+            projection={"version": 1, "data_sha256": 1, "request_ids": 1},
+        )
 
 
 def archive(mongo: Mongo, object_id: str) -> int:
@@ -105,7 +122,8 @@ def archive(mongo: Mongo, object_id: str) -> int:
             mongo["object_history"].insert_many(rows, ordered=False)
         except BulkWriteError as error:
             other = [e for e in error.details["writeErrors"] if e["code"] != _DUPLICATE_KEY]
-            if other:
+            # Not yet durable is not yet archived: the tail keeps it for whoever comes next.
+            if other or error.details["writeConcernErrors"]:
                 raise
         except DuplicateKeyError:
             pass

@@ -99,7 +99,11 @@ class Recorder:
         return self.runs.change(
             run_id,
             {"dagsterRunIds": [dagster_run_id], "updatedAt": utc_now()},
-            expected={"status": {"$in": [s.value for s in RUN_ACTIVE]}, "dagsterRunIds": []},
+            # Steps of one Dagster run may come at once: the later one finds what it wants to write.
+            expected={
+                "status": {"$in": [s.value for s in RUN_ACTIVE]},
+                "dagsterRunIds": {"$in": [[], [dagster_run_id]]},
+            },
         )
 
     def claim(self, run_id: str, node_id: str, worker: str) -> Claimed:
