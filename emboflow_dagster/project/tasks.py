@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from emboflow_dagster.blobs.context import working_for
 from emboflow_dagster.errors import (
+    AlreadyExistsError,
     EmboflowError,
     ErrorKind,
     ExecutionError,
@@ -35,11 +36,12 @@ from emboflow_dagster.runtime.child import child_call
 from emboflow_dagster.runtime.digest import sha256_of
 from emboflow_dagster.runtime.logs import TaskLog
 from emboflow_dagster.runtime.node import BoundAsset, NodeContext, NodeInput, NodeResult, NodeType
-from emboflow_dagster.runtime.outputs import Outputs, main_digest, store_outputs
+from emboflow_dagster.runtime.outputs import Outputs, dataset_moved, main_digest, store_outputs
 from emboflow_dagster.runtime.record import Claimed
 from emboflow_dagster.runtime.registry import node_types
 
 Log = Callable[[str], None]
+PUBLISH_TRIES = 20
 
 
 class Worked(NamedTuple):
@@ -139,10 +141,7 @@ class Tasks:
             with working_for(task.workflow_run_id, task.id):
                 result, inputs = self._execute(claimed, folder, lines, tee)
                 lineage = self._lineage(claimed, inputs)
-                outputs = store_outputs(
-                    opened.mongo, opened.blobs, opened.scope, claimed.run, task, result, lineage
-                )
-                return self._settle(claimed, result, outputs, lineage, lines)
+                return self._record(claimed, result, lineage, lines)
         except EmboflowError as error:
             if error.kind == ErrorKind.FENCED:
                 raise
@@ -253,6 +252,20 @@ class Tasks:
             cache_key=f"sha256:{key}",
             code_digest=f"sha256:{code_digest}",
         )
+
+    def _record(self, claimed: Claimed, result: NodeResult, lineage: Lineage, lines: TaskLog) -> Worked:
+        """Put, then settle; again on top of the newer version when somebody else published meanwhile."""
+        opened = self._opened
+        for left in reversed(range(PUBLISH_TRIES)):
+            outputs = store_outputs(
+                opened.mongo, opened.blobs, opened.scope, claimed.run, claimed.task, result, lineage
+            )
+            try:
+                return self._settle(claimed, result, outputs, lineage, lines)
+            except AlreadyExistsError:
+                if not left or not dataset_moved(opened.mongo, opened.scope, outputs):
+                    raise
+        raise AssertionError("unreachable")
 
     def _settle(
         self, claimed: Claimed, result: NodeResult, outputs: Outputs, lineage: Lineage, lines: TaskLog

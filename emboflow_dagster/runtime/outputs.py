@@ -174,7 +174,7 @@ def _dataset(
         created_at=now,
         updated_at=now,
     )
-    tag = draft.tag or f"v{versions.count({'datasetId': out.dataset.id}) + 1}"
+    tag = draft.tag or _next_tag(versions, out.dataset.id)
     put_folder(blobs, draft.package)
     body = {**manifest, "datasetId": out.dataset.id, "versionTag": tag}
     blob = blobs.put(
@@ -199,6 +199,22 @@ def _dataset(
         created_by=scope.actor,
         created_at=now,
     )
+
+
+def _next_tag(versions: Documents[DatasetVersion], dataset_id: str) -> str:
+    number = versions.count({"datasetId": dataset_id}) + 1
+    while versions.find_one({"datasetId": dataset_id, "versionTag": f"v{number}"}) is not None:
+        number += 1  # somebody chose that tag
+    return f"v{number}"
+
+
+def dataset_moved(mongo: Mongo, scope: Scope, outputs: Outputs) -> bool:
+    """Whether the dataset has another newest version than the one that ``outputs`` were drawn up on."""
+    if outputs.dataset is None or outputs.version is None:
+        return False
+    datasets: Documents[Dataset] = Documents(mongo, scope, Dataset)
+    found = datasets.find_one({"name": outputs.dataset.name})
+    return found is not None and found.latest_version_id != outputs.version.parent_version_id
 
 
 def _write_version(mongo: Mongo, scope: Scope, session: Session, outputs: Outputs, task: RunTask) -> None:
