@@ -75,8 +75,8 @@ def execute(context: dg.OpExecutionContext, props: NodeProps, target: steps.Targ
     try:
         with context.resources.emboflow.open(props.place.workspace, props.place.project) as ef:
             run = steps.run_of(ef, launch, target)
-            if keys.TAG_RUN_ID not in launch.tags:
-                context.instance.add_run_tags(launch.dagster_run_id, {keys.TAG_RUN_ID: run.id})
+            if tags := steps.tags_to_add(ef, launch, run):
+                context.instance.add_run_tags(launch.dagster_run_id, tags)
             worker = f"dagster:{launch.dagster_run_id}:{context.get_step_execution_context().step.key}"
             worked = steps.work(ef, run, node_id, worker=worker, log=context.log.info)
     except EmboflowError as error:

@@ -18,6 +18,7 @@ from emboflow_dagster.orchestration.catalog import Place
 from emboflow_dagster.orchestration.handles import kept_open
 from emboflow_dagster.orchestration.jobs import Launchable
 from emboflow_dagster.orchestration.nodes import RESOURCE
+from emboflow_dagster.orchestration.steps import run_tags
 
 INTERVAL_SECONDS: Final = 5
 MAX_REQUESTS: Final = 50
@@ -59,12 +60,7 @@ def queue_sensor(
 def request_of(run: WorkflowRun, workflows: Mapping[str, Launchable], place: Place) -> dg.RunRequest:
     """How to start one queued run: its workflow's own job, or the one for any version."""
     known = workflows.get(run.workflow_definition_id)
-    tags = {
-        keys.TAG_RUN_ID: run.id,
-        keys.TAG_WORKFLOW_VERSION: run.workflow_version_id,
-        keys.TAG_TRIGGERED_BY: run.triggered_by,
-        PLACE_TAG: place_tag(place),
-    }
+    tags = {**run_tags(run), PLACE_TAG: place_tag(place)}
     run_key = f"{run.id}:{len(run.dagster_run_ids)}"
     if known and known.execution_digest == run.runtime_snapshot.execution_digest:
         return dg.RunRequest(

@@ -86,6 +86,34 @@ def run_of(ef: EmboFlow, launch: Launch, target: Target) -> WorkflowRun:
     return run
 
 
+def tags_to_add(ef: EmboFlow, launch: Launch, run: WorkflowRun) -> dict[str, str]:
+    """The tags that name ``run`` in a Dagster run that was launched without them.
+
+    A run that nobody queued has none, and a re-execution has those of the run it repeats: both are
+    given their own, so that run filters and the run's page lead to the right document.
+    """
+    named = launch.tags.get(keys.TAG_RUN_ID)
+    if named == run.id:
+        return {}
+    if named:
+        try:
+            # One Dagster run over several workflows: the tags name one of its documents.
+            if launch.dagster_run_id in ef.runs.get(named).dagster_run_ids:
+                return {}
+        except NotFoundError:
+            pass
+    return run_tags(run)
+
+
+def run_tags(run: WorkflowRun) -> dict[str, str]:
+    """What a Dagster run says of the document that it executes."""
+    return {
+        keys.TAG_RUN_ID: run.id,
+        keys.TAG_WORKFLOW_VERSION: run.workflow_version_id,
+        keys.TAG_TRIGGERED_BY: run.triggered_by,
+    }
+
+
 def work(ef: EmboFlow, run: WorkflowRun, node_id: str, *, worker: str, log: Callable[[str], None]) -> Worked:
     """Take the task and execute it; every failure as Dagster's, with the code and the hint.
 

@@ -178,7 +178,10 @@ def test_materialize_makes_one_document_with_its_tasks(ef, asset, instance):
     assert run.asset_ids == [asset.id]
     assert run.status is RunStatus.SUCCESS
     assert statuses(ef, run) == {"take": "success", "look": "success", "count": "success"}
-    assert instance.get_run_by_id(result.run_id).tags["emboflow/run_id"] == run.id
+    tags = instance.get_run_by_id(result.run_id).tags
+    assert tags["emboflow/run_id"] == run.id
+    assert tags["emboflow/workflow_version"] == run.workflow_version_id
+    assert tags["emboflow/triggered_by"] == "dagster-ui"
 
 
 def test_materialize_of_some_makes_tasks_for_those_alone(ef, asset, instance, place):
@@ -224,6 +227,9 @@ def test_re_execution_does_not_trust_the_tag_it_inherits(ef, queued, instance):
     assert newest.id != old.id
     assert newest.dagster_run_ids == [again.run_id]
     assert ef.runs.get(old.id) == old
+    tags = instance.get_run_by_id(again.run_id).tags
+    assert tags["emboflow/run_id"] == newest.id
+    assert tags["emboflow/triggered_by"] == "dagster-ui"
 
 
 def test_a_second_dagster_run_for_a_claimed_run_ends_doing_nothing(ef, queued, instance):
