@@ -17,7 +17,8 @@ INTERRUPTED: Final = 130
 PIPE_CLOSED: Final = 141
 # Typer carries its own copy of click: the base class is reached through the name that it exports.
 UsageError: Final = typer.BadParameter.__mro__[1]
-_PASSWORD: Final = re.compile(r"(?<=://)([^/\s:@]*):([^/\s@]*)@")
+# Up to the URL's last '@': a password that nobody escaped may hold '/', ':' and '@' itself.
+_PASSWORD: Final = re.compile(r"(?<=://)([^/\s:@]*):(?:(?!://)\S)*@")
 
 
 class OutputClosedError(Exception):
@@ -29,6 +30,8 @@ def redacted(text: str) -> str:
 
     >>> redacted("no MongoDB at mongodb://ada:secret@db1/x")
     'no MongoDB at mongodb://ada:***@db1/x'
+    >>> redacted("mongodb://ada:se/cr@et@db1/x")
+    'mongodb://ada:***@db1/x'
     """
     return _PASSWORD.sub(r"\1:***@", text)
 

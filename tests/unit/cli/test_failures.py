@@ -117,8 +117,15 @@ def test_every_end_has_its_line_and_status(capsys, error, status, said):
         "s3://key:s3cret@bucket/prefix",
         "two: mongodb://a:s3cret@x and mongodb://b:s3cret@y",
         "mongodb://ada:s3cret%40x@db1/",
+        "mongodb://ada:un/escaped/s3cret@db1/",
+        "mongodb://ada:un@escaped:s3cret@db1/",
     ],
 )
 def test_no_password_is_ever_shown(text):
     assert "s3cret" not in failures.redacted(text)
     assert "***" in failures.redacted(text)
+
+
+def test_an_address_without_a_password_is_shown_as_it_is():
+    text = "mongodb://db1:27017/?replicaSet=rs0 for ada@acme.org and http://127.0.0.1:3000/runs"
+    assert failures.redacted(text) == text
