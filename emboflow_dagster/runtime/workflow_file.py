@@ -35,6 +35,8 @@ _BOOKKEEPING: Final = frozenset(
         "createdAt updatedAt status latestVersionNumber publishedVersionNumber"
     ).split()
 )
+# A path is shown whole: cut off, it names no file.
+_PATH_SHOWN: Final = 1_000
 _PORTS: Final = frozenset({"inputs", "outputs", "ports"})
 
 
@@ -123,7 +125,7 @@ def _bytes_of(path: Path) -> bytes:
         raise NotFoundError(f"no workflow file {shown(str(path), 1_000)}") from None
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
-        raise refusal(ErrorKind.FILE_UNREADABLE, f"cannot read {shown(str(path))}: {why}") from None
+        raise refusal(ErrorKind.FILE_UNREADABLE, f"cannot read {shown(str(path), _PATH_SHOWN)}: {why}") from None
 
 
 def _read(text: str, suffix: str) -> Any:
