@@ -122,10 +122,12 @@ def _bytes_of(path: Path) -> bytes:
         with path.open("rb") as stream:
             return stream.read(MAX_TEXT_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
-        raise NotFoundError(f"no workflow file {shown(str(path), 1_000)}") from None
+        raise NotFoundError(f"no workflow file {shown(str(path), _PATH_SHOWN)}") from None
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
-        raise refusal(ErrorKind.FILE_UNREADABLE, f"cannot read {shown(str(path), _PATH_SHOWN)}: {why}") from None
+        raise refusal(
+            ErrorKind.FILE_UNREADABLE, f"cannot read {shown(str(path), _PATH_SHOWN)}: {why}"
+        ) from None
 
 
 def _read(text: str, suffix: str) -> Any:
