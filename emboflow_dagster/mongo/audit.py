@@ -13,7 +13,7 @@ from emboflow_dagster.model.audit import AuditLog
 from emboflow_dagster.model.base import new_id, utc_now
 from emboflow_dagster.model.collections import META
 from emboflow_dagster.model.scope import Scope
-from emboflow_dagster.mongo.client import Mongo, Raw, Session
+from emboflow_dagster.mongo.client import Mongo, Raw, Session, find_one_and_update
 
 
 def record(
@@ -39,7 +39,8 @@ def record(
         before: A few of its fields before; never a secret.
         after: The same after.
     """
-    head: Raw = mongo[META].find_one_and_update(  # pyright: ignore[reportAssignmentType] - upserted: never None
+    head: Raw = find_one_and_update(  # pyright: ignore[reportAssignmentType] - upserted: never None
+        mongo[META],
         {"_id": f"audit:{scope.workspace_id}"},
         {"$inc": {"sequence": 1}},
         upsert=True,

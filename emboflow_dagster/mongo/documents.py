@@ -20,7 +20,7 @@ from emboflow_dagster.errors import (
 from emboflow_dagster.model.base import Document
 from emboflow_dagster.model.collections import COLLECTIONS, Reach
 from emboflow_dagster.model.scope import Scope
-from emboflow_dagster.mongo.client import Mongo, Raw, Session, translated
+from emboflow_dagster.mongo.client import Mongo, Raw, Session, find_one_and_update, translated
 
 D = TypeVar("D", bound=Document)
 NEWEST = (("createdAt", DESCENDING), ("_id", DESCENDING))
@@ -122,7 +122,8 @@ class Documents(Generic[D]):
         """
         self._refuse_frozen(changes)
         with translated():
-            raw = self.raw.find_one_and_update(
+            raw = find_one_and_update(
+                self.raw,
                 self._scoped({"_id": document_id, **(expected or {})}),
                 {"$set": dict(changes)},
                 return_document=ReturnDocument.AFTER,

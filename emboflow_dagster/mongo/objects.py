@@ -15,7 +15,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 from emboflow_dagster.errors import AlreadyExistsError, NotFoundError, TransitionError
 from emboflow_dagster.model.blob import BlobObject
 from emboflow_dagster.model.scope import Scope
-from emboflow_dagster.mongo.client import Mongo, Raw, Session, translated
+from emboflow_dagster.mongo.client import Mongo, Raw, Session, find_one_and_update, translated
 
 _KEPT_REQUESTS = 16
 _DUPLICATE_KEY = 11000
@@ -102,7 +102,8 @@ def put_version(mongo: Mongo, blob: BlobObject, *, request_id: str | None = None
 
 def _step(mongo: Mongo, blob: BlobObject, step: Raw) -> Raw | None:
     with translated():
-        return mongo["objects"].find_one_and_update(
+        return find_one_and_update(
+            mongo["objects"],
             {"_id": blob.object_id, "workspace_id": blob.workspace_id},
             [step],
             upsert=True,
