@@ -6,6 +6,7 @@ default. Write passwords as ``dg.EnvVar("EMBOFLOW_MONGO_URI")``: Dagster shows r
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,11 @@ import dagster as dg
 from dagster_shared.libraries import DagsterLibraryRegistry
 from pydantic import Field
 
-from emboflow_dagster import __version__
 from emboflow_dagster.errors import ForbiddenError
 from emboflow_dagster.project.handle import EmboFlow
 from emboflow_dagster.project.settings import Settings
 
-DagsterLibraryRegistry.register("emboflow-dagster", __version__, is_dagster_package=False)
+DagsterLibraryRegistry.register("emboflow-dagster", version("emboflow-dagster"), is_dagster_package=False)
 
 
 class MongoResource(dg.ConfigurableResource):

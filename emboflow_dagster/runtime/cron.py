@@ -61,10 +61,9 @@ def check_cron(value: object, path: str = "cron") -> str:
             path,
             f"found {shown(value)}; five fields with one space between: minute hour day month weekday",
         )
-    _, _, days, months, weekdays = (_field(word, i, path) for i, word in enumerate(words))
-    # Days of month and of week are alternatives once both are restricted.
-    any_weekday = words[4].startswith("*") or len({day % 7 for day in weekdays}) == 7  # noqa: PLR2004
-    if any_weekday and not any(min(days) <= _LONGEST[month - 1] for month in months):
+    _, _, days, months, _ = (_field(word, i, path) for i, word in enumerate(words))
+    # Also beside a weekday, which would come true: readers disagree on such a day, and nobody means it.
+    if not any(min(days) <= _LONGEST[month - 1] for month in months):
         raise refuse(ErrorKind.CRON_NEVER, path, f"found {shown(value)}; no such day is in any calendar")
     return value
 

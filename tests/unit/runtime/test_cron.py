@@ -24,7 +24,6 @@ def kind_of(check, value) -> ErrorKind | None:
         "*/15 8-18 * * mon-fri",
         "0 0 1,15 * *",
         "0 0 29 2 *",
-        "0 0 31 4 1",  # day of month or Monday: fires
         "59 23 31 12 7",
         "0 0 * JAN,jul SUN",
         "0-30/10 * * * *",
