@@ -1,4 +1,4 @@
-"""EmboFlow on Dagster: raw recordings, workflows, dataset versions and artifacts in one MongoDB and one object store.
+"""EmboFlow on Dagster: recordings, workflows and dataset versions in one MongoDB and one object store.
 
 Names are loaded when they are used: importing the package costs nothing of what it does not need.
 """

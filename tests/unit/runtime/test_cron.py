@@ -58,6 +58,7 @@ def test_what_every_cron_reads(text):
         ("0 0 30,31 feb *", ErrorKind.CRON_NEVER),
         ("0 0 31 2,4,6,9,11 */2", ErrorKind.CRON_NEVER),
         ("0 0 31 4 0-6", ErrorKind.CRON_NEVER),
+        ("0 0 30 2 0", ErrorKind.CRON_NEVER),  # Dagster refuses it, though Sundays come
         (None, ErrorKind.CRON_TYPE),
         (b"* * * * *", ErrorKind.CRON_TYPE),
         ("*" * 300, ErrorKind.CRON),
