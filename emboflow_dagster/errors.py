@@ -13,7 +13,7 @@
     ├── IntegrityError         bytes are missing, short, or do not match their recorded sha256
     ├── ExecutionError         a node, hook or parser failed; the message names the cause
     │   └── LimitError         ... because it went over a memory, time or size limit
-    ├── UnavailableError       the database, the store or a server cannot be reached     (also a ConnectionError)
+    ├── UnavailableError       the database, the store or a server cannot be reached  (also a ConnectionError)
     └── ConfigurationError     this machine, server or setting cannot work; the hint says what to change
 
 Catch a class when every failure in it is handled the same way; compare ``kind`` when it is not.
