@@ -1,14 +1,23 @@
 """A project in which every collection has a document and every kind of reference an example."""
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from emboflow_dagster.model.collections import COLLECTIONS, META
 from emboflow_dagster.project.handle import EmboFlow
+from emboflow_dagster.runtime.outputs import add_probe_report
+from emboflow_dagster.runtime.probe_report import store_probe
 from tests.integration.project.flows import HOOK, hook
 from tests.integration.project.samples_of_documents import documents
 
+Raw = dict[str, Any]
+Found = set[tuple[str, str, str, str | None]]
+"""Code, collection, id and field of what was found."""
+NAMES = [*COLLECTIONS, META]
 FPS = 20
 # More than a task document keeps: its log becomes a blob.
 LOUD = "def count(ctx, inputs):\n    print(*range(600), sep='\\n')\n"
@@ -26,6 +35,57 @@ FLOW: dict[str, Any] = {
         {"id": "publish", "type": "publish-dataset", "after": ["episodes"], "config": {"dataset": "lift"}},
     ],
 }
+
+
+@dataclass
+class Whole:
+    """The project, everything that is stored of it, and ways to damage that behind the library's back."""
+
+    ef: EmboFlow
+    folder: Path
+    before: dict[str, list[Raw]]
+
+    def rows(self, name: str) -> list[Raw]:
+        return list(self.ef.mongo[name].find().sort("_id", 1))
+
+    def one(self, name: str, **where: Any) -> Raw:
+        row = self.ef.mongo[name].find_one(
+            {k.replace("__", "."): v for k, v in where.items()}, sort=[("_id", 1)]
+        )
+        assert row is not None, (name, where)
+        return row
+
+    def set(self, name: str, id_: Any, **fields: Any) -> None:
+        changes = {k.replace("__", "."): v for k, v in fields.items()}
+        done = self.ef.mongo[name].update_one(
+            {"_id": id_}, {"$set": changes}, bypass_document_validation=True
+        )
+        assert done.modified_count == 1
+
+    def drop(self, name: str, id_: Any) -> None:
+        assert self.ef.mongo[name].delete_one({"_id": id_}).deleted_count == 1
+
+    def add(self, name: str, row: Raw) -> None:
+        self.ef.mongo[name].insert_one(row, bypass_document_validation=True)
+
+    def payload(self, blob: Raw) -> Path:
+        path = self.ef.store.path_of(blob["storage_ref"]["key"])
+        assert path is not None
+        path.chmod(0o644)
+        return path
+
+    def found(self) -> Found:
+        report = self.ef.verify(all=True)
+        assert report.ok == (not report.problems)
+        assert json.loads(json.dumps(report.to_json()))["ok"] == report.ok
+        return {(p.code, p.collection, p.id, p.field) for p in report.problems}
+
+    def restore(self) -> None:
+        for name in NAMES:
+            if self.rows(name) != self.before[name]:
+                self.ef.mongo[name].delete_many({})
+                if self.before[name]:
+                    self.ef.mongo[name].insert_many(self.before[name], bypass_document_validation=True)
 
 
 def write_demos(path: Path, lengths: list[int]) -> Path:
@@ -65,6 +125,7 @@ def build(ef: EmboFlow, folder: Path) -> None:
     ef.assets.register(folder / "kept", type="folder", name="kept-folder", in_place=True)
     for name in ("rows", "one", "two", "one"):
         ef.assets.probe(name)
+    _probe_at_length(ef, "rows")
     ef.workflows.publish(FLOW)
     ef.workflows.publish({**FLOW, "name": "Whole"})
     for names in (["one", "rows", "logs"], ["two", "one", "kept-file", "kept-folder"]):
@@ -74,6 +135,15 @@ def build(ef: EmboFlow, folder: Path) -> None:
         ef.blobs.put(f"content {number}".encode(), object_id="model", custom_metadata={"n": number})
     for document in _without_a_verb(ef):
         ef.mongo[document.collection].insert_one(document.to_mongo())  # type: ignore[attr-defined]
+
+
+def _probe_at_length(ef: EmboFlow, name: str) -> None:
+    """A report that no document holds: it refers to a blob."""
+    report = ef.assets.reports(name)[0].to_json()
+    found = {k: v for k, v in report.items() if k not in ("_id", "assetId", "reportVersion", "createdAt")}
+    probe = store_probe(ef.blobs, {**found, "rawReport": {"text": "x" * 300_000}})
+    asset = ef.assets.get(name)
+    ef.mongo.in_transaction(lambda session: add_probe_report(ef.mongo, ef.scope, session, asset.id, probe))
 
 
 def _without_a_verb(ef: EmboFlow) -> list[BaseModel]:
