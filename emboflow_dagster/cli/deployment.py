@@ -28,12 +28,16 @@ def settings() -> "Settings":
 
 
 @contextmanager
-def opened() -> "Iterator[EmboFlow]":
-    """The open handle; the embedded database is started when it has to be."""
+def opened(*, to_check: bool = False) -> "Iterator[EmboFlow]":
+    """The open handle; the embedded database is started when it has to be.
+
+    Args:
+        to_check: Nothing is made that is not there.
+    """
     from emboflow_dagster.project.handle import EmboFlow
 
     with progress.waiting("opening the database"):
-        handle = EmboFlow.open(settings())
+        handle = EmboFlow.open(settings(), to_check=to_check)
     with handle:
         yield handle
 

@@ -22,7 +22,9 @@ def verify(
     ] = False,
 ) -> None:
     """Check documents, references, numbers, ownership, audit chain and payloads. Exit 1 for any problem."""
-    with opened() as ef, progress.waiting("verifying"):
+    with opened(to_check=True) as ef, progress.waiting("verifying"):
+        if not (all_ or ef.scope.workspace_id):
+            output.note(f"there is no workspace {ef.scope.workspace_slug}: all of them are checked")
         report = ef.verify(all=all_)
     counted = ", ".join(f"{name} {count}" for name, count in sorted(report.counts.items()) if count)
 

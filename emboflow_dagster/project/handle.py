@@ -20,7 +20,7 @@ from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.project.runs import Runs
 from emboflow_dagster.project.settings import Settings
 from emboflow_dagster.project.tasks import Tasks
-from emboflow_dagster.project.tenancy import open_scope
+from emboflow_dagster.project.tenancy import open_scope, scope_to_check
 from emboflow_dagster.project.verify import VerifyReport, verify
 from emboflow_dagster.project.workflows import Workflows
 
@@ -62,13 +62,19 @@ class EmboFlow:
         return cls.open(Settings.from_env(workspace=workspace, project=project, actor=actor, home=home))
 
     @classmethod
-    def open(cls, settings: Settings, *, create: bool = True) -> Self:
-        """Open a deployment: the database (started when it is the embedded one), its collections, a scope."""
+    def open(cls, settings: Settings, *, to_check: bool = False) -> Self:
+        """Open a deployment: the database (started when it is the embedded one), its collections, a scope.
+
+        Args:
+            settings: The deployment and the scope in it.
+            to_check: For `verify`: no workspace, project or user is made that is not there.
+        """
         mongo = open_database(settings)
         try:
             if not is_current(mongo):
                 set_up(mongo)
-            scope = open_scope(mongo, settings.workspace, settings.project, settings.actor, create=create)
+            find = scope_to_check if to_check else open_scope
+            scope = find(mongo, settings.workspace, settings.project, settings.actor)
             return cls(Opened(settings, mongo, open_store(settings.object_store), scope))
         except BaseException:
             mongo.close()
@@ -135,8 +141,11 @@ class EmboFlow:
         return set_up(self.mongo)
 
     def verify(self, *, all: bool = False) -> VerifyReport:  # noqa: A002 - the contract's word
-        """Check every invariant over this workspace; with ``all`` over every workspace, bytes included."""
-        return verify(self._opened, everything=all)
+        """Check every invariant, bytes included, over this workspace; with ``all`` over every workspace.
+
+        A workspace that is not there (any more) cannot be looked through: then all are.
+        """
+        return verify(self._opened, everything=all or not self.scope.workspace_id)
 
     def catalog(self, *, all_projects: bool = False) -> dict[str, Any]:
         """What the orchestrator needs to define assets and jobs, as JSON values."""

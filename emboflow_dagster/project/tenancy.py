@@ -48,6 +48,18 @@ def open_scope(mongo: Mongo, workspace: str, project: str, actor: str, *, create
     return scope
 
 
+def scope_to_check(mongo: Mongo, workspace: str, project: str, actor: str) -> Scope:
+    """The scope for who checks and changes nothing: what is not there has the id ``""`` and is not made.
+
+    Made anew, a lost workspace, project or user would hide what still refers to it.
+    """
+    with translated():
+        ws = mongo["workspaces"].find_one({"slug": workspace}, {"_id": 1}) or {"_id": ""}
+        place = {"workspaceId": ws["_id"], "slug": project}
+        row = mongo["projects"].find_one(place, {"_id": 1}) or {"_id": ""}
+    return Scope(ws["_id"], workspace, row["_id"], project, _stored_actor(actor))
+
+
 def _find(mongo: Mongo, workspace: str, project: str, actor: str) -> Scope | None:
     name = _stored_actor(actor)
     with translated():

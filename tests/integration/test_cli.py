@@ -338,6 +338,29 @@ def test_verify_is_clean(story, deployment):
         assert ended.json["counts"]["workflow_runs"] >= 1
 
 
+@pytest.mark.parametrize(
+    ("lost", "refers", "field"),
+    [
+        ("users", "workspaces", "ownerId"),
+        ("workspaces", "assets", "workspaceId"),
+        ("projects", "assets", "projectId"),
+    ],
+)
+def test_verify_finds_what_is_lost_instead_of_making_it_anew(story, deployment, lost, refers, field):
+    document = deployment.db[lost].find_one()
+    deployment.db[lost].delete_one({"_id": document["_id"]})
+    try:
+        ended = deployment.here("verify", "--json")
+
+        assert ended.status == 1
+        problems = {(p["code"], p["collection"], p["field"]) for p in json.loads(ended.raw)["problems"]}
+        assert ("ref-not-found", refers, field) in problems
+        assert deployment.db[lost].count_documents({}) == 0
+    finally:
+        deployment.db[lost].insert_one(document)
+    assert deployment.here("verify", "--json").json["ok"] is True
+
+
 def test_a_run_that_fails_prints_itself_and_ends_with_1(story, deployment):
     ended = deployment.outside("workflow", "run", "fails", "--asset", "reach", "--wait", "--json")
     run = json.loads(ended.raw)
