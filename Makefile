@@ -19,7 +19,7 @@ unexport PYTHONPATH
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup demo dev test test-fast check fmt lint types imports docs bench lock clean
+.PHONY: help setup demo dev test test-fast faults check fmt lint types imports docs bench lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ test: $(STAMP)  ## All tests: unit, integration (a real mongod), acceptance
 
 test-fast: $(STAMP)  ## Unit tests only: no process is started but Python
 	@$(PYTEST) -q -n $(JOBS) tests/unit
+
+faults: $(STAMP)  ## Killed at every command, failed at every command, eight at once: the long version, about half an hour
+	@EMBOFLOW_FAULTS=all $(PYTEST) -q -n $(JOBS) tests/integration/faults
 
 check: lint types imports docs test  ## Everything CI runs
 

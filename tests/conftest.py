@@ -9,7 +9,9 @@ import shutil
 import tempfile
 
 #: Where the test material is, not how EmboFlow behaves.
-KEPT = frozenset({"EMBOFLOW_SAMPLES", "EMBOFLOW_CORPUS", "EMBOFLOW_MONGOD", "EMBOFLOW_SCREENSHOTS"})
+KEPT = frozenset(
+    {"EMBOFLOW_SAMPLES", "EMBOFLOW_CORPUS", "EMBOFLOW_MONGOD", "EMBOFLOW_SCREENSHOTS", "EMBOFLOW_FAULTS"}
+)
 REMOVED_PREFIXES = ("EMBOFLOW_", "AWS_", "DAGSTER_", "XDG_")
 
 for _name in list(os.environ):

@@ -1,0 +1,241 @@
+"""A process that does operations in children of its own and kills them at a chosen MongoDB command.
+
+It forks, and never opens a connection itself: a child costs milliseconds, and has no thread to lose. One JSON
+line in, one out; see :class:`Order` and :class:`Outcome`.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pymongo import monitoring
+
+from emboflow_dagster.blobs.store import Blobs
+from emboflow_dagster.errors import EmboflowError
+from emboflow_dagster.mongo import objects
+from emboflow_dagster.mongo.client import Mongo
+from emboflow_dagster.object_storage.payload import key_of
+from emboflow_dagster.project.handle import EmboFlow
+from emboflow_dagster.project.settings import Settings
+from tests.integration.faults.operations import OPERATIONS
+
+IN_TRANSACTION = " in a transaction"
+ENDS = ("commitTransaction", "abortTransaction")
+
+
+@dataclass
+class Order:
+    """What to do: an operation, where, how many at once, and the command to be killed at."""
+
+    operation: str
+    uri: str | None
+    database: str
+    home: str
+    folder: str
+    point: int = 0  #: 1 is the first command; 0 kills nobody
+    moment: str = "started"  #: or `succeeded`
+    processes: int = 1
+    broken: str | None = None  #: one of :data:`BROKEN`
+
+    def settings(self) -> Settings:
+        """As a user would set them."""
+        return Settings.from_env(
+            home=self.home,
+            mongo_uri=self.uri,
+            database=self.database,
+            workspace="acme",
+            project="pick-place",
+            actor="user:ada",
+        )
+
+
+@dataclass
+class Outcome:
+    """What one child came to."""
+
+    killed: bool = False
+    commands: list[str] = field(default_factory=list)
+    acked: list[str] = field(default_factory=list)
+    error: dict[str, Any] | None = None
+    exit_code: int = 0
+
+
+class Killer(monitoring.CommandListener):
+    """Counts commands once armed, and ends the process at the chosen one."""
+
+    def __init__(self, order: Order, say: Callable[[str, Any], None]) -> None:
+        self.order = order
+        self.say = say
+        self.armed = False
+        self.count = 0
+
+    def started(self, event: monitoring.CommandStartedEvent) -> None:
+        if self.armed:
+            self.count += 1
+            inside = event.command.get("autocommit") is False and event.command_name not in ENDS
+            self.say("command", event.command_name + IN_TRANSACTION * inside)
+            self._kill_at("started")
+
+    def succeeded(self, _: monitoring.CommandSucceededEvent) -> None:
+        if self.armed:
+            self._kill_at("succeeded")
+
+    def failed(self, _: monitoring.CommandFailedEvent) -> None:
+        if self.armed:
+            self._kill_at("succeeded")
+
+    def _kill_at(self, moment: str) -> None:
+        if (self.count, moment) == (self.order.point, self.order.moment):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def without_transactions() -> None:
+    """Broken: what belongs together is written one after the other."""
+    Mongo.in_transaction = lambda _, body: body(None)  # type: ignore[method-assign, assignment]
+
+
+def metadata_first() -> None:
+    """Broken: a blob is recorded before its bytes are stored."""
+    import hashlib
+
+    real = Blobs.put_payload
+
+    def put(self: Blobs, source: Any, **how: Any) -> Any:
+        data = source.read_bytes() if isinstance(source, Path) else bytes(source)
+        digest = hashlib.sha256(data).hexdigest()
+        key = key_of(digest)
+        ref = {"bucket": "local", "key": key, "uri": self._store.uri_of(key), "checksum": f"sha256:{digest}"}
+        late.append(lambda: real(self, source, **how))
+        from emboflow_dagster.model.storage import StorageRef
+
+        return StorageRef.model_validate({**ref, "contentType": how["content_type"], "size": len(data)})
+
+    late: list[Callable[[], Any]] = []
+    version = objects.put_version
+
+    def put_version(*args: Any, **how: Any) -> Any:
+        stored = version(*args, **how)
+        while late:
+            late.pop()()
+        return stored
+
+    Blobs.put_payload = put  # type: ignore[method-assign]
+    objects.put_version = put_version
+
+
+def read_check_write() -> None:
+    """Broken: the next version of a blob by reading the head, archiving it and replacing it."""
+
+    def put_version(mongo: Mongo, blob: Any, **_: Any) -> Any:
+        fields = blob.to_mongo()
+        old = mongo["objects"].find_one({"_id": blob.object_id})
+        if old is not None and old["data_sha256"] == fields["data_sha256"]:
+            return objects.head(mongo, blob.workspace_id, blob.object_id), False
+        if old is None:
+            mongo["objects"].insert_one({**fields, "version": 0, "prev_version": None})
+        else:
+            number = old["version"] + 1
+            mongo["objects"].replace_one(
+                {"_id": blob.object_id}, {**fields, "version": number, "prev_version": number - 1}
+            )
+            row = {k: v for k, v in old.items() if k not in ("tail", "request_ids")}
+            mongo["object_history"].insert_one({**row, "_id": f"{blob.object_id}.v{old['version']}"})
+        return objects.head(mongo, blob.workspace_id, blob.object_id), True
+
+    objects.put_version = put_version
+
+
+BROKEN = {f.__name__: f for f in (without_transactions, metadata_first, read_check_write)}
+
+
+def child(order: Order, out: int, go: int | None) -> None:
+    """The body of one child: open, wait for the others, do it, tell."""
+
+    def say(kind: str, value: Any) -> None:
+        os.write(out, (json.dumps([kind, value]) + "\n").encode())
+
+    if order.broken:
+        BROKEN[order.broken]()
+    killer = Killer(order, say)
+    monitoring.register(killer)
+    operation = OPERATIONS[order.operation]
+    try:
+        killer.armed = operation.opening
+        if operation.opening and go is not None:
+            os.read(go, 1)
+        ef = EmboFlow.open(order.settings())
+        if not operation.opening and go is not None:
+            say("ready", None)
+            os.read(go, 1)
+        killer.armed = True
+        operation.act(ef, Path(order.folder), lambda text: say("ack", text))
+        killer.armed = False
+        ef.close()
+    except EmboflowError as error:
+        say("error", {**error.as_dict(), "class": type(error).__name__})
+    except BaseException as error:  # noqa: BLE001 - told to the test, which fails
+        import traceback
+
+        trace = "".join(traceback.format_exception(error))[-4000:]
+        say("error", {"code": None, "class": type(error).__name__, "message": trace})
+
+
+def carry_out(order: Order) -> list[Outcome]:
+    """Do it in ``order.processes`` children at once."""
+    go_read, go_write = os.pipe()
+    running: list[tuple[int, int]] = []
+    for _ in range(order.processes):
+        read, write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(read)
+            os.close(go_write)
+            for _, other in running:
+                os.close(other)
+            try:
+                child(order, write, go_read if order.processes > 1 else None)
+            finally:
+                os._exit(0)
+        os.close(write)
+        running.append((pid, read))
+    os.close(go_read)
+    streams = [os.fdopen(read, "rb") for _, read in running]
+    if order.processes > 1 and not OPERATIONS[order.operation].opening:
+        for stream in streams:
+            stream.readline()
+    os.close(go_write)
+    return [_outcome(pid, stream) for (pid, _), stream in zip(running, streams, strict=True)]
+
+
+def _outcome(pid: int, stream: Any) -> Outcome:
+    outcome = Outcome()
+    with stream:
+        for line in stream:
+            kind, value = json.loads(line)
+            if kind == "command":
+                outcome.commands.append(value)
+            elif kind == "ack":
+                outcome.acked.append(value)
+            elif kind == "error":
+                outcome.error = value
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    outcome.killed = code == -signal.SIGKILL
+    outcome.exit_code = code
+    return outcome
+
+
+def main() -> None:
+    """Carry out orders until there are no more."""
+    for line in sys.stdin:
+        outcomes = carry_out(Order(**json.loads(line)))
+        sys.stdout.write(json.dumps([asdict(outcome) for outcome in outcomes]) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
