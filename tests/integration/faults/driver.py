@@ -22,7 +22,7 @@ from emboflow_dagster.mongo.client import Mongo
 from emboflow_dagster.object_storage.payload import key_of
 from emboflow_dagster.project.handle import EmboFlow
 from emboflow_dagster.project.settings import Settings
-from tests.integration.faults.operations import OPERATIONS
+from tests.integration.faults.operations import KNOWN
 
 IN_TRANSACTION = " in a transaction"
 ENDS = ("commitTransaction", "abortTransaction")
@@ -163,7 +163,7 @@ def child(order: Order, out: int, go: int | None) -> None:
         BROKEN[order.broken]()
     killer = Killer(order, say)
     monitoring.register(killer)
-    operation = OPERATIONS[order.operation]
+    operation = KNOWN[order.operation]
     try:
         killer.armed = operation.opening
         if operation.opening and go is not None:
@@ -205,7 +205,7 @@ def carry_out(order: Order) -> list[Outcome]:
         running.append((pid, read))
     os.close(go_read)
     streams = [os.fdopen(read, "rb") for _, read in running]
-    if order.processes > 1 and not OPERATIONS[order.operation].opening:
+    if order.processes > 1 and not KNOWN[order.operation].opening:
         for stream in streams:
             stream.readline()
     os.close(go_write)

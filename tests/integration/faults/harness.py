@@ -16,7 +16,7 @@ from emboflow_dagster.model.collections import COLLECTIONS, META
 from emboflow_dagster.mongo.setup import set_up
 from emboflow_dagster.project.handle import EmboFlow, open_database
 from tests.integration.faults.driver import Order, Outcome
-from tests.integration.faults.operations import OPERATIONS, Operation, counts
+from tests.integration.faults.operations import KNOWN, Operation, counts
 
 REPOSITORY = Path(__file__).parents[3]
 #: Every point instead of a sample: `make faults`.
@@ -148,6 +148,6 @@ class Stage:
 
 def stage_of(name: str, uri: str, folder: Path, driver: Driver) -> Stage:
     """A prepared stage."""
-    stage = Stage(OPERATIONS[name], uri, f"faults_{os.getpid()}_{name.replace('-', '_')}", folder, driver)
+    stage = Stage(KNOWN[name], uri, f"faults_{os.getpid()}_{name.replace('-', '_')}", folder, driver)
     stage.prepare()
     return stage

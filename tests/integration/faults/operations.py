@@ -6,6 +6,7 @@ the writes, not the parsers.
 """
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -99,6 +100,18 @@ class RegisterFile(Operation):
     def wrong(self, ef: EmboFlow) -> list[str]:
         names = sorted(asset.display_name for asset in ef.assets.list())
         return [] if names == ["more.csv", "rows.csv"] else [f"the assets are {names}"]
+
+
+class RegisterOneName(Operation):
+    """Only for several at once: each has a file of its own content, all files have the same name."""
+
+    name = "register-one-name"
+
+    def act(self, ef: EmboFlow, folder: Path, ack: Ack) -> None:
+        path = folder / str(os.getpid()) / "rows.csv"
+        path.parent.mkdir()
+        path.write_text(f"t,x\n0,{os.getpid()}\n")
+        ack(ef.assets.register(path, type="raw_file").display_name)
 
 
 class RegisterFolder(Operation):
@@ -544,6 +557,8 @@ OPERATIONS: dict[str, Operation] = {
         FirstInit(),
     )
 }
+#: What a child can be told to do.
+KNOWN = {**OPERATIONS, RegisterOneName.name: RegisterOneName()}
 
 
 def counts(ef: EmboFlow) -> Counter[str]:

@@ -51,6 +51,19 @@ def test_eight_at_once_do_it_once(stages: Stages, name: str) -> None:
 
 
 @pytest.mark.timeout(1200)
+def test_eight_files_of_one_name_get_eight_names(stages: Stages) -> None:
+    stage = stages("register-one-name")
+    for _ in range(ROUNDS):
+        acked, refused = told(stage.at_once(PROCESSES))
+
+        assert refused == []
+        assert acked == {("rows.csv",), *((f"rows.csv ({n})",) for n in range(2, PROCESSES + 1))}
+        with stage.open() as ef:
+            assert ef.assets.documents.count() == PROCESSES
+            assert ef.verify(all=True).problems == []
+
+
+@pytest.mark.timeout(1200)
 def test_of_eight_that_take_a_task_one_gets_it(stages: Stages) -> None:
     stage = stages("claim")
     for _ in range(ROUNDS):
