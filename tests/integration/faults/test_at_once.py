@@ -14,7 +14,7 @@ from tests.integration.faults.harness import ALL, Driver
 from tests.integration.faults.operations import differences
 
 PROCESSES = 8
-ROUNDS = 20 if ALL else 2
+ROUNDS = 20 if ALL else 1
 SAME = (
     "register-file",
     "register-folder",

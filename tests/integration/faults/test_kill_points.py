@@ -12,7 +12,7 @@ from tests.integration.faults.harness import ALL, Stage
 from tests.integration.faults.operations import OPERATIONS, differences
 
 MOMENTS = ("started", "succeeded")
-SAMPLE = 4  # points of an operation
+SAMPLE = 3  # points of an operation
 
 
 def points(total: int, *, most: int = SAMPLE) -> list[tuple[int, str]]:
