@@ -16,6 +16,7 @@ from emboflow_dagster.orchestration import keys
 from emboflow_dagster.orchestration.catalog import Place
 from emboflow_dagster.orchestration.handles import kept_open
 from emboflow_dagster.orchestration.nodes import RESOURCE
+from emboflow_dagster.orchestration.orphans import ended_if_orphaned
 from emboflow_dagster.project.handle import EmboFlow
 
 INTERVAL_SECONDS: Final = 10
@@ -35,7 +36,7 @@ class Lost:
 
 
 def lost_runs(instance: dg.DagsterInstance, runs: Iterable[WorkflowRun]) -> Iterator[Lost]:
-    """The active runs whose newest Dagster run has failed, was cancelled, or is gone."""
+    """The active runs whose newest Dagster run has failed, was cancelled, or died unnoticed."""
     for run in runs:
         if run.status not in RUN_ACTIVE:
             continue
@@ -45,6 +46,7 @@ def lost_runs(instance: dg.DagsterInstance, runs: Iterable[WorkflowRun]) -> Iter
             if found is None:
                 # A history that was cleared says nothing about a run that may still work.
                 continue
+            found = ended_if_orphaned(instance, found)
         else:
             # Requested but never claimed: its run key is used up, so nothing would start it again.
             found = _ended_request(instance, run.id)
@@ -59,7 +61,7 @@ def lost_runs(instance: dg.DagsterInstance, runs: Iterable[WorkflowRun]) -> Iter
 
 def _ended_request(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRun | None:
     requests = instance.get_runs(dg.RunsFilter(tags={keys.TAG_RUN_ID: run_id}), limit=20)
-    mine = [run for run in requests if run.parent_run_id is None]
+    mine = [ended_if_orphaned(instance, run) for run in requests if run.parent_run_id is None]
     return mine[0] if mine and all(run.status in _OVER for run in mine) else None
 
 

@@ -1,5 +1,8 @@
 """Runs through Dagster, without a daemon: every way in ends as one document with its tasks."""
 
+import json
+import socket
+import tempfile
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -12,6 +15,7 @@ from emboflow_dagster.orchestration import keys, recorder
 from emboflow_dagster.orchestration.catalog import Place, catalog_of
 from emboflow_dagster.orchestration.definitions import launchables
 from emboflow_dagster.orchestration.direct import daemon_is_alive, execute_queued
+from emboflow_dagster.orchestration.orphans import SERVER_TAG
 from emboflow_dagster.orchestration.resources import EmboFlowResource
 from emboflow_dagster.orchestration.sensors import request_of
 from tests.acceptance.chains import BROKEN, chain
@@ -341,6 +345,37 @@ def test_the_recorder_settles_what_a_dead_run_left(ef, queued, instance):
     assert task.status is TaskStatus.FAILED
     assert lost.run_id in task.error_message
     assert recorder.settle(ef, instance) == []
+
+
+@pytest.mark.parametrize("claimed", [True, False])
+def test_the_recorder_ends_a_run_whose_code_server_is_gone(ef, queued, instance, claimed):
+    run = queued()
+    with tempfile.TemporaryDirectory() as folder:  # short: a socket's path has at most 107 characters
+        path = f"{folder}/s"
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(path)
+            server.listen()
+            tags = {"emboflow/run_id": run.id, SERVER_TAG: json.dumps({"host": "localhost", "socket": path})}
+            lost = instance.add_run(dg.DagsterRun("x", status=dg.DagsterRunStatus.STARTED, tags=tags))
+            if claimed:
+                ef.runs.claim(run.id, lost.run_id)
+            assert recorder.settle(ef, instance) == []
+        [settled] = recorder.settle(ef, instance)
+
+    assert settled.run_id == run.id
+    assert ef.runs.get(run.id).status is RunStatus.FAILED
+    assert instance.get_run_by_id(lost.run_id).status is dg.DagsterRunStatus.FAILURE
+    assert recorder.settle(ef, instance) == []
+
+
+def test_a_run_that_another_machine_executes_is_left_alone(ef, queued, instance):
+    run = queued()
+    for note in ('{"host": "db1", "port": 4000}', "[]", "no json", "{}"):
+        tags = {"emboflow/run_id": run.id, SERVER_TAG: note}
+        instance.add_run(dg.DagsterRun("x", status=dg.DagsterRunStatus.STARTED, tags=tags))
+
+    assert recorder.settle(ef, instance) == []
+    assert ef.runs.get(run.id).status is RunStatus.QUEUED
 
 
 def test_the_recorder_cancels_what_was_cancelled_before_it_started(ef, queued, instance):
