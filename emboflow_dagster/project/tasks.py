@@ -3,13 +3,10 @@
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from pydantic import ValidationError
 
 from emboflow_dagster.blobs.context import working_for
 from emboflow_dagster.errors import (
@@ -19,28 +16,22 @@ from emboflow_dagster.errors import (
     ExecutionError,
     InvalidInputError,
     NotFoundError,
-    TransitionError,
 )
 from emboflow_dagster.model.artifact import Artifact, Lineage
-from emboflow_dagster.model.asset import AssetStatus
-from emboflow_dagster.model.base import invalid
 from emboflow_dagster.model.dataset import DatasetVersion
 from emboflow_dagster.model.freeform import check_freeform
 from emboflow_dagster.model.run import MAX_PREVIEW_BYTES, RunTask, TaskSummary
 from emboflow_dagster.mongo.documents import Documents
 from emboflow_dagster.project.artifacts import Artifacts
 from emboflow_dagster.project.assets import Assets
+from emboflow_dagster.project.execution import Execution, Log
 from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.project.runs import Runs
-from emboflow_dagster.runtime.child import child_call
-from emboflow_dagster.runtime.digest import sha256_of
 from emboflow_dagster.runtime.logs import TaskLog
-from emboflow_dagster.runtime.node import BoundAsset, NodeContext, NodeInput, NodeResult, NodeType
+from emboflow_dagster.runtime.node import NodeResult
 from emboflow_dagster.runtime.outputs import Outputs, dataset_moved, main_digest, store_outputs
 from emboflow_dagster.runtime.record import Claimed
-from emboflow_dagster.runtime.registry import node_types
 
-Log = Callable[[str], None]
 PUBLISH_TRIES = 20
 
 
@@ -76,9 +67,8 @@ class Tasks:
 
     def __init__(self, opened: Opened, assets: Assets, artifacts: Artifacts, runs: Runs) -> None:
         self._opened = opened
-        self._assets = assets
-        self._artifacts = artifacts
         self._runs = runs
+        self._execution = Execution(assets, artifacts, runs)
         self.documents: Documents[RunTask] = Documents(opened.mongo, opened.scope, RunTask)
 
     def get(self, run_id: str, node_id: str) -> RunTask:
@@ -139,8 +129,7 @@ class Tasks:
         last = task.attempt > int((task.executor_config or {}).get("retries") or 0)
         try:
             with working_for(task.workflow_run_id, task.id):
-                result, inputs = self._execute(claimed, folder, lines, tee)
-                lineage = self._lineage(claimed, inputs)
+                result, lineage = self._execution.run(claimed, folder, lines, tee)
                 return self._record(claimed, result, lineage, lines)
         except EmboflowError as error:
             if error.kind == ErrorKind.FENCED:
@@ -163,95 +152,6 @@ class Tasks:
         finally:
             lines.close()
             shutil.rmtree(folder, ignore_errors=True)
-
-    def _execute(
-        self, claimed: Claimed, folder: Path, lines: TaskLog, tee: Log
-    ) -> tuple[NodeResult, Mapping[str, NodeInput]]:
-        task = claimed.task
-        node_type = node_types().require(task.node_type)
-        inputs = self._inputs(claimed, folder)
-        if not task.asset_ids and not node_type.runs_on_empty:
-            tee("no asset is left for this node; it is not executed")
-            return NodeResult(outcome="empty", preview={"assets": 0}), inputs
-        with self._bound(task, node_type) as assets:
-            workdir = folder / "out"
-            workdir.mkdir()
-            context = NodeContext(
-                task=task,
-                workflow_slug=claimed.run.runtime_snapshot.workflow_slug,
-                workflow_version=claimed.run.runtime_snapshot.version_number,
-                assets=assets,
-                options=_options(node_type, task),
-                inputs=inputs,
-                workdir=workdir,
-                log=tee,
-                child=child_call(
-                    workdir,
-                    on_stdout=partial(lines.add, "stdout"),
-                    on_stderr=partial(lines.add, "stderr"),
-                    on_log=tee,
-                ),
-                out=partial(lines.add, "stdout"),
-                err=partial(lines.add, "stderr"),
-            )
-            return node_type.run(context), inputs
-
-    @contextmanager
-    def _bound(self, task: RunTask, node_type: NodeType) -> Iterator[list[BoundAsset]]:
-        with ExitStack() as stack:
-            rows: list[BoundAsset] = []
-            for asset_id in task.asset_ids:
-                asset = self._assets.documents.get(asset_id)
-                if asset.status == AssetStatus.ARCHIVED:
-                    raise TransitionError(f"asset {asset.display_name} is archived")
-                path = stack.enter_context(self._assets.path(asset)) if node_type.needs_bytes else Path()
-                rows.append(BoundAsset(asset, self._assets.latest_report(asset), path))
-            yield rows
-
-    def _inputs(self, claimed: Claimed, folder: Path) -> dict[str, NodeInput]:
-        task = claimed.task
-        inputs: dict[str, NodeInput] = {}
-        for node_id in task.upstream_node_ids:
-            found = self.documents.find_one({"workflowRunId": task.workflow_run_id, "nodeId": node_id})
-            if found is None:  # not selected in this run: what it made last
-                found = self._runs.last_success(claimed.run.workflow_definition_id, node_id)
-            if found is None:
-                raise TransitionError(
-                    f"node {node_id} has never succeeded", kind=ErrorKind.UPSTREAM_NOT_SUCCEEDED
-                )
-            inputs[node_id] = NodeInput(
-                node_id=node_id,
-                node_type=found.node_type,
-                asset_ids=tuple(found.asset_ids),
-                artifacts=tuple(self._artifacts.of_task(found)),
-                preview=found.last_result_preview,
-                fetch=partial(self._artifacts.fetch_into, folder / "in"),
-            )
-        return inputs
-
-    def _lineage(self, claimed: Claimed, inputs: Mapping[str, NodeInput]) -> Lineage:
-        task = claimed.task
-        sources = [a for given in inputs.values() for a in given.artifacts]
-        node_type = node_types().require(task.node_type)
-        code = {
-            "type": f"{node_type.id}@{node_type.version}",
-            "config": (task.executor_config or {}).get("config") or {},
-            "hook": task.code_hook_spec.to_json() if task.code_hook_spec else None,
-        }
-        checksums = [self._assets.documents.get(a).storage_ref.checksum for a in task.asset_ids]
-        code_digest = sha256_of(code)
-        key = sha256_of(
-            {"code": code_digest, "assets": checksums, "inputs": [a.storage_ref.checksum for a in sources]}
-        )
-        return Lineage(
-            input_artifact_ids=[a.id for a in sources],
-            asset_ids=list(task.asset_ids),
-            workflow_run_id=task.workflow_run_id,
-            node_id=task.node_id,
-            attempt=task.attempt,
-            cache_key=f"sha256:{key}",
-            code_digest=f"sha256:{code_digest}",
-        )
 
     def _record(self, claimed: Claimed, result: NodeResult, lineage: Lineage, lines: TaskLog) -> Worked:
         """Put, then settle; again on top of the newer version when somebody else published meanwhile."""
@@ -317,14 +217,6 @@ class Tasks:
     def list(self, run_id: str) -> list[RunTask]:
         """A run's tasks in graph order."""
         return self._runs.tasks(self._runs.get(run_id))
-
-
-def _options(node_type: NodeType, task: RunTask) -> Any:
-    config = (task.executor_config or {}).get("config") or {}
-    try:
-        return node_type.options.model_validate(config)
-    except ValidationError as error:
-        raise invalid(error, f"{task.node_id}.config") from None
 
 
 def _summary(

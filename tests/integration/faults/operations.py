@@ -363,12 +363,12 @@ class Work(WithRun):
     def scripted(self, ef: EmboFlow, folder: Path) -> None:
         """Nodes give what is prepared; more lines than the document keeps, so that the log is a blob."""
 
-        def execute(claimed: Claimed, _: Path, lines: Any, __: Any) -> tuple[NodeResult, dict[str, Any]]:
+        def execute(claimed: Claimed, _: Path, __: Any, lines: Any, ___: Any) -> NodeResult:
             for number in range(600):
                 lines.add("stdout", f"{number}")
-            return self.result(claimed.task.node_id, ef, folder), {}
+            return self.result(claimed.task.node_id, ef, folder)
 
-        ef.tasks._execute = execute  # type: ignore[method-assign]
+        ef.tasks._execution._execute = execute  # type: ignore[method-assign]
 
     def lost(self, ef: EmboFlow, acked: list[str]) -> list[str]:
         status = ef.tasks.get(RUN, self.last).status.value

@@ -8,6 +8,7 @@ import pytest
 
 from emboflow_dagster.errors import EmboflowError, ErrorKind, ExecutionError, TransitionError
 from emboflow_dagster.model.run import RunTask, WorkflowRun
+from emboflow_dagster.project.execution import Execution
 from emboflow_dagster.project.handle import EmboFlow
 from emboflow_dagster.runtime.machine import summarise
 from tests.integration.project.flows import HOOK, SMALL, diamond, hook
@@ -340,7 +341,7 @@ def test_an_interrupt_cancels_the_run(
         raise KeyboardInterrupt
 
     run = request(ef, diamond(), assets)
-    monkeypatch.setattr(ef.tasks, "_execute", interrupted)
+    monkeypatch.setattr(Execution, "run", interrupted)
 
     with pytest.raises(KeyboardInterrupt):
         ef.tasks.work(run.id, "src")

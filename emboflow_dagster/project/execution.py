@@ -1,0 +1,148 @@
+"""What a claimed task is given and how its node is executed; what comes out is settled by others."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from emboflow_dagster.errors import ErrorKind, TransitionError
+from emboflow_dagster.model.artifact import Lineage
+from emboflow_dagster.model.asset import AssetStatus
+from emboflow_dagster.model.base import invalid
+from emboflow_dagster.model.run import RunTask
+from emboflow_dagster.project.artifacts import Artifacts
+from emboflow_dagster.project.assets import Assets
+from emboflow_dagster.project.runs import Runs
+from emboflow_dagster.runtime.child import child_call
+from emboflow_dagster.runtime.digest import sha256_of
+from emboflow_dagster.runtime.logs import TaskLog
+from emboflow_dagster.runtime.node import BoundAsset, NodeContext, NodeInput, NodeResult, NodeType
+from emboflow_dagster.runtime.record import Claimed
+from emboflow_dagster.runtime.registry import node_types
+
+Log = Callable[[str], None]
+
+
+class Execution:
+    """Executes claimed tasks of one project."""
+
+    def __init__(self, assets: Assets, artifacts: Artifacts, runs: Runs) -> None:
+        self._assets = assets
+        self._artifacts = artifacts
+        self._runs = runs
+
+    def run(self, claimed: Claimed, folder: Path, lines: TaskLog, tee: Log) -> tuple[NodeResult, Lineage]:
+        """Execute a claimed task; nothing is written to the database.
+
+        Args:
+            claimed: The task and its run.
+            folder: An empty folder for inputs and outputs.
+            lines: Takes the task's standard output and error.
+            tee: Takes its log lines.
+
+        Raises:
+            EmboflowError: Whatever the node, an input or an option failed with.
+        """
+        inputs = self._inputs(claimed, folder)
+        return self._execute(claimed, folder, inputs, lines, tee), self._lineage(claimed, inputs)
+
+    def _execute(
+        self, claimed: Claimed, folder: Path, inputs: Mapping[str, NodeInput], lines: TaskLog, tee: Log
+    ) -> NodeResult:
+        task = claimed.task
+        node_type = node_types().require(task.node_type)
+        if not task.asset_ids and not node_type.runs_on_empty:
+            tee("no asset is left for this node; it is not executed")
+            return NodeResult(outcome="empty", preview={"assets": 0})
+        with self._bound(task, node_type) as assets:
+            workdir = folder / "out"
+            workdir.mkdir()
+            context = NodeContext(
+                task=task,
+                workflow_slug=claimed.run.runtime_snapshot.workflow_slug,
+                workflow_version=claimed.run.runtime_snapshot.version_number,
+                assets=assets,
+                options=_options(node_type, task),
+                inputs=inputs,
+                workdir=workdir,
+                log=tee,
+                child=child_call(
+                    workdir,
+                    on_stdout=partial(lines.add, "stdout"),
+                    on_stderr=partial(lines.add, "stderr"),
+                    on_log=tee,
+                ),
+                out=partial(lines.add, "stdout"),
+                err=partial(lines.add, "stderr"),
+            )
+            return node_type.run(context)
+
+    @contextmanager
+    def _bound(self, task: RunTask, node_type: NodeType) -> Iterator[list[BoundAsset]]:
+        with ExitStack() as stack:
+            rows: list[BoundAsset] = []
+            for asset_id in task.asset_ids:
+                asset = self._assets.documents.get(asset_id)
+                if asset.status == AssetStatus.ARCHIVED:
+                    raise TransitionError(f"asset {asset.display_name} is archived")
+                path = stack.enter_context(self._assets.path(asset)) if node_type.needs_bytes else Path()
+                rows.append(BoundAsset(asset, self._assets.latest_report(asset), path))
+            yield rows
+
+    def _inputs(self, claimed: Claimed, folder: Path) -> dict[str, NodeInput]:
+        task, tasks = claimed.task, self._runs.recorder.tasks
+        inputs: dict[str, NodeInput] = {}
+        for node_id in task.upstream_node_ids:
+            found = tasks.find_one(
+                {"workflowRunId": task.workflow_run_id, "nodeId": node_id}
+            )
+            if found is None:  # not selected in this run: what it made last
+                found = self._runs.last_success(claimed.run.workflow_definition_id, node_id)
+            if found is None:
+                raise TransitionError(
+                    f"node {node_id} has never succeeded", kind=ErrorKind.UPSTREAM_NOT_SUCCEEDED
+                )
+            inputs[node_id] = NodeInput(
+                node_id=node_id,
+                node_type=found.node_type,
+                asset_ids=tuple(found.asset_ids),
+                artifacts=tuple(self._artifacts.of_task(found)),
+                preview=found.last_result_preview,
+                fetch=partial(self._artifacts.fetch_into, folder / "in"),
+            )
+        return inputs
+
+    def _lineage(self, claimed: Claimed, inputs: Mapping[str, NodeInput]) -> Lineage:
+        task = claimed.task
+        sources = [a for given in inputs.values() for a in given.artifacts]
+        node_type = node_types().require(task.node_type)
+        code = {
+            "type": f"{node_type.id}@{node_type.version}",
+            "config": (task.executor_config or {}).get("config") or {},
+            "hook": task.code_hook_spec.to_json() if task.code_hook_spec else None,
+        }
+        checksums = [self._assets.documents.get(a).storage_ref.checksum for a in task.asset_ids]
+        code_digest = sha256_of(code)
+        key = sha256_of(
+            {"code": code_digest, "assets": checksums, "inputs": [a.storage_ref.checksum for a in sources]}
+        )
+        return Lineage(
+            input_artifact_ids=[a.id for a in sources],
+            asset_ids=list(task.asset_ids),
+            workflow_run_id=task.workflow_run_id,
+            node_id=task.node_id,
+            attempt=task.attempt,
+            cache_key=f"sha256:{key}",
+            code_digest=f"sha256:{code_digest}",
+        )
+
+
+def _options(node_type: NodeType, task: RunTask) -> Any:
+    config = (task.executor_config or {}).get("config") or {}
+    try:
+        return node_type.options.model_validate(config)
+    except ValidationError as error:
+        raise invalid(error, f"{task.node_id}.config") from None
