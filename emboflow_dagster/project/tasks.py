@@ -20,7 +20,7 @@ from emboflow_dagster.errors import (
 from emboflow_dagster.model.artifact import Artifact, Lineage
 from emboflow_dagster.model.dataset import DatasetVersion
 from emboflow_dagster.model.freeform import check_freeform
-from emboflow_dagster.model.run import MAX_PREVIEW_BYTES, RunTask, TaskSummary
+from emboflow_dagster.model.run import MAX_PREVIEW_BYTES, RunTask, TaskStatus, TaskSummary
 from emboflow_dagster.mongo.documents import Documents
 from emboflow_dagster.project.artifacts import Artifacts
 from emboflow_dagster.project.assets import Assets
@@ -181,7 +181,13 @@ class Tasks:
             "cacheHit": False,
             "summary": _summary(task, result.outcome, asset_ids, outputs, lines),
         }
-        done = self._runs.recorder.succeed(claimed, fields, outputs)
+        try:
+            done = self._runs.recorder.succeed(claimed, fields, outputs)
+        except UnavailableError:
+            # The answer was lost; the commit may have happened. Only we can settle this attempt.
+            done = self.get(task.workflow_run_id, task.node_id)
+            if (done.status, done.attempt) != (TaskStatus.SUCCESS, task.attempt):
+                raise
         return Worked(
             task=done,
             artifacts=outputs.artifacts,

@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from emboflow_dagster.errors import EmboflowError, ErrorKind, ExecutionError, TransitionError
+from emboflow_dagster.errors import (
+    EmboflowError,
+    ErrorKind,
+    ExecutionError,
+    TransitionError,
+    UnavailableError,
+)
 from emboflow_dagster.model.run import RunTask, WorkflowRun
 from emboflow_dagster.project.execution import Execution
 from emboflow_dagster.project.handle import EmboFlow
@@ -362,3 +368,38 @@ def test_a_dagster_run_over_two_workflows_has_a_document_for_each(ef: EmboFlow, 
     assert [run.workflow_version_id for run in runs] == [version.id for version in versions]
     assert [run.id for run in again] == [run.id for run in runs]
     assert ef.mongo["workflow_runs"].count_documents({"dagsterRunIds": dagster_run}) == 2
+
+
+def test_a_settle_whose_answer_was_lost_is_a_success_all_the_same(
+    ef: EmboFlow, assets: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = request(ef, SMALL, assets)
+    ef.tasks.work(run.id, "src")
+    real = ef.runs.recorder.succeed
+
+    def answer_lost(*given: Any) -> RunTask:
+        real(*given)
+        raise UnavailableError("the connection broke")
+
+    monkeypatch.setattr(ef.runs.recorder, "succeed", answer_lost)
+    worked = ef.tasks.work(run.id, "count")
+
+    assert worked.task.status.value == "success"
+    assert ef.runs.get(run.id).status.value == "success"
+    assert ef.verify().problems == []
+
+
+def test_a_settle_that_did_not_happen_fails_the_task(
+    ef: EmboFlow, assets: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_reached(*_: Any) -> RunTask:
+        raise UnavailableError("the connection broke")
+
+    run = request(ef, SMALL, assets)
+    monkeypatch.setattr(ef.runs.recorder, "succeed", not_reached)
+
+    with pytest.raises(ExecutionError, match="the connection broke"):
+        ef.tasks.work(run.id, "src")
+
+    assert ef.tasks.get(run.id, "src").status.value == "failed"
+    assert ef.verify().problems == []
