@@ -16,6 +16,7 @@ from emboflow_dagster.errors import (
     ExecutionError,
     InvalidInputError,
     NotFoundError,
+    UnavailableError,
 )
 from emboflow_dagster.model.artifact import Artifact, Lineage
 from emboflow_dagster.model.dataset import DatasetVersion
