@@ -96,9 +96,7 @@ class Execution:
         task, tasks = claimed.task, self._runs.recorder.tasks
         inputs: dict[str, NodeInput] = {}
         for node_id in task.upstream_node_ids:
-            found = tasks.find_one(
-                {"workflowRunId": task.workflow_run_id, "nodeId": node_id}
-            )
+            found = tasks.find_one({"workflowRunId": task.workflow_run_id, "nodeId": node_id})
             if found is None:  # not selected in this run: what it made last
                 found = self._runs.last_success(claimed.run.workflow_definition_id, node_id)
             if found is None:
