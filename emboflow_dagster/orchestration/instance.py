@@ -20,10 +20,15 @@ nux:
 telemetry:
   enabled: false
 
-run_queue:
-  # A run that is dequeued while a code location reloads is tried again instead of failing for good.
-  max_user_code_failure_retries: 3
-  user_code_failure_retry_delay: 10
+run_coordinator:
+  module: dagster
+  class: QueuedRunCoordinator
+  config:
+    # Dagster looks every 5 s; people wait for what they launched.
+    dequeue_interval_seconds: 1
+    # A run that is dequeued while a code location reloads is tried again instead of failing for good.
+    max_user_code_failure_retries: 3
+    user_code_failure_retry_delay: 10
 
 concurrency:
   runs:
