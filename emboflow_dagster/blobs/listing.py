@@ -99,17 +99,16 @@ def put_folder(blobs: Blobs, folder: Path, *, progress: Progress | None = None) 
     return entries
 
 
-def payload_ref(ref: StorageRef, entry: Entry) -> StorageRef:
-    """The reference of one listed file, in the store that holds the listing."""
-    key = f"sha256/{entry.sha256[:2]}/{entry.sha256[2:]}"
-    root = ref.uri[: -len(ref.key)]
+def payload_ref(ref: StorageRef, sha256: str, size: int) -> StorageRef:
+    """The reference of a file that a listing or manifest at ``ref`` names, in the store that holds it."""
+    key = f"sha256/{sha256[:2]}/{sha256[2:]}"
     return StorageRef(
         bucket=ref.bucket,
         key=key,
-        uri=root + key,
-        checksum=f"sha256:{entry.sha256}",
+        uri=ref.uri[: -len(ref.key)] + key,
+        checksum=f"sha256:{sha256}",
         content_type="application/octet-stream",
-        size=entry.size,
+        size=size,
     )
 
 
@@ -125,7 +124,7 @@ def restore(blobs: Blobs, ref: StorageRef, target: Path) -> Path:
             place = target / entry.path
             if not place.resolve().is_relative_to(target.resolve()):
                 raise IntegrityError(f"the listing names {entry.path!r}, outside of its folder")
-            blobs.fetch_ref(payload_ref(ref, entry), place)
+            blobs.fetch_ref(payload_ref(ref, entry.sha256, entry.size), place)
     target.mkdir(parents=True, exist_ok=True)
     return target
 

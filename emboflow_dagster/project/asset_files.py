@@ -106,7 +106,7 @@ def view(blobs: Blobs, asset: Asset, scratch: Path) -> Iterator[Path]:
                     if asset.source_type == "registered_path":
                         _link_checked(Path(source) / entry.path, place, entry.sha256, entry.size, asset)
                     else:
-                        _bring(blobs, payload_ref(ref, entry), place)
+                        _bring(blobs, payload_ref(ref, entry.sha256, entry.size), place)
         elif ref.bucket == PATH_BUCKET:
             _link_checked(Path("/") / ref.key, target, ref.sha256, ref.size, asset)
         else:

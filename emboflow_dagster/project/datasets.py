@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from emboflow_dagster.blobs.listing import payload_ref
 from emboflow_dagster.errors import NotFoundError
 from emboflow_dagster.model.base import new_id, utc_now
 from emboflow_dagster.model.dataset import Dataset, DatasetVersion
-from emboflow_dagster.model.storage import StorageRef
 from emboflow_dagster.mongo import audit
 from emboflow_dagster.mongo.client import Session
 from emboflow_dagster.mongo.documents import Documents
@@ -104,7 +104,7 @@ class Datasets:
         version = self.version(dataset, tag)
         manifest = self.manifest(version)
         for row in manifest["files"]:
-            ref = file_ref(version.manifest_ref, row["sha256"], row["size"])
+            ref = payload_ref(version.manifest_ref, row["sha256"], row["size"])
             self._opened.blobs.fetch_ref(ref, out / row["path"])
         self._opened.blobs.fetch_ref(version.manifest_ref, out / "manifest.json")
         return out
@@ -112,16 +112,3 @@ class Datasets:
     def list(self, *, limit: int = 100) -> list[Dataset]:
         """Datasets, newest first."""
         return self.documents.find(limit=limit)
-
-
-def file_ref(manifest_ref: StorageRef, sha256: str, size: int) -> StorageRef:
-    """The reference of a manifest's file, in the store that holds the manifest."""
-    key = f"sha256/{sha256[:2]}/{sha256[2:]}"
-    return StorageRef(
-        bucket=manifest_ref.bucket,
-        key=key,
-        uri=manifest_ref.uri[: -len(manifest_ref.key)] + key,
-        checksum=f"sha256:{sha256}",
-        content_type="application/octet-stream",
-        size=size,
-    )

@@ -11,7 +11,6 @@ from emboflow_dagster.model.blob import BlobObject
 from emboflow_dagster.model.storage import MANIFEST_TYPE, StorageRef
 from emboflow_dagster.mongo.client import translated
 from emboflow_dagster.project.asset_files import check_in_place
-from emboflow_dagster.project.datasets import file_ref
 from emboflow_dagster.project.verify.report import VerifyReport, View
 
 CHUNK: Final = 1 << 20
@@ -96,10 +95,10 @@ class _Payloads:
                 entries = list(read_listing(stream))
             # Files of a folder registered in place are not in the store; they are checked with the asset.
             kept = object_id in self.in_place_listings
-            return [] if kept else [(e.path, payload_ref(ref, e)) for e in entries]
+            return [] if kept else [(e.path, payload_ref(ref, e.sha256, e.size)) for e in entries]
         if ref.content_type == MANIFEST_TYPE:
             rows = json.loads(self.view.blobs.read_ref(ref))["files"]
-            return [(row["path"], file_ref(ref, row["sha256"], row["size"])) for row in rows]
+            return [(row["path"], payload_ref(ref, row["sha256"], row["size"])) for row in rows]
         return []
 
     def read(self, ref: StorageRef) -> tuple[str, str] | None:
