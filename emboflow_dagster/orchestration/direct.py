@@ -16,7 +16,7 @@ from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from emboflow_dagster.errors import TransitionError
 from emboflow_dagster.model.run import RUN_ACTIVE, WorkflowRun
 from emboflow_dagster.orchestration import instance as dagster_instance
-from emboflow_dagster.orchestration import recorder
+from emboflow_dagster.orchestration import orphans, recorder
 from emboflow_dagster.orchestration.catalog import Place, catalog_of
 from emboflow_dagster.orchestration.definitions import definitions_from_catalog, launchables
 from emboflow_dagster.orchestration.io_manager import BlobIO
@@ -78,7 +78,7 @@ def _execute(instance: dg.DagsterInstance, ef: EmboFlow, run: WorkflowRun) -> No
     dagster_run = instance.create_run_for_job(
         job_def=job.get_subset(asset_selection=selection) if selection else job,
         run_config=_QUIET,
-        tags={**job.run_tags, **request.tags},
+        tags={**job.run_tags, **request.tags, orphans.PROCESS_TAG: orphans.process_mark()},
         asset_selection=selection,
         # Names the code location that `emboflow dev` serves: the run page links to its job.
         remote_job_origin=RemoteJobOrigin(
