@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from emboflow_dagster.blobs.store import Blobs
 from emboflow_dagster.errors import ErrorKind, IntegrityError, InvalidInputError
-from emboflow_dagster.model.storage import LISTING_TYPE, LOCAL_BUCKET, StorageRef
+from emboflow_dagster.model.storage import LISTING_TYPE, StorageRef
 from emboflow_dagster.model.text import check_sha256
 
 SCHEMA = "emboflow-listing/1"
@@ -127,8 +127,3 @@ def restore(blobs: Blobs, ref: StorageRef, target: Path) -> Path:
             blobs.fetch_ref(payload_ref(ref, entry.sha256, entry.size), place)
     target.mkdir(parents=True, exist_ok=True)
     return target
-
-
-def is_local(ref: StorageRef) -> bool:
-    """Whether the payload is a file of this machine's own store."""
-    return ref.bucket == LOCAL_BUCKET

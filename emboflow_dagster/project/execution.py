@@ -122,7 +122,9 @@ class Execution:
             "config": (task.executor_config or {}).get("config") or {},
             "hook": task.code_hook_spec.to_json() if task.code_hook_spec else None,
         }
-        checksums = [self._assets.documents.get(a).storage_ref.checksum for a in task.asset_ids]
+        bound = self._assets.documents.find({"_id": {"$in": task.asset_ids}}, limit=0)
+        by_id = {asset.id: asset.storage_ref.checksum for asset in bound}
+        checksums = [by_id[asset_id] for asset_id in task.asset_ids]
         code_digest = sha256_of(code)
         key = sha256_of(
             {"code": code_digest, "assets": checksums, "inputs": [a.storage_ref.checksum for a in sources]}
