@@ -4,6 +4,7 @@ The code is never executed here.
 """
 
 import ast
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -15,6 +16,8 @@ MAX_SOURCE_BYTES: Final = 64 << 10
 MAX_ENTRYPOINT_CHARS: Final = 64
 _FIELDS: Final = ("language", "entrypoint", "source")
 _ARGUMENTS: Final = 2  # entrypoint(ctx, inputs)
+_PARSE_TRIES: Final = 5
+_PARSING: Final = threading.Lock()
 
 
 def check_code_hook(value: object, path: str) -> list[Problem]:
@@ -53,16 +56,33 @@ def _check_source(source: object, entrypoint: str | None, path: str) -> list[Pro
     if len(source.encode("utf-8", "replace")) > MAX_SOURCE_BYTES:
         return [_problem(where, f"more than {MAX_SOURCE_BYTES >> 10} KiB; install larger code as a package")]
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the hook's own business
-            tree = ast.parse(source, "<codeHook>")
-            compile(tree, "<codeHook>", "exec", dont_inherit=True)
+        tree = _parse(source)
     except SyntaxError as error:
         line = f" at line {error.lineno}" if error.lineno else ""
         return [_problem(where, f"does not compile: {error.msg}{line}")]
     except (ValueError, RecursionError, MemoryError) as error:
         return [_problem(where, f"does not compile: {error or type(error).__name__}")]
     return _check_entrypoint(tree, entrypoint, path) if entrypoint else []
+
+
+def _parse(source: str) -> ast.Module:
+    """The tree of ``source`` that is known to compile.
+
+    Python 3.11 counts the depth of every tree in one place for all threads (gh-106905): two that parse at once
+    may both get a ``SystemError`` about code that is sound. The lock keeps our own threads apart; somebody
+    else's are outwaited.
+    """
+    for left in reversed(range(_PARSE_TRIES)):
+        try:
+            with _PARSING, warnings.catch_warnings():  # the filters are shared by all threads too
+                warnings.simplefilter("ignore")  # the hook's own business
+                tree = ast.parse(source, "<codeHook>")
+                compile(tree, "<codeHook>", "exec", dont_inherit=True)
+            return tree
+        except SystemError:
+            if not left:
+                raise
+    raise AssertionError  # the last try returns or raises
 
 
 def _check_entrypoint(tree: ast.Module, entrypoint: str, path: str) -> list[Problem]:
