@@ -7,6 +7,7 @@ import ast
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from emboflow_dagster.errors import ErrorKind, Problem, shown
@@ -66,23 +67,24 @@ def _check_source(source: object, entrypoint: str | None, path: str) -> list[Pro
 
 
 def _parse(source: str) -> ast.Module:
-    """The tree of ``source`` that is known to compile.
+    """The tree of ``source``, known to compile.
 
-    Python 3.11 counts the depth of every tree in one place for all threads (gh-106905): two that parse at once
-    may both get a ``SystemError`` about code that is sound. The lock keeps our own threads apart; somebody
+    Python 3.11 counts the depth of every tree in one place for all threads (gh-106905): two that parse at
+    once may both get a ``SystemError`` about sound code. The lock keeps our own threads apart; somebody
     else's are outwaited.
     """
-    for left in reversed(range(_PARSE_TRIES)):
-        try:
-            with _PARSING, warnings.catch_warnings():  # the filters are shared by all threads too
-                warnings.simplefilter("ignore")  # the hook's own business
-                tree = ast.parse(source, "<codeHook>")
-                compile(tree, "<codeHook>", "exec", dont_inherit=True)
-            return tree
-        except SystemError:
-            if not left:
-                raise
-    raise AssertionError  # the last try returns or raises
+    for _ in range(_PARSE_TRIES - 1):
+        with suppress(SystemError):
+            return _parse_alone(source)
+    return _parse_alone(source)
+
+
+def _parse_alone(source: str) -> ast.Module:
+    with _PARSING, warnings.catch_warnings():  # the filters are shared by all threads too
+        warnings.simplefilter("ignore")  # the hook's own business
+        tree = ast.parse(source, "<codeHook>")
+        compile(tree, "<codeHook>", "exec", dont_inherit=True)
+    return tree
 
 
 def _check_entrypoint(tree: ast.Module, entrypoint: str, path: str) -> list[Problem]:
