@@ -1,21 +1,23 @@
 """Blobs: bytes first, metadata second, every read verified."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Self, cast
 
 from emboflow_dagster.blobs.context import current_work
+from emboflow_dagster.blobs.homes import Homes
 from emboflow_dagster.errors import ErrorKind, IntegrityError
 from emboflow_dagster.model.base import new_id, utc_now
-from emboflow_dagster.model.blob import BlobObject
+from emboflow_dagster.model.blob import BlobObject, StorageType
 from emboflow_dagster.model.scope import Scope
 from emboflow_dagster.model.storage import StorageRef
 from emboflow_dagster.model.text import check_object_id, check_version
 from emboflow_dagster.mongo import objects
 from emboflow_dagster.mongo.client import Mongo, Session
+from emboflow_dagster.object_storage.payload import Source
 from emboflow_dagster.object_storage.store import ObjectStore
-
-Source = bytes | Path | IO[bytes] | Iterable[bytes]
+from emboflow_dagster.object_storage.verified import save
 
 
 class Blobs:
@@ -25,10 +27,11 @@ class Blobs:
     unreferenced payload, never a record that points at nothing.
     """
 
-    def __init__(self, mongo: Mongo, store: ObjectStore, scope: Scope) -> None:
+    def __init__(self, mongo: Mongo, store: ObjectStore, scope: Scope, *, allow_gridfs: bool = False) -> None:
         self._mongo = mongo
         self._store = store
         self._scope = scope
+        self._homes = Homes(mongo, store, allow_gridfs=allow_gridfs)
 
     def put(
         self,
@@ -44,6 +47,8 @@ class Blobs:
         serializer: str | None = None,
         owner: tuple[str, str] | None = None,
         request_id: str | None = None,
+        home: StorageType | str = StorageType.OBJECT_STORE,
+        control_version: bool = True,
     ) -> BlobObject:
         """Store a payload as the next version of a blob.
 
@@ -59,12 +64,17 @@ class Blobs:
             serializer: How the payload was made from a Python object.
             owner: Record type and field that are to own it; claimed with the record.
             request_id: Repeating a put with the same id makes no second version.
+            home: Where the bytes go; each version has its own.
+            control_version: Keep the version before this one (C-08).
 
         Returns:
-            The newest version. Content equal to the latest makes no new version.
+            The version that this put made, or that it made when it was asked for first. Content equal to the
+            latest, in the same home, makes no new version.
 
         Raises:
-            InvalidInputError: An id or the metadata is not allowed.
+            InvalidInputError: An id or the metadata is not allowed, or the payload is too large for its home.
+            ConfigurationError: The home is not allowed in this deployment.
+            ConflictError: The object's versions are kept, and this put would not keep the one before.
             UnavailableError: The database or the store cannot be reached.
         """
         key = check_object_id(object_id) if object_id is not None else new_id("obj")
@@ -81,12 +91,17 @@ class Blobs:
             "owner_record_field": owner[1] if owner else None,
         }
         BlobObject.checked(**draft, object_size_bytes=0, data_sha256="0" * 64)
-        ref = self.put_payload(source, content_type=content_type)
+        placed = self._homes.place(home, source, content_type)
         blob = BlobObject.checked(
-            **draft, object_size_bytes=ref.size, data_sha256=ref.sha256, storage_ref=ref
+            **draft,
+            object_size_bytes=placed.size,
+            data_sha256=placed.sha256,
+            storage_ref=placed.storage_ref,
+            grid_fs_file_id=placed.grid_fs_file_id,
         )
-        stored, _ = objects.put_version(self._mongo, blob, request_id=request_id)
-        return stored
+        return objects.put_version(
+            self._mongo, blob, data=placed.data, request_id=request_id, controlled=control_version
+        ).blob
 
     def record_owned(
         self,
@@ -137,15 +152,7 @@ class Blobs:
 
     def put_payload(self, source: Source, *, content_type: str) -> StorageRef:
         """Only the bytes: what a listing or a manifest refers to by hash."""
-        put = self._store.put(source, content_type=content_type)
-        return StorageRef(
-            bucket=put.bucket,
-            key=put.key,
-            uri=put.uri,
-            checksum=f"sha256:{put.sha256}",
-            content_type=content_type,
-            size=put.size,
-        )
+        return self._homes.store(source, content_type)
 
     def get(self, object_id: str, version: int | None = None) -> BlobObject:
         """The metadata of the newest or one exact version.
@@ -169,39 +176,53 @@ class Blobs:
         Raises:
             IntegrityError: Bytes are missing or do not match; names object, version and digests.
         """
-        blob = self.get(object_id, version)
-        return self.open_ref(self.ref(blob))
+        return self.open_blob(self.get(object_id, version))
+
+    def open_blob(self, blob: BlobObject) -> IO[bytes]:
+        """As :meth:`open`, for metadata that is there already."""
+        with _named(blob.object_id, blob.version):
+            stream = self._homes.open(blob)
+        return cast("IO[bytes]", _NamedStream(stream, blob.object_id, blob.version))
 
     def read(self, object_id: str, version: int | None = None) -> bytes:
         """The whole verified payload; for small ones."""
-        return self.read_ref(self.ref(self.get(object_id, version)))
+        with self.open(object_id, version) as stream:
+            return stream.read()
 
     def fetch(self, object_id: str, target: Path, version: int | None = None) -> Path:
         """Copy the verified payload to a file; nothing is left there when it is damaged."""
-        return self.fetch_ref(self.ref(self.get(object_id, version)), target)
+        blob = self.get(object_id, version)
+        if blob.storage_ref is not None:
+            return self.fetch_ref(self.ref(blob), target)
+        with self.open_blob(blob) as stream:
+            return save(stream, target)
 
     def ref(self, blob: BlobObject) -> StorageRef:
         """Where the payload is, naming blob and version.
 
         Raises:
-            IntegrityError: The version has no payload reference.
+            IntegrityError: The upload is not complete, or the bytes are not in the object store.
         """
         if blob.storage_ref is None:
+            blob.require_completed()
             raise IntegrityError(
-                f"{blob.object_id} version {blob.version}: no payload is recorded",
+                f"{blob.object_id} version {blob.version}: its home is {blob.storage_type}, "
+                "not the object store",
                 kind=ErrorKind.PAYLOAD_MISSING,
             )
         return blob.storage_ref.model_copy(update={"object_id": blob.object_id, "version": blob.version})
 
     def open_ref(self, ref: StorageRef) -> IO[bytes]:
         """A verified stream over what a stored reference names."""
-        with _named(ref):
+        with _named(ref.object_id, ref.version):
             stream = self._store.open(ref.key, sha256=ref.sha256, size=ref.size)
-        return cast("IO[bytes]", _NamedStream(stream, ref)) if ref.object_id else stream
+        if ref.object_id is None:
+            return stream
+        return cast("IO[bytes]", _NamedStream(stream, ref.object_id, ref.version))
 
     def read_ref(self, ref: StorageRef) -> bytes:
         """The whole verified payload of a stored reference; for small ones."""
-        with _named(ref):
+        with _named(ref.object_id, ref.version):
             return self._store.read_all(ref.key, sha256=ref.sha256, size=ref.size)
 
     def local_path(self, ref: StorageRef) -> Path | None:
@@ -211,43 +232,39 @@ class Blobs:
     def fetch_ref(self, ref: StorageRef, target: Path) -> Path:
         """Copy what a stored reference names to ``target``, verified."""
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _named(ref):
+        with _named(ref.object_id, ref.version):
             return self._store.get_to(ref.key, target, sha256=ref.sha256, size=ref.size)
 
 
-class _named:  # noqa: N801 - used as a function
+@contextmanager
+def _named(object_id: str | None, version: int | None) -> Iterator[None]:
     """Says which blob was damaged, beside which key."""
-
-    def __init__(self, ref: StorageRef) -> None:
-        self._ref = ref
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, IntegrityError) and self._ref.object_id:
-            name = f"{self._ref.object_id} version {self._ref.version}"
-            if not error.message.startswith(name):
-                raise IntegrityError(f"{name}: {error.message}", kind=error.kind, hint=error.hint) from error
+    try:
+        yield
+    except IntegrityError as error:
+        name = f"{object_id} version {version}"
+        if object_id is None or error.message.startswith(name):
+            raise
+        raise IntegrityError(f"{name}: {error.message}", kind=error.kind, hint=error.hint) from error
 
 
 class _NamedStream:
     """A verified stream whose failures name the blob; everything else is the stream's own."""
 
-    def __init__(self, stream: IO[bytes], ref: StorageRef) -> None:
+    def __init__(self, stream: IO[bytes], object_id: str, version: int | None) -> None:
         self._stream = stream
-        self._ref = ref
+        self._names = (object_id, version)
 
     def read(self, size: int = -1) -> bytes:
-        with _named(self._ref):
+        with _named(*self._names):
             return self._stream.read(size)
 
     def readline(self, size: int = -1) -> bytes:
-        with _named(self._ref):
+        with _named(*self._names):
             return self._stream.readline(size)
 
     def __iter__(self) -> Iterator[bytes]:
-        with _named(self._ref):
+        with _named(*self._names):
             yield from self._stream
 
     def __enter__(self) -> Self:

@@ -67,8 +67,8 @@ def get(object_id: Id, version: Version = None, out: Output = None) -> None:
         "objectId": blob.object_id,
         "version": blob.version,
         "path": str(path.absolute()),
-        "bytes": blob.object_size_bytes,
-        "sha256": blob.data_sha256,
+        "bytes": blob.size,
+        "sha256": blob.sha256,
     }
     output.emit(value, lambda: output.lines([f"{path}"]))
 
@@ -98,8 +98,8 @@ def history(
         (
             b.version,
             b.type,
-            figures.size(b.object_size_bytes),
-            b.data_sha256[:12],
+            figures.size(b.size) if b.completed else "-",
+            (b.data_sha256 or "-")[:12],
             b.content_type,
             b.updated_by,
             figures.age(b.updated_at),
@@ -129,12 +129,10 @@ def verify(object_id: Id, version: Version = None) -> None:
         "ok": True,
         "objectId": blob.object_id,
         "version": blob.version,
-        "bytes": blob.object_size_bytes,
-        "sha256": blob.data_sha256,
+        "bytes": blob.size,
+        "sha256": blob.sha256,
     }
-    text = (
-        f"{blob.object_id} version {blob.version}: {figures.size(blob.object_size_bytes)}, sha256 as recorded"
-    )
+    text = f"{blob.object_id} version {blob.version}: {figures.size(blob.size)}, sha256 as recorded"
     output.emit(value, lambda: output.lines([text]))
 
 
@@ -163,7 +161,7 @@ def _page(blob: "BlobObject") -> None:
             ("blob", output.styled(blob.object_id, "bold")),
             ("version", blob.version),
             ("type", blob.type),
-            ("size", figures.size(blob.object_size_bytes)),
+            ("size", figures.size(blob.size)),
             ("content", blob.content_type),
             ("sha256", blob.data_sha256),
             ("stored at", blob.storage_ref.uri if blob.storage_ref else None),

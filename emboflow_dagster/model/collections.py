@@ -21,7 +21,7 @@ from emboflow_dagster.model.run import RunTask, WorkflowRun
 from emboflow_dagster.model.workflow import WorkflowDefinition, WorkflowDefinitionVersion
 from emboflow_dagster.model.workspace import Membership, Project, User, Workspace
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 META: Final = "_emboflow_meta"
 
 
@@ -43,11 +43,16 @@ class Reference(NamedTuple):
 
 
 class Index(NamedTuple):
-    """One index; ``partial`` limits it to documents that match."""
+    """One index; ``partial`` limits it to documents that match, as field, operator and value."""
 
     keys: tuple[str, ...]
     unique: bool = False
-    partial: tuple[tuple[str, object], ...] = ()
+    partial: tuple[tuple[str, str, object], ...] = ()
+
+    @property
+    def partial_filter(self) -> dict[str, dict[str, object]]:
+        """``partial`` as MongoDB takes it; empty for an index over everything."""
+        return {field: {operator: value} for field, operator, value in self.partial}
 
     @property
     def name(self) -> str:
@@ -67,6 +72,8 @@ class Collection(NamedTuple):
     parent: Reference | None = None
     immutable: frozenset[str] = frozenset()
     """Fields no update may name; ``{"*"}``: all of them."""
+    blobs: tuple[str, ...] = ()
+    """Fields of the blob type: what they name is owned by the record (R-423)."""
 
     @property
     def fields(self) -> frozenset[str]:
@@ -122,6 +129,7 @@ COLLECTIONS: Final[dict[str, Collection]] = {
             compound=(("projectId", "type", "createdAt"), ("projectId", "displayName")),
             references=(_WORKSPACE, _PROJECT),
             immutable=_FROZEN,
+            blobs=("storageRef",),
         ),
         Collection(
             "asset_probe_reports",
@@ -131,6 +139,7 @@ COLLECTIONS: Final[dict[str, Collection]] = {
             references=(Reference("assetId", "assets"),),
             parent=Reference("assetId", "assets"),
             immutable=_ALL,
+            blobs=("rawReport",),
         ),
         Collection(
             "datasets",
@@ -166,6 +175,7 @@ COLLECTIONS: Final[dict[str, Collection]] = {
                 Reference("parentVersionId", "dataset_versions", optional=True),
             ),
             immutable=_ALL,
+            blobs=("manifestRef",),
         ),
         Collection(
             "workflow_definitions",
@@ -219,6 +229,7 @@ COLLECTIONS: Final[dict[str, Collection]] = {
             compound=(("producerType", "producerId"),),
             references=(_WORKSPACE, _PROJECT),
             immutable=_ALL,
+            blobs=("storageRef",),
         ),
         Collection(
             "annotation_tasks",
@@ -240,6 +251,7 @@ COLLECTIONS: Final[dict[str, Collection]] = {
             compound=(("annotationTaskId", "createdAt"),),
             references=(_WORKSPACE, _PROJECT, Reference("annotationTaskId", "annotation_tasks")),
             immutable=_FROZEN,
+            blobs=("payload",),
         ),
         Collection(
             "plugins",
@@ -294,17 +306,26 @@ COLLECTIONS: Final[dict[str, Collection]] = {
     )
 }
 
-# The queue is polled for ever; the index holds only what waits in it.
-_QUEUE: Final = {"workflow_runs": (Index(("status", "createdAt", "_id")),)}
+# Indexes that no requirement lists.
+_MORE: Final = {
+    # The queue is polled for ever.
+    "workflow_runs": (Index(("status", "createdAt", "_id")),),
+    # Was this request carried out long ago? Few versions have one.
+    "object_history": (Index(("object_id", "request_id"), partial=(("request_id", "$type", "string"),)),),
+}
 
 
 def indexes_of(collection: Collection) -> list[Index]:
     """Every index a collection must have, most specific first, without doubles."""
     rows = [Index(keys, unique=True) for keys in collection.unique]
     rows += [Index(keys) for keys in collection.compound]
-    rows += _QUEUE.get(collection.name, ())
+    rows += _MORE.get(collection.name, ())
     rows += [Index((field,)) for field in _ALWAYS if field in collection.fields]
     unique = {row.keys for row in rows if row.unique}
     return [
         row for i, row in enumerate(rows) if row.unique or (row.keys not in unique and row not in rows[:i])
     ]
+
+
+#: Records that own the blob which the field names, as (collection, field).
+BLOB_FIELDS: Final = tuple((row.name, field) for row in COLLECTIONS.values() for field in row.blobs)

@@ -26,6 +26,8 @@ MANIFEST_TYPE = "application/vnd.emboflow.manifest+json"
 PATH_BUCKET = "path"
 LOCAL_BUCKET = "local"
 MAX_SIZE = 1 << 50
+# Payloads inside a document: the server's validator holds the same bound (C-03).
+IN_OBJECT_BYTES = 256 << 10
 # Source: AWS, "General purpose bucket naming rules".
 _BUCKET: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]|(?<![.-])\.(?![.-])){1,61}[a-z0-9]")
 _BUCKET_PREFIXES: Final = ("xn--", "sthree-", "amzn-s3-demo-")

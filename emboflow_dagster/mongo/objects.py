@@ -5,120 +5,255 @@ new one in its place, so any number of writers get consecutive versions without 
 is then archived to `object_history`; whoever comes next finishes an archive left half-done. Head, tail
 and history together are the sequence that readers see.
 
+A head without ``tail`` is one whose versions are not kept (``control_version=False``, C-08).
+
 Source: spec/reliability.md finding 1 (1000 of 1000 writers acknowledged, gapless) and finding 7
 (``$literal`` around every value).
 """
 
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+from uuid import uuid4
+
+from bson.binary import Binary
 from pymongo import DESCENDING, ReturnDocument
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
-from emboflow_dagster.errors import AlreadyExistsError, NotFoundError, TransitionError
-from emboflow_dagster.model.blob import BlobObject
+from emboflow_dagster.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    EmboflowError,
+    ErrorKind,
+    IntegrityError,
+    NotFoundError,
+    TransitionError,
+)
+from emboflow_dagster.model.blob import BlobObject, StorageType
 from emboflow_dagster.model.scope import Scope
 from emboflow_dagster.mongo.client import Mongo, Raw, Session, find_one_and_update, translated
 
-_KEPT_REQUESTS = 16
-_DUPLICATE_KEY = 11000
+_KEPT_REQUESTS: Final = 64
+_DUPLICATE_KEY: Final = 11000
 # Given by the head, not by the writer of a new version.
-_KEPT = ("created_at", "created_by")
+_KEPT: Final = ("created_at", "created_by")
+# Belong to the head alone; a version that moves on leaves them behind.
+_HEAD_ONLY: Final = ("tail", "request_ids", "first_kept", "put_id")
+# A head this large lets nobody in before its tail is archived; the validator allows 8 MiB.
+_FULL_BYTES: Final = 4 << 20
+_WITHOUT_BYTES: Final = {"data": 0, "tail.data": 0}
 
 
-def put_version(mongo: Mongo, blob: BlobObject, *, request_id: str | None = None) -> tuple[BlobObject, bool]:
+class Put(NamedTuple):
+    """The version that a put came to, and whether it is new."""
+
+    blob: BlobObject
+    new: bool
+
+
+def put_version(
+    mongo: Mongo,
+    blob: BlobObject,
+    *,
+    data: bytes | None = None,
+    request_id: str | None = None,
+    controlled: bool = True,
+    compare: bool = True,
+) -> Put:
     """Make ``blob`` the newest version of its object.
 
     Args:
         mongo: The open database.
         blob: Metadata of a payload that is already stored; its version numbers are ignored.
+        data: The payload itself, of a blob whose home is the document.
         request_id: Repeating a request with the same id makes no second version.
+        controlled: Keep the version before; an object is controlled from the first such put on.
+        compare: Content equal to the newest version, in the same home, makes no new one.
 
     Returns:
-        The newest version as stored, and whether it is new: content equal to the latest is not.
+        The version of this request, and whether it is new.
 
     Raises:
         AlreadyExistsError: The id belongs to an object outside this workspace.
+        ConflictError: The object's versions are kept and this one's would not be.
+        IntegrityError: The object is an upload that is not complete.
     """
-    fields = blob.to_mongo()
+    blob = blob.model_copy(update={"request_id": request_id})
+    if request_id and (earlier := _of_request(mongo, blob, request_id)):
+        return Put(earlier, new=False)
+    put_id = uuid4().hex
+    step = _step(blob, data, put_id, controlled=controlled, compare=compare)
+    while True:
+        after = _carry_out(mongo, blob, step)
+        if after.get("put_id") == put_id:
+            if after.get("tail"):
+                archive(mongo, blob.object_id, after["tail"])
+            return Put(_made(after, blob), new=True)
+        for row in after.get("request_ids", []):
+            if row["id"] == request_id:
+                return Put(at_version(mongo, blob.workspace_id, blob.object_id, row["version"]), new=False)
+        if after.get("upload_status") != "completed":
+            raise _refusal(after, kept=False)
+        if compare and _equal(after, blob):
+            return Put(BlobObject.from_mongo(after), new=False)
+        if not controlled and isinstance(after.get("tail"), list):
+            raise _refusal(after, kept=True)
+        archive(mongo, blob.object_id)  # full: whoever has to wait finishes what the others left
+
+
+# The server decides in one step whether there is a new version. The head says whose put it shows: where that
+# is another one's, nothing was written, and what is in the head says why.
+
+
+def _step(blob: BlobObject, data: bytes | None, put_id: str, *, controlled: bool, compare: bool) -> Raw:
+    fields: Raw = {**blob.to_mongo(), "put_id": put_id}
+    if data is not None:
+        fields["data"] = Binary(data)
     new: Raw = {k: {"$literal": v} for k, v in fields.items()}
-    marks = [request_id] if request_id else []
-    first = {
-        **new,
-        "version": 0,
-        "prev_version": None,
-        "request_ids": {"$literal": marks},
-        "tail": [],
-    }
     known: Raw = {"$ifNull": ["$request_ids", []]}
-    marked: Raw = {"$slice": [{"$concatArrays": [{"$literal": marks}, known]}, _KEPT_REQUESTS]}
-    old = {
-        "$arrayToObject": {
-            "$filter": {
-                "input": {"$objectToArray": "$$ROOT"},
-                "cond": {"$not": {"$in": ["$$this.k", ["tail", "request_ids"]]}},
-            }
-        }
-    }
-    following = {
+    number = {"$add": ["$version", 1]}
+    first: Raw = {**new, "version": 0, "prev_version": None, "request_ids": _marks(blob, 0)}
+    following: Raw = {
         **new,
         **{name: f"${name}" for name in _KEPT},
-        "version": {"$add": ["$version", 1]},
+        "version": number,
         "prev_version": "$version",
-        "request_ids": marked,
-        "tail": {"$concatArrays": [{"$ifNull": ["$tail", []]}, [old]]},
+        "request_ids": {"$slice": [{"$concatArrays": [_marks(blob, number), known]}, _KEPT_REQUESTS]},
     }
-    step = {
-        "$replaceWith": {
-            "$switch": {
-                "branches": [
-                    {"case": {"$eq": [{"$type": "$version"}, "missing"]}, "then": first},
-                    {"case": {"$in": [{"$literal": request_id}, known]}, "then": "$$ROOT"},
-                    {
-                        "case": {"$eq": ["$data_sha256", {"$literal": fields["data_sha256"]}]},
-                        # Remembered although nothing is written: repeated later, it makes no version either.
-                        "then": {"$mergeObjects": ["$$ROOT", {"request_ids": marked}]},
-                    },
-                ],
-                "default": following,
-            }
+    for name in ("owner_record", "owner_record_field"):  # meant for the same record as before (C-09)
+        following[name] = {"$ifNull": [new[name], f"${name}"]}
+    if controlled:
+        first["tail"] = []
+        following |= {
+            "tail": {"$concatArrays": [{"$ifNull": ["$tail", []]}, [_OLD]]},
+            "first_kept": {
+                "$cond": [{"$isArray": "$tail"}, {"$ifNull": ["$first_kept", "$$REMOVE"]}, "$version"]
+            },
+        }
+    branches: list[Raw] = [{"case": {"$eq": [{"$type": "$version"}, "missing"]}, "then": first}]
+
+    def keep(condition: Any, then: Any = "$$ROOT") -> None:
+        branches.append({"case": condition, "then": then})
+
+    if blob.request_id:
+        keep({"$in": [{"$literal": blob.request_id}, {"$ifNull": ["$request_ids.id", []]}]})
+    keep({"$ne": ["$upload_status", "completed"]})
+    if compare:
+        marked = {
+            "$slice": [{"$concatArrays": [_marks(blob, "$version"), known]}, _KEPT_REQUESTS]
+        }  # remembered although nothing is written: repeated later, it makes no version either
+        same = [
+            {"$eq": ["$data_sha256", new["data_sha256"]]},
+            {"$eq": [_HOME, {"$literal": blob.storage_type.value}]},
+        ]
+        keep({"$and": same}, {"$mergeObjects": ["$$ROOT", {"request_ids": marked}]})
+    if not controlled:
+        keep({"$isArray": "$tail"})
+    keep({"$gt": [{"$bsonSize": "$$ROOT"}, _FULL_BYTES]})
+    return {"$replaceWith": {"$switch": {"branches": branches, "default": following}}}
+
+
+_OLD: Final = {
+    "$arrayToObject": {
+        "$filter": {
+            "input": {"$objectToArray": "$$ROOT"},
+            "cond": {"$not": {"$in": ["$$this.k", list(_HEAD_ONLY)]}},
         }
     }
+}
+_HOME: Final = {
+    "$switch": {
+        "branches": [
+            {
+                "case": {"$eq": [{"$type": "$storage_ref"}, "object"]},
+                "then": StorageType.OBJECT_STORE.value,
+            },
+            {
+                "case": {"$in": [{"$type": "$grid_fs_file_id"}, ["string", "objectId"]]},
+                "then": StorageType.GRIDFS.value,
+            },
+        ],
+        "default": StorageType.IN_OBJECT.value,
+    }
+}
+
+
+def _marks(blob: BlobObject, number: Any) -> list[Raw]:
+    return [{"id": {"$literal": blob.request_id}, "version": number}] if blob.request_id else []
+
+
+def _equal(raw: Raw, blob: BlobObject) -> bool:
+    found = BlobObject.from_mongo(raw)
+    return (found.data_sha256, found.storage_type) == (blob.data_sha256, blob.storage_type)
+
+
+def _made(after: Raw, blob: BlobObject) -> BlobObject:
+    """What was asked for, with what the head gave; dates and dicts are the caller's own, not read back."""
+    given = ("version", "prev_version", "created_at", "created_by", "owner_record", "owner_record_field")
+    return blob.model_copy(update={name: after[name] for name in given})
+
+
+def _refusal(raw: Raw, *, kept: bool) -> EmboflowError:
+    name = f"{raw['object_id']} version {raw['version']}"
+    if kept:
+        return ConflictError(
+            f"{name}: its versions are kept; a put without version control would lose this one",
+            kind=ErrorKind.BLOB_UNCONTROLLED,
+            hint="put it with control_version=True, or to another object_id",
+        )
+    return IntegrityError(
+        f"{name}: the upload is {raw.get('upload_status')}, not completed; nothing was stored",
+        kind=ErrorKind.BLOB_INCOMPLETE,
+        hint="complete the upload first",
+    )
+
+
+def _carry_out(mongo: Mongo, blob: BlobObject, step: Raw) -> Raw:
+    def once() -> Raw:
+        with translated():
+            after = find_one_and_update(
+                mongo["objects"],
+                {"_id": blob.object_id, "workspace_id": blob.workspace_id},
+                [step],
+                upsert=True,
+                return_document=ReturnDocument.AFTER,
+            )
+        return after or {}  # an upsert leaves a document
+
     try:
-        before = _step(mongo, blob, step)
+        return once()
     except AlreadyExistsError:
         # Another writer made the first version meanwhile: this is the second. The server repeats such an
         # upsert only when the filter is the unique key alone.
         try:
-            before = _step(mongo, blob, step)
+            return once()
         except AlreadyExistsError as error:
             raise AlreadyExistsError(f"objects: the id {blob.object_id!r} is taken") from error
-    if before is None:
-        return blob.model_copy(update={"version": 0, "prev_version": None}), True
-    if before["data_sha256"] == fields["data_sha256"] or (
-        request_id and request_id in before.get("request_ids", [])
-    ):
-        return head(mongo, blob.workspace_id, blob.object_id), False
-    archive(mongo, blob.object_id)
-    return at_version(mongo, blob.workspace_id, blob.object_id, before["version"] + 1), True
 
 
-def _step(mongo: Mongo, blob: BlobObject, step: Raw) -> Raw | None:
+def _of_request(mongo: Mongo, blob: BlobObject, request_id: str) -> BlobObject | None:
+    """The version that a request made so long ago that the head has forgotten it."""
+    scoped = {"object_id": blob.object_id, "request_id": request_id, "workspace_id": blob.workspace_id}
     with translated():
-        return find_one_and_update(
-            mongo["objects"],
-            {"_id": blob.object_id, "workspace_id": blob.workspace_id},
-            [step],
-            upsert=True,
-            return_document=ReturnDocument.BEFORE,
-            projection={"version": 1, "data_sha256": 1, "request_ids": 1},
-        )
+        raw = mongo["object_history"].find_one(scoped, _WITHOUT_BYTES)
+    return None if raw is None else BlobObject.from_mongo(raw)
 
 
-def archive(mongo: Mongo, object_id: str) -> int:
-    """Move what lies in the tail to `object_history`; idempotent. Returns how many it moved."""
+def archive(mongo: Mongo, object_id: str, tail: list[Raw] | None = None) -> int:
+    """Move what lies in the tail to `object_history`; idempotent. Returns how many it moved.
+
+    Args:
+        mongo: The open database.
+        object_id: Whose tail.
+        tail: What lies in it, when the caller has just read it.
+    """
+    if tail is None:
+        with translated():
+            raw = mongo["objects"].find_one({"_id": object_id, "tail.0": {"$exists": True}}, {"tail": 1})
+        tail = raw["tail"] if raw else []
+    if not tail:
+        return 0
+    rows = [{**row, "_id": f"{object_id}.v{row['version']}"} for row in tail]
     with translated():
-        raw = mongo["objects"].find_one({"_id": object_id, "tail.0": {"$exists": True}}, {"tail": 1})
-        if raw is None:
-            return 0
-        rows = [{**row, "_id": f"{object_id}.v{row['version']}"} for row in raw["tail"]]
         try:
             mongo["object_history"].insert_many(rows, ordered=False)
         except BulkWriteError as error:
@@ -142,7 +277,7 @@ def head(mongo: Mongo, workspace_id: str, object_id: str, *, session: Session | 
     """
     with translated():
         raw = mongo["objects"].find_one(
-            {"_id": object_id, "workspace_id": workspace_id}, {"tail": 0}, session=session
+            {"_id": object_id, "workspace_id": workspace_id}, {"tail": 0, "data": 0}, session=session
         )
     if raw is None:
         raise NotFoundError(f"Object not found for object_id={object_id}.")
@@ -155,19 +290,41 @@ def at_version(mongo: Mongo, workspace_id: str, object_id: str, version: int) ->
     Raises:
         NotFoundError: There is no such object or version in the workspace.
     """
+    found = _row(mongo, workspace_id, object_id, version, _WITHOUT_BYTES)
+    if found is None:
+        raise NotFoundError(f"Object not found for object_id={object_id}, version={version}.")
+    return BlobObject.from_mongo(found)
+
+
+def data(mongo: Mongo, workspace_id: str, object_id: str, version: int) -> bytes:
+    """The payload of a version whose home is its document.
+
+    Raises:
+        IntegrityError: It is not there.
+    """
+    found = _row(mongo, workspace_id, object_id, version, None) or {}
+    content = found.get("data")
+    if content is None:
+        raise IntegrityError(
+            f"{object_id} version {version}: no payload is recorded", kind=ErrorKind.PAYLOAD_MISSING
+        )
+    return bytes(content)
+
+
+def _row(
+    mongo: Mongo, workspace_id: str, object_id: str, version: int, projection: Mapping[str, int] | None
+) -> Raw | None:
     scoped = {"workspace_id": workspace_id}
+    older = {"object_id": object_id, "version": version, **scoped}
     with translated():
-        raw = mongo["objects"].find_one({"_id": object_id, **scoped})
-        if raw is not None:
-            rows = [raw, *raw.get("tail", [])]
-            found = next((row for row in rows if row["version"] == version), None)
-            if found is None:
-                found = mongo["object_history"].find_one(
-                    {"object_id": object_id, "version": version, **scoped}
-                )
-            if found is not None:
-                return BlobObject.from_mongo(found)
-    raise NotFoundError(f"Object not found for object_id={object_id}, version={version}.")
+        raw = mongo["objects"].find_one({"_id": object_id, **scoped}, projection)
+        if raw is None:
+            return None
+        for row in [raw, *raw.get("tail", [])]:
+            if row["version"] == version:
+                found: Raw = row
+                return found
+        return mongo["object_history"].find_one(older, projection) if version < raw["version"] else None
 
 
 def history(
@@ -176,12 +333,14 @@ def history(
     """Versions newest first, at most ``limit``, all below ``below`` when given; ``[]`` for an unknown id."""
     scoped = {"workspace_id": workspace_id}
     with translated():
-        raw = mongo["objects"].find_one({"_id": object_id, **scoped})
+        raw = mongo["objects"].find_one({"_id": object_id, **scoped}, _WITHOUT_BYTES)
         if raw is None:
             return []
         top = raw["version"] + 1 if below is None else below
         rows = {row["version"]: row for row in [raw, *raw.get("tail", [])] if row["version"] < top}
-        older = mongo["object_history"].find({"object_id": object_id, "version": {"$lt": top}, **scoped})
+        older = mongo["object_history"].find(
+            {"object_id": object_id, "version": {"$lt": top}, **scoped}, _WITHOUT_BYTES
+        )
         for row in older.sort("version", DESCENDING).limit(limit):
             rows.setdefault(row["version"], row)
     newest_first = sorted(rows.values(), key=lambda row: -row["version"])[:limit]

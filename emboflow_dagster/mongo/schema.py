@@ -7,9 +7,9 @@ trailing newline (spec/reliability.md, finding 6), so patterns end in ``\z`` the
 from typing import Any, Final
 
 from emboflow_dagster.model.collections import Collection
+from emboflow_dagster.model.storage import IN_OBJECT_BYTES
 
 MAX_DOCUMENT_BYTES: Final = 1 << 20
-IN_OBJECT_BYTES: Final = 256 << 10
 # A head carries superseded versions for a moment, so it may be larger than other documents.
 _MAX_BYTES: Final = {"objects": 8 << 20, "annotations": 2 << 20, "object_history": 2 << 20}
 _BOUNDS: Final = {
@@ -51,6 +51,8 @@ def _blob_fields(schema: dict[str, Any]) -> None:
         "grid_fs_file_id": {"bsonType": ["objectId", "string", "null"]},
         "tail": {"bsonType": "array"},
         "request_ids": {"bsonType": "array"},
+        "first_kept": {"bsonType": ["int", "long"]},
+        "put_id": {"bsonType": "string"},
     }
 
 

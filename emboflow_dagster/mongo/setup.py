@@ -136,7 +136,10 @@ def _indexes(mongo: Mongo, collection: Collection, report: SetupReport) -> None:
             for name in (twin, index.name if index.name in have else None):
                 if name:
                     mongo[collection.name].drop_index(name)
-            mongo[collection.name].create_index(keys, name=index.name, unique=index.unique)
+            options: dict[str, Any] = (
+                {"partialFilterExpression": index.partial_filter} if index.partial else {}
+            )
+            mongo[collection.name].create_index(keys, name=index.name, unique=index.unique, **options)
         except OperationFailure as error:
             report.conflicts.append(
                 f"{collection.name}.{index.name}: {error.details and error.details.get('errmsg')}"
@@ -151,4 +154,5 @@ def _same(row: Any, index: Index) -> bool:
         row is not None
         and [key for key, _ in row["key"]] == list(index.keys)
         and bool(row.get("unique", False)) == index.unique
+        and row.get("partialFilterExpression", {}) == index.partial_filter
     )

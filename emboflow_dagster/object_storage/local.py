@@ -32,7 +32,7 @@ from emboflow_dagster.object_storage.payload import (
     key_of,
 )
 from emboflow_dagster.object_storage.pump import BUFFER_BYTES, Digest, new_buffer, pump
-from emboflow_dagster.object_storage.verified import VerifiedReader, mismatch, open_verified
+from emboflow_dagster.object_storage.verified import VerifiedReader, mismatch, open_verified, part_of
 
 TEMP: Final = "tmp"
 STALE_AFTER_S: Final = 24 * 3600
@@ -90,7 +90,7 @@ class LocalObjectStore:
 
     def get_to(self, key: str, path: Path, *, sha256: str, size: int) -> Path:
         """Copy the verified payload to ``path``; see :meth:`ObjectStore.get_to`."""
-        part = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.part")
+        part = part_of(path)
         with naming_failures(self.root), _there(key, sha256):
             stored = io.FileIO(self._path(key))
         with stored:

@@ -2,8 +2,9 @@
 
 import hashlib
 import io
+import secrets
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from emboflow_dagster.errors import ErrorKind, IntegrityError
 from emboflow_dagster.object_storage.disk import naming_failures
@@ -39,6 +40,36 @@ def open_verified(
     except BaseException:
         file.close()
         raise
+
+
+def save(stream: IO[bytes], path: Path) -> Path:
+    """Write a verified stream to ``path``, which is replaced only when all of it was right.
+
+    Raises:
+        IntegrityError: From the stream; nothing is left there.
+        UnavailableError: The disk did not take it.
+    """
+    part = part_of(path)
+    with naming_failures(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        out = io.FileIO(part, "x")
+    try:
+        with out:
+            while chunk := stream.read(BUFFER_BYTES):
+                with naming_failures(path.parent):
+                    view = memoryview(chunk)
+                    while view:
+                        view = view[out.write(view) :]
+        with naming_failures(path.parent):
+            part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def part_of(path: Path) -> Path:
+    """The name beside ``path`` of what is being written there."""
+    return path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.part")
 
 
 def mismatch(key: str, found_sha256: str, found_size: int, sha256: str, size: int) -> IntegrityError:

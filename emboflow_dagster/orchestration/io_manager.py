@@ -101,7 +101,7 @@ class BlobIO(dg.IOManager):
             raise steps.failure(error) from error
         context.add_output_metadata(blob_metadata(blob) | page.page_metadata(payload.facts))
         if context.has_asset_key:
-            set_data_version(context, blob.data_sha256)
+            set_data_version(context, blob.sha256)
 
     # ----------------------------------------------------------------------------------------- input
 
@@ -212,8 +212,8 @@ def blob_metadata(blob: BlobObject) -> dict[str, Any]:
     result: dict[str, Any] = {
         "object_id": blob.object_id,
         "version": blob.version,
-        "checksum": f"sha256:{blob.data_sha256}",
-        "size": blob.object_size_bytes,
+        "checksum": f"sha256:{blob.sha256}",
+        "size": blob.size,
         "content_type": blob.content_type,
     }
     if blob.storage_ref is not None:

@@ -50,10 +50,15 @@ class ObjectStoreResource(dg.ConfigurableResource):
         default=None,
         description="file:///folder or s3://bucket/prefix. Empty: EMBOFLOW_OBJECT_STORE, else local.",
     )
+    allow_gridfs: bool | None = Field(
+        default=None,
+        description="Whether payloads may be put into GridFS on request. Empty: EMBOFLOW_ALLOW_GRIDFS.",
+    )
 
     def overrides(self) -> dict[str, Any]:
         """The settings that were given, by the names of :class:`~emboflow_dagster.project.Settings`."""
-        return {} if self.url is None else {"object_store": self.url}
+        given = {"object_store": self.url, "allow_gridfs": self.allow_gridfs}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 class EmboFlowResource(dg.ConfigurableResource):

@@ -23,7 +23,7 @@ class Opened:
     @cached_property
     def blobs(self) -> Blobs:
         """Versioned payloads of the scope."""
-        return Blobs(self.mongo, self.store, self.scope)
+        return Blobs(self.mongo, self.store, self.scope, allow_gridfs=self.settings.allow_gridfs)
 
     def at(self, workspace: str, project: str) -> "Opened":
         """The same deployment at another scope that exists; shares the connection.

@@ -20,7 +20,8 @@ class Settings:
     """One deployment, one scope, one actor.
 
     ``mongo_uri`` ``None`` means the embedded server of ``home``; ``object_store`` is a URL.
-    ``actor`` is ``user:<id>`` or ``system:<name>``.
+    ``actor`` is ``user:<id>`` or ``system:<name>``. ``allow_gridfs``: payloads may be put into GridFS when a
+    put asks for it (never by default, C-03).
     """
 
     home: Path
@@ -31,6 +32,7 @@ class Settings:
     project: str
     actor: str
     dagster_home: Path
+    allow_gridfs: bool = False
 
     @classmethod
     def from_env(
@@ -43,6 +45,7 @@ class Settings:
         workspace: str | None = None,
         project: str | None = None,
         actor: str | None = None,
+        allow_gridfs: bool | None = None,
     ) -> "Settings":
         """Settings from ``EMBOFLOW_*`` and ``DAGSTER_HOME``; arguments win over the environment.
 
@@ -60,6 +63,7 @@ class Settings:
             project=project or env("EMBOFLOW_PROJECT") or DEFAULT_SLUG,
             actor=actor or env("EMBOFLOW_ACTOR") or f"user:{_login()}",
             dagster_home=Path(env("DAGSTER_HOME") or root / "dagster").expanduser().absolute(),
+            allow_gridfs=_flag("EMBOFLOW_ALLOW_GRIDFS") if allow_gridfs is None else allow_gridfs,
         )
         settings.check()
         return settings
@@ -101,7 +105,18 @@ class Settings:
         }
         if self.mongo_uri:
             variables["EMBOFLOW_MONGO_URI"] = self.mongo_uri
+        if self.allow_gridfs:
+            variables["EMBOFLOW_ALLOW_GRIDFS"] = "1"
         return variables
+
+
+def _flag(name: str) -> bool:
+    text = os.environ.get(name, "").strip().lower()
+    if text in ("", "0", "false", "no"):
+        return False
+    if text in ("1", "true", "yes"):
+        return True
+    raise InvalidInputError(f"{name}: found {text!r}; allowed are 1 and 0")
 
 
 def _login() -> str:

@@ -8,19 +8,13 @@ from emboflow_dagster.blobs.listing import is_listing, payload_ref, read_listing
 from emboflow_dagster.errors import EmboflowError, ErrorKind, IntegrityError
 from emboflow_dagster.model.asset import Asset, AssetSourceType
 from emboflow_dagster.model.blob import BlobObject
+from emboflow_dagster.model.collections import BLOB_FIELDS
 from emboflow_dagster.model.storage import MANIFEST_TYPE, StorageRef
 from emboflow_dagster.mongo.client import translated
 from emboflow_dagster.project.asset_files import check_in_place
 from emboflow_dagster.project.verify.report import VerifyReport, View
 
 CHUNK: Final = 1 << 20
-# Records that own the blob which the field names.
-_OWNERS: Final = (
-    ("artifacts", "storageRef"),
-    ("asset_probe_reports", "rawReport"),
-    ("assets", "storageRef"),
-    ("dataset_versions", "manifestRef"),
-)
 Tick = Callable[[int, int], None]
 # A listing or manifest with sound bytes may still be no listing or manifest.
 _UNREADABLE: Final = (EmboflowError, ValueError, KeyError, TypeError, AttributeError)
@@ -68,9 +62,11 @@ class _Payloads:
             add("document-invalid", "tail", str(error))
             return
         name = f"{blob.object_id} version {blob.version}"
+        if not blob.completed:  # an upload that was announced: nothing to read yet
+            return
         ref = blob.storage_ref
         if ref is None:
-            add("payload-missing", "storage_ref", f"{name}: no payload is recorded")
+            self.elsewhere(blob, add)
             return
         if ref.sha256 != blob.data_sha256:
             add("ref-mismatch", "data_sha256", f"{name}: is not the hash of storage_ref")
@@ -87,6 +83,17 @@ class _Payloads:
                     add(wrong[0], "storage_ref", f"{name}: {part}: {wrong[1]}")
         except _UNREADABLE as error:
             add(ErrorKind.FILE_CORRUPT.value, "storage_ref", f"{name}: is no {ref.content_type}: {error}")
+
+    def elsewhere(self, blob: BlobObject, add: Callable[[str, str, str], None]) -> None:
+        """A version whose bytes are not in the object store: they belong to it alone."""
+        self.count(blob.size)
+        try:
+            with self.view.blobs.open_blob(blob) as stream:
+                while stream.read(CHUNK):
+                    pass
+        except EmboflowError as error:
+            kind = error.kind if isinstance(error, IntegrityError) else ErrorKind.UNAVAILABLE
+            add(kind.value, "grid_fs_file_id" if blob.grid_fs_file_id else "data", error.message)
 
     def parts(self, object_id: str, ref: StorageRef) -> list[tuple[str, StorageRef]]:
         """The payloads that a listing or manifest names."""
@@ -140,12 +147,14 @@ def check_versions(view: View, report: VerifyReport) -> None:
     """Versions of a blob are 0 to head, each once (I2)."""
     shape = {"object_id": 1, "version": 1, "prev_version": 1}
     with translated():
-        for raw in view.sound("objects", {**shape, "tail": 1}):
+        for raw in view.sound("objects", {**shape, "tail": 1, "first_kept": 1}):
             older = view.mongo["object_history"].find({"object_id": raw["object_id"]}, {"version": 1})
             rows = [*older, *(row for row in raw.get("tail") or [] if isinstance(row, dict))]
             numbers = {row.get("version") for row in rows}
-            if numbers != set(range(raw["version"])):
-                missing = sorted(set(range(raw["version"])) - numbers)[:20]
+            kept = isinstance(raw.get("tail"), list)  # else only the newest is (C-08)
+            expected = set(range(raw.get("first_kept") or 0, raw["version"])) if kept else set()
+            if numbers != expected:
+                missing = sorted(expected - numbers)[:20]
                 report.add(
                     "version-gap",
                     "objects",
@@ -175,7 +184,7 @@ def check_owners(view: View, report: VerifyReport) -> None:
     with translated():
         for raw in view.sound("objects"):
             _owner_of(view, report, raw)
-        for record, field in _OWNERS:
+        for record, field in BLOB_FIELDS:
             for raw in view.sound(record, {field: 1}):
                 _owned_by(view, report, record, field, raw)
 
@@ -186,7 +195,7 @@ def _owner_of(view: View, report: VerifyReport, raw: dict[str, Any]) -> None:
         raw.get("owner_record_field"),
         raw.get("owner_record_id"),
     )
-    if record_id is None or (record, field) not in _OWNERS:
+    if record_id is None or (record, field) not in BLOB_FIELDS:
         return
     owner = view.mongo[str(record)].find_one({"_id": record_id}, {str(field): 1})
     ref = _reference((owner or {}).get(str(field)))

@@ -5,15 +5,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from pymongo.errors import WriteError
 
 from emboflow_dagster.blobs.context import working_for
 from emboflow_dagster.errors import (
     AlreadyExistsError,
+    ConflictError,
     ErrorKind,
     IntegrityError,
     InvalidInputError,
     NotFoundError,
 )
+from emboflow_dagster.model.blob import StorageType
+from emboflow_dagster.model.storage import IN_OBJECT_BYTES
 from emboflow_dagster.mongo import objects
 from emboflow_dagster.project.handle import EmboFlow
 
@@ -43,8 +47,16 @@ def test_a_repeated_request_makes_no_second_version(ef: EmboFlow) -> None:
     ef.blobs.put(b"two", object_id="model", request_id="r-2")
     again = ef.blobs.put(b"one", object_id="model", request_id="r-1")
 
-    assert again.version == 1
+    assert again.version == 0
     assert ef.blobs.read("model") == b"two"
+
+
+def test_a_request_is_remembered_for_ever(ef: EmboFlow) -> None:
+    for number in range(80):  # more than the head remembers
+        ef.blobs.put(f"{number}".encode(), object_id="model", request_id=f"r-{number}")
+
+    assert ef.blobs.put(b"again", object_id="model", request_id="r-2").version == 2
+    assert ef.blobs.get("model").version == 79
 
 
 def test_64_writers_of_one_blob_get_64_consecutive_versions(ef: EmboFlow) -> None:
@@ -164,3 +176,91 @@ def test_an_id_of_another_workspace_is_taken_and_unreadable(opener) -> None:
         other.blobs.put(b"mine", object_id="model")
     with pytest.raises(NotFoundError):
         other.blobs.read("model")
+
+
+HOMES = (StorageType.OBJECT_STORE, StorageType.IN_OBJECT)
+
+
+@pytest.mark.parametrize("second", HOMES)
+@pytest.mark.parametrize("first", HOMES)
+def test_every_version_is_read_from_its_own_home(
+    ef: EmboFlow, first: StorageType, second: StorageType
+) -> None:
+    ef.blobs.put(b"one", object_id="model", home=first)
+    ef.blobs.put(b"two", object_id="model", home=second)
+
+    assert [b.storage_type for b in ef.blobs.history("model")] == [second, first]
+    assert [ef.blobs.read("model", n) for n in (0, 1)] == [b"one", b"two"]
+    raw = ef.mongo["objects"].find_one({"_id": "model"}) or {}
+    assert ("data" in raw) is (second is StorageType.IN_OBJECT)
+    assert (raw["storage_ref"] is None) is (second is StorageType.IN_OBJECT)
+    assert ef.verify().ok
+
+
+def test_equal_content_in_another_home_is_a_new_version(ef: EmboFlow) -> None:
+    ef.blobs.put(b"same", object_id="model", home=StorageType.IN_OBJECT)
+
+    assert ef.blobs.put(b"same", object_id="model", home=StorageType.IN_OBJECT).version == 0
+    assert ef.blobs.put(b"same", object_id="model").version == 1
+
+
+@pytest.mark.parametrize(("size", "fits"), [(IN_OBJECT_BYTES, True), (IN_OBJECT_BYTES + 1, False)])
+def test_a_document_holds_256_kib(ef: EmboFlow, size: int, fits: bool) -> None:
+    content = b"x" * size
+    if fits:
+        ef.blobs.put(content, object_id="model", home=StorageType.IN_OBJECT)
+        assert ef.blobs.read("model") == content
+        return
+    with pytest.raises(InvalidInputError, match="256 KiB") as caught:
+        ef.blobs.put(content, object_id="model", home=StorageType.IN_OBJECT)
+    assert caught.value.kind is ErrorKind.SIZE
+
+
+def test_the_server_holds_the_bound_too(ef: EmboFlow) -> None:
+    ef.blobs.put(b"x", object_id="model", home=StorageType.IN_OBJECT)
+
+    with pytest.raises(WriteError, match="failed validation"):
+        ef.mongo["objects"].update_one({"_id": "model"}, {"$set": {"data": b"x" * (IN_OBJECT_BYTES + 1)}})
+
+
+def test_64_writers_of_large_documents_wait_for_the_outbox(ef: EmboFlow) -> None:
+    def put(number: int) -> int:
+        content = bytes([number]) * IN_OBJECT_BYTES
+        return ef.blobs.put(content, object_id="hot", home=StorageType.IN_OBJECT).version
+
+    with ThreadPoolExecutor(16) as pool:
+        assert sorted(pool.map(put, range(64))) == list(range(64))
+    assert ef.verify().ok
+
+
+def test_a_version_that_is_not_kept_is_replaced(ef: EmboFlow) -> None:
+    first = ef.blobs.put(b"one", object_id="scratch", control_version=False)
+    second = ef.blobs.put(b"two", object_id="scratch", control_version=False)
+
+    assert (first.version, second.version) == (0, 1)
+    assert second.created_at == first.created_at
+    assert [b.version for b in ef.blobs.history("scratch")] == [1]
+    with pytest.raises(NotFoundError):
+        ef.blobs.get("scratch", 0)
+    assert ef.verify().ok
+
+
+def test_kept_versions_are_not_replaced(ef: EmboFlow) -> None:
+    ef.blobs.put(b"one", object_id="model")
+
+    with pytest.raises(ConflictError, match="model version 0") as caught:
+        ef.blobs.put(b"two", object_id="model", control_version=False)
+
+    assert caught.value.kind is ErrorKind.BLOB_UNCONTROLLED
+    assert ef.blobs.read("model") == b"one"
+
+
+def test_versions_are_kept_from_the_first_put_that_asks_for_it(ef: EmboFlow) -> None:
+    ef.blobs.put(b"one", object_id="model", control_version=False)
+    ef.blobs.put(b"two", object_id="model", control_version=False)
+    ef.blobs.put(b"three", object_id="model")
+    ef.blobs.put(b"four", object_id="model")
+
+    assert [b.version for b in ef.blobs.history("model")] == [3, 2, 1]
+    assert ef.blobs.read("model", 1) == b"two"
+    assert ef.verify().ok

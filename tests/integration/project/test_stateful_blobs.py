@@ -16,12 +16,13 @@ from hypothesis.stateful import (
 )
 
 from emboflow_dagster.errors import NotFoundError
-from emboflow_dagster.model.blob import BlobObject
+from emboflow_dagster.model.blob import BlobObject, StorageType
 from emboflow_dagster.mongo import objects
 from emboflow_dagster.project.handle import EmboFlow
 
 CONTENTS = st.sampled_from([b"a", b"b", b"c", b"d" * 1000])
 NAMES = st.sampled_from(["one", "two"])
+HOMES = st.sampled_from([StorageType.OBJECT_STORE, StorageType.IN_OBJECT])
 OURS = settings(
     max_examples=25,
     stateful_step_count=20,
@@ -48,40 +49,47 @@ class Store(RuleBasedStateMachine):
         super().__init__()
         self.prefix = uuid4().hex[:10]
         self.versions: dict[str, list[bytes]] = {"one": [], "two": []}
-        self.requests: dict[str, list[str]] = {"one": [], "two": []}
+        self.homes: dict[str, StorageType] = {}
+        self.requests: dict[str, dict[str, int]] = {"one": {}, "two": {}}
 
     def key(self, name: str) -> str:
         return f"{self.prefix}.{name}"
 
-    def accept(self, name: str, content: bytes, blob: BlobObject) -> None:
+    def accept(self, name: str, content: bytes, blob: BlobObject, home: StorageType | None = None) -> None:
         known = self.versions[name]
-        if not known or known[-1] != content:
+        home = home or StorageType.OBJECT_STORE
+        if not known or known[-1] != content or self.homes[name] is not home:
             known.append(content)
+        self.homes[name] = home
+        assert blob.storage_type is home
         assert (blob.version, blob.prev_version) == (
             len(known) - 1,
             len(known) - 2 if len(known) > 1 else None,
         )
         assert blob.object_size_bytes == len(content)
 
-    @rule(name=NAMES, content=CONTENTS, label=st.sampled_from(["x", "$y"]))
-    def put(self, name: str, content: bytes, label: str) -> None:
-        blob = self.ef.blobs.put(content, object_id=self.key(name), custom_metadata={"label": label})
-        self.accept(name, content, blob)
+    @rule(name=NAMES, content=CONTENTS, label=st.sampled_from(["x", "$y"]), home=HOMES)
+    def put(self, name: str, content: bytes, label: str, home: StorageType) -> None:
+        blob = self.ef.blobs.put(
+            content, object_id=self.key(name), custom_metadata={"label": label}, home=home
+        )
+        self.accept(name, content, blob, home)
 
     @rule(name=NAMES)
     def put_the_same_again(self, name: str) -> None:
         if self.versions[name]:
-            content = self.versions[name][-1]
-            self.accept(name, content, self.ef.blobs.put(content, object_id=self.key(name)))
+            content, home = self.versions[name][-1], self.homes[name]
+            blob = self.ef.blobs.put(content, object_id=self.key(name), home=home)
+            self.accept(name, content, blob, home)
 
     @rule(name=NAMES, content=CONTENTS, request=st.sampled_from(["r1", "$version", "r3"]))
     def put_by_request(self, name: str, content: bytes, request: str) -> None:
         blob = self.ef.blobs.put(content, object_id=self.key(name), request_id=request)
         if request in self.requests[name]:
-            assert blob.version == len(self.versions[name]) - 1
+            assert blob.version == self.requests[name][request]
         else:
-            self.requests[name].append(request)
             self.accept(name, content, blob)
+            self.requests[name][request] = blob.version
 
     @rule(name=NAMES, content=CONTENTS, kept=st.booleans())
     def put_and_die_before_the_archive_is_done(self, name: str, content: bytes, kept: bool) -> None:
@@ -152,29 +160,29 @@ def test_the_store_is_the_model(ef: EmboFlow) -> None:
 PUT, HISTORY, AT_VERSION = objects.put_version, objects.history, objects.at_version
 
 
-def loses_the_outbox(mongo: Any, object_id: str) -> int:
+def loses_the_outbox(mongo: Any, object_id: str, *_: Any) -> int:
     mongo["objects"].update_one({"_id": object_id}, {"$set": {"tail": []}})
     return 1
 
 
-def forgets_requests(mongo: Any, blob: BlobObject, *, request_id: str | None = None) -> Any:
-    return PUT(mongo, blob)
+def forgets_requests(mongo: Any, blob: BlobObject, *, request_id: str | None = None, **how: Any) -> Any:
+    return PUT(mongo, blob, **how)
 
 
-def overwrites(mongo: Any, blob: BlobObject, *, request_id: str | None = None) -> Any:
+def overwrites(mongo: Any, blob: BlobObject, **how: Any) -> Any:
     mongo["objects"].delete_one({"_id": blob.object_id})
-    return PUT(mongo, blob, request_id=request_id)
+    return PUT(mongo, blob, **how)
 
 
-def every_put_is_a_version(mongo: Any, blob: BlobObject, *, request_id: str | None = None) -> Any:
+def every_put_is_a_version(mongo: Any, blob: BlobObject, **how: Any) -> Any:
     mongo["objects"].update_one({"_id": blob.object_id}, {"$set": {"data_sha256": "0" * 64}})
-    return PUT(mongo, blob, request_id=request_id)
+    return PUT(mongo, blob, **how)
 
 
-def forgets_the_predecessor(mongo: Any, blob: BlobObject, *, request_id: str | None = None) -> Any:
-    stored, new = PUT(mongo, blob, request_id=request_id)
+def forgets_the_predecessor(mongo: Any, blob: BlobObject, **how: Any) -> Any:
+    put = PUT(mongo, blob, **how)
     mongo["objects"].update_one({"_id": blob.object_id}, {"$set": {"prev_version": None}})
-    return stored.model_copy(update={"prev_version": None}), new
+    return put._replace(blob=put.blob.model_copy(update={"prev_version": None}))
 
 
 def history_without_the_outbox(mongo: Any, *args: Any, **how: Any) -> Any:

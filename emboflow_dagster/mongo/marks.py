@@ -1,0 +1,66 @@
+"""Internal notes beside the documents: rows of `_emboflow_meta`, one kind a purpose.
+
+A note's id is ``<kind>:<name>``, so that writing it twice is writing it once, and a kind can be listed by its
+prefix. What a note says is up to the module that owns its kind; a user's document never lies here.
+"""
+
+import re
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Any
+
+from emboflow_dagster.model.base import utc_now
+from emboflow_dagster.model.collections import META
+from emboflow_dagster.mongo.client import Mongo, Raw, Session, translated
+
+
+class Mark(StrEnum):
+    """The kinds of notes, each with the name that follows it."""
+
+    HOLD = "hold"  #: <object_id>: retention and legal hold
+    RELEASE = "release"  #: <object_id>.v<n>: let go by its owner or withdrawn, since when
+    TOMBSTONE = "tombstone"  #: <object_id>.v<n>: its bytes were collected, when and why
+    QUARANTINE = "quarantine"  #: <object_id>.v<n>: its bytes are damaged, both digests
+    PENDING = "pending"  #: <key>:<writer>: about to be referred to
+    TEMPORARY = "temporary"  #: <id>: a blob without owner that expires
+    UPLOAD = "upload"  #: <object_id>: what is known about an announced upload
+    SCRUB = "scrub"  #: <workspace>: how far a verification came
+
+
+def name_of(object_id: str, version: int) -> str:
+    """One version of one blob, as notes are named.
+
+    >>> name_of("model", 3)
+    'model.v3'
+    """
+    return f"{object_id}.v{version}"
+
+
+def write(
+    mongo: Mongo, kind: Mark, name: str, workspace_id: str, session: Session | None = None, **fields: Any
+) -> None:
+    """Make or replace a note."""
+    row = {"kind": kind.value, "name": name, "workspaceId": workspace_id, "createdAt": utc_now(), **fields}
+    with translated():
+        mongo[META].replace_one({"_id": f"{kind.value}:{name}"}, row, upsert=True, session=session)
+
+
+def read(mongo: Mongo, kind: Mark, name: str, session: Session | None = None) -> Raw | None:
+    """A note, or ``None``."""
+    with translated():
+        return mongo[META].find_one({"_id": f"{kind.value}:{name}"}, session=session)
+
+
+def erase(mongo: Mongo, kind: Mark, name: str, session: Session | None = None) -> bool:
+    """Remove a note; whether there was one."""
+    with translated():
+        gone = mongo[META].delete_one({"_id": f"{kind.value}:{name}"}, session=session)
+    return gone.deleted_count == 1
+
+
+def every(mongo: Mongo, kind: Mark, prefix: str = "", workspace_id: str | None = None) -> Iterator[Raw]:
+    """The notes of a kind whose names begin with ``prefix``, in order, of one workspace or of all."""
+    limits = {"workspaceId": workspace_id} if workspace_id is not None else {}
+    start = re.escape(f"{kind.value}:{prefix}")
+    with translated():
+        yield from mongo[META].find({"_id": {"$regex": f"^{start}"}, **limits}).sort("_id", 1)
