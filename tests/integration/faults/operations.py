@@ -507,6 +507,19 @@ class PutNext(PutNew):
         return [] if fine else [f"the versions are {found}, the tail {tail}"]
 
 
+class PutOwn(PutNew):
+    """A content that no other process puts."""
+
+    name = "put-own"
+
+    def act(self, ef: EmboFlow, folder: Path, ack: Ack) -> None:
+        blob = ef.blobs.put(str(os.getpid()).encode(), object_id="model")
+        ack(f"{blob.version} {blob.data_sha256}")
+
+    def wrong(self, ef: EmboFlow) -> list[str]:
+        return []
+
+
 class FirstOpen(Operation):
     name = "first-open"
     opening = True
@@ -558,7 +571,7 @@ OPERATIONS: dict[str, Operation] = {
     )
 }
 #: What a child can be told to do.
-KNOWN = {**OPERATIONS, RegisterOneName.name: RegisterOneName()}
+KNOWN = {**OPERATIONS, RegisterOneName.name: RegisterOneName(), PutOwn.name: PutOwn()}
 
 
 def counts(ef: EmboFlow) -> Counter[str]:

@@ -63,6 +63,19 @@ def test_eight_files_of_one_name_get_eight_names(stages: Stages) -> None:
 
 
 @pytest.mark.timeout(1200)
+def test_64_processes_get_64_consecutive_versions(stages: Stages) -> None:
+    stage = stages("put-own")
+    outcomes = stage.at_once(64)
+    acked, refused = told(outcomes)
+
+    assert refused == []
+    assert sorted(int(text.split()[0]) for (text,) in acked) == list(range(64))
+    with stage.open() as ef:
+        assert stage.operation.lost(ef, [text for (text,) in acked]) == []
+        assert ef.verify(all=True).problems == []
+
+
+@pytest.mark.timeout(1200)
 def test_of_eight_that_take_a_task_one_gets_it(stages: Stages) -> None:
     stage = stages("claim")
     for _ in range(ROUNDS):
