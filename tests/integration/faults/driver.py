@@ -15,7 +15,7 @@ from typing import Any
 
 from pymongo import monitoring
 
-from emboflow_dagster.blobs.store import Blobs
+from emboflow_dagster.blobs.homes import Homes
 from emboflow_dagster.errors import EmboflowError
 from emboflow_dagster.mongo import objects
 from emboflow_dagster.mongo.client import Mongo
@@ -103,17 +103,17 @@ def metadata_first() -> None:
     """Broken: a blob is recorded before its bytes are stored."""
     import hashlib
 
-    real = Blobs.put_payload
+    real = Homes.store
 
-    def put(self: Blobs, source: Any, **how: Any) -> Any:
+    def store(self: Homes, source: Any, content_type: str) -> Any:
         data = source.read_bytes() if isinstance(source, Path) else bytes(source)
         digest = hashlib.sha256(data).hexdigest()
         key = key_of(digest)
         ref = {"bucket": "local", "key": key, "uri": self._store.uri_of(key), "checksum": f"sha256:{digest}"}
-        late.append(lambda: real(self, source, **how))
+        late.append(lambda: real(self, source, content_type))
         from emboflow_dagster.model.storage import StorageRef
 
-        return StorageRef.model_validate({**ref, "contentType": how["content_type"], "size": len(data)})
+        return StorageRef.model_validate({**ref, "contentType": content_type, "size": len(data)})
 
     late: list[Callable[[], Any]] = []
     version = objects.put_version
@@ -124,7 +124,7 @@ def metadata_first() -> None:
             late.pop()()
         return stored
 
-    Blobs.put_payload = put  # type: ignore[method-assign]
+    Homes.store = store  # type: ignore[method-assign]
     objects.put_version = put_version
 
 
