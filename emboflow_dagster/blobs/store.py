@@ -90,17 +90,23 @@ class Blobs:
             "owner_record": owner[0] if owner else None,
             "owner_record_field": owner[1] if owner else None,
         }
-        BlobObject.checked(**draft, object_size_bytes=0, data_sha256="0" * 64)
+        checked = BlobObject.checked(**draft, object_size_bytes=0, data_sha256="0" * 64)
         placed = self._homes.place(home, source, content_type)
-        blob = BlobObject.checked(
-            **draft,
-            object_size_bytes=placed.size,
-            data_sha256=placed.sha256,
-            storage_ref=placed.storage_ref,
-            grid_fs_file_id=placed.grid_fs_file_id,
+        blob = checked.model_copy(
+            update={
+                "object_size_bytes": placed.size,
+                "data_sha256": placed.sha256,
+                "storage_ref": placed.storage_ref,
+                "grid_fs_file_id": placed.grid_fs_file_id,
+            }
         )
         return objects.put_version(
-            self._mongo, blob, data=placed.data, request_id=request_id, controlled=control_version
+            self._mongo,
+            blob,
+            data=placed.data,
+            request_id=request_id,
+            controlled=control_version,
+            fresh=object_id is None,
         ).blob
 
     def record_owned(

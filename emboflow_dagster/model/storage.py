@@ -36,6 +36,8 @@ _BUCKET_SUFFIXES: Final = ("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3
 _NEEDLESS: Final = re.compile(
     r"%(?:[01][0-9A-F]|2[DEF]|3[0-9]|4[1-9A-F]|5[0-9ACF]|6[1-9A-F]|7[0-9AEF])", re.IGNORECASE
 )
+# The keys of this library's own stores need no second look.
+_HASH_KEY: Final = re.compile(r"sha256/[0-9a-f]{2}/[0-9a-f]{62}")
 _FIELDS: Final = frozenset({"bucket", "key", "uri", "checksum", "contentType", "size", "objectId", "version"})
 
 
@@ -99,7 +101,7 @@ def check_bucket(value: object, path: str = "bucket") -> str:
 
 def _split(uri: str) -> SplitResult:
     """The parts of a ``file`` or ``s3`` URI without login, query, parameters or fragment."""
-    if any(c.isspace() or not c.isprintable() for c in uri):  # `urlsplit` would drop some of them unseen
+    if " " in uri or not uri.isprintable():  # `urlsplit` would drop some of them unseen
         raise refuse(
             ErrorKind.URI, "uri", f"found {shown(uri)}; a URI has no white space or control characters"
         )
@@ -208,6 +210,8 @@ class BlobRef(Model):
 
 def check_key(key: object) -> str:
     """A key inside a bucket, as strict as a relative path."""
+    if type(key) is str and _HASH_KEY.fullmatch(key):
+        return key
     return check_rel_path(key, "key")
 
 

@@ -103,9 +103,22 @@ class Mongo:
             write_concern=MAJORITY,
             read_concern=ReadConcern("majority"),
         )
+        self._collections: dict[str, RawCollection] = {}
+        self._unacknowledged: dict[str, RawCollection] = {}
 
     def __getitem__(self, name: str) -> RawCollection:
-        return self.db[name]
+        known = self._collections.get(name)
+        if known is None:  # the driver takes as long for it as for encoding a small command
+            known = self._collections[name] = self.db[name]
+        return known
+
+    def unacknowledged(self, name: str) -> RawCollection:
+        """A collection whose writes nobody waits for: to clear away what is kept elsewhere, nothing else."""
+        known = self._unacknowledged.get(name)
+        if known is None:
+            known = self.db.get_collection(name, write_concern=WriteConcern(w=0))
+            self._unacknowledged[name] = known
+        return known
 
     def close(self) -> None:
         """Give the sockets back."""

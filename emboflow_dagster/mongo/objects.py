@@ -3,7 +3,7 @@
 A new version is ONE atomic update (the outbox head): it moves the old head into ``tail`` and puts the
 new one in its place, so any number of writers get consecutive versions without a retry loop. The tail
 is then archived to `object_history`; whoever comes next finishes an archive left half-done. Head, tail
-and history together are the sequence that readers see.
+and history together are the sequence that readers see. What costs what: decision 16.
 
 A head without ``tail`` is one whose versions are not kept (``control_version=False``, C-08).
 
@@ -17,7 +17,6 @@ from uuid import uuid4
 
 from bson.binary import Binary
 from pymongo import DESCENDING, ReturnDocument
-from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from emboflow_dagster.errors import (
     AlreadyExistsError,
@@ -31,9 +30,9 @@ from emboflow_dagster.errors import (
 from emboflow_dagster.model.blob import BlobObject, StorageType
 from emboflow_dagster.model.scope import Scope
 from emboflow_dagster.mongo.client import Mongo, Raw, Session, find_one_and_update, translated
+from emboflow_dagster.mongo.outbox import Tail, outbox_of
 
 _KEPT_REQUESTS: Final = 64
-_DUPLICATE_KEY: Final = 11000
 # Given by the head, not by the writer of a new version.
 _KEPT: Final = ("created_at", "created_by")
 # Belong to the head alone; a version that moves on leaves them behind.
@@ -58,6 +57,7 @@ def put_version(
     request_id: str | None = None,
     controlled: bool = True,
     compare: bool = True,
+    fresh: bool = False,
 ) -> Put:
     """Make ``blob`` the newest version of its object.
 
@@ -68,6 +68,7 @@ def put_version(
         request_id: Repeating a request with the same id makes no second version.
         controlled: Keep the version before; an object is controlled from the first such put on.
         compare: Content equal to the newest version, in the same home, makes no new one.
+        fresh: The id was made up for this put, so that it is most probably new: one insert is tried first.
 
     Returns:
         The version of this request, and whether it is new.
@@ -78,10 +79,15 @@ def put_version(
         IntegrityError: The object is an upload that is not complete.
     """
     blob = blob.model_copy(update={"request_id": request_id})
+    put_id = uuid4().hex
+    fields: Raw = {**blob.to_mongo(), "put_id": put_id}
+    if data is not None:
+        fields["data"] = Binary(data)
+    if fresh and _inserted(mongo, blob, fields, controlled=controlled):
+        return Put(blob.model_copy(update={"version": 0, "prev_version": None}), new=True)
     if request_id and (earlier := _of_request(mongo, blob, request_id)):
         return Put(earlier, new=False)
-    put_id = uuid4().hex
-    step = _step(blob, data, put_id, controlled=controlled, compare=compare)
+    step = _step(blob, fields, controlled=controlled, compare=compare)
     while True:
         after = _carry_out(mongo, blob, step)
         if after.get("put_id") == put_id:
@@ -100,27 +106,37 @@ def put_version(
         archive(mongo, blob.object_id)  # full: whoever has to wait finishes what the others left
 
 
+def _inserted(mongo: Mongo, blob: BlobObject, fields: Raw, *, controlled: bool) -> bool:
+    """Whether this became the first version of a new object."""
+    marks = [{"id": blob.request_id, "version": 0}] if blob.request_id else []
+    row: Raw = {**fields, "version": 0, "prev_version": None, "request_ids": marks}
+    if controlled:
+        row["tail"] = []
+    try:
+        with translated():
+            mongo["objects"].insert_one(row)
+    except AlreadyExistsError:
+        return False
+    return True
+
+
 # The server decides in one step whether there is a new version. The head says whose put it shows: where that
-# is another one's, nothing was written, and what is in the head says why.
+# is another one's, nothing was written, and what is in the head says why. All that the caller gave is one
+# literal: thirty, sent twice, take the server longer to parse than to write.
 
 
-def _step(blob: BlobObject, data: bytes | None, put_id: str, *, controlled: bool, compare: bool) -> Raw:
-    fields: Raw = {**blob.to_mongo(), "put_id": put_id}
-    if data is not None:
-        fields["data"] = Binary(data)
-    new: Raw = {k: {"$literal": v} for k, v in fields.items()}
+def _step(blob: BlobObject, fields: Raw, *, controlled: bool, compare: bool) -> Raw:
     known: Raw = {"$ifNull": ["$request_ids", []]}
     number = {"$add": ["$version", 1]}
-    first: Raw = {**new, "version": 0, "prev_version": None, "request_ids": _marks(blob, 0)}
+    first: Raw = {"version": 0, "prev_version": None, "request_ids": _marks(blob, 0)}
     following: Raw = {
-        **new,
         **{name: f"${name}" for name in _KEPT},
         "version": number,
         "prev_version": "$version",
         "request_ids": {"$slice": [{"$concatArrays": [_marks(blob, number), known]}, _KEPT_REQUESTS]},
     }
     for name in ("owner_record", "owner_record_field"):  # meant for the same record as before (C-09)
-        following[name] = {"$ifNull": [new[name], f"${name}"]}
+        following[name] = {"$ifNull": [f"$$new.{name}", f"${name}"]}
     if controlled:
         first["tail"] = []
         following |= {
@@ -129,7 +145,12 @@ def _step(blob: BlobObject, data: bytes | None, put_id: str, *, controlled: bool
                 "$cond": [{"$isArray": "$tail"}, {"$ifNull": ["$first_kept", "$$REMOVE"]}, "$version"]
             },
         }
-    branches: list[Raw] = [{"case": {"$eq": [{"$type": "$version"}, "missing"]}, "then": first}]
+    branches: list[Raw] = [
+        {
+            "case": {"$eq": [{"$type": "$version"}, "missing"]},
+            "then": {"$mergeObjects": ["$$new", first]},
+        }
+    ]
 
     def keep(condition: Any, then: Any = "$$ROOT") -> None:
         branches.append({"case": condition, "then": then})
@@ -142,14 +163,15 @@ def _step(blob: BlobObject, data: bytes | None, put_id: str, *, controlled: bool
             "$slice": [{"$concatArrays": [_marks(blob, "$version"), known]}, _KEPT_REQUESTS]
         }  # remembered although nothing is written: repeated later, it makes no version either
         same = [
-            {"$eq": ["$data_sha256", new["data_sha256"]]},
+            {"$eq": ["$data_sha256", "$$new.data_sha256"]},
             {"$eq": [_HOME, {"$literal": blob.storage_type.value}]},
         ]
         keep({"$and": same}, {"$mergeObjects": ["$$ROOT", {"request_ids": marked}]})
     if not controlled:
         keep({"$isArray": "$tail"})
     keep({"$gt": [{"$bsonSize": "$$ROOT"}, _FULL_BYTES]})
-    return {"$replaceWith": {"$switch": {"branches": branches, "default": following}}}
+    decided = {"$switch": {"branches": branches, "default": {"$mergeObjects": ["$$new", following]}}}
+    return {"$replaceWith": {"$let": {"vars": {"new": {"$literal": fields}}, "in": decided}}}
 
 
 _OLD: Final = {
@@ -214,6 +236,7 @@ def _carry_out(mongo: Mongo, blob: BlobObject, step: Raw) -> Raw:
                 mongo["objects"],
                 {"_id": blob.object_id, "workspace_id": blob.workspace_id},
                 [step],
+                projection={"data": 0},  # of the head; what waits in the tail comes whole
                 upsert=True,
                 return_document=ReturnDocument.AFTER,
             )
@@ -244,29 +267,20 @@ def archive(mongo: Mongo, object_id: str, tail: list[Raw] | None = None) -> int:
     Args:
         mongo: The open database.
         object_id: Whose tail.
-        tail: What lies in it, when the caller has just read it.
+        tail: What lies in it, when the caller has just read it. Left out: when this returns, nobody reads
+            there any more what was moved; else that may follow some moments later.
     """
+    settle = tail is None
     if tail is None:
         with translated():
             raw = mongo["objects"].find_one({"_id": object_id, "tail.0": {"$exists": True}}, {"tail": 1})
         tail = raw["tail"] if raw else []
     if not tail:
         return 0
-    rows = [{**row, "_id": f"{object_id}.v{row['version']}"} for row in tail]
-    with translated():
-        try:
-            mongo["object_history"].insert_many(rows, ordered=False)
-        except BulkWriteError as error:
-            other = [e for e in error.details["writeErrors"] if e["code"] != _DUPLICATE_KEY]
-            # Not yet durable is not yet archived: the tail keeps it for whoever comes next.
-            if other or error.details["writeConcernErrors"]:
-                raise
-        except DuplicateKeyError:
-            pass
-        mongo["objects"].update_one(
-            {"_id": object_id}, {"$pull": {"tail": {"version": {"$in": [row["version"] for row in rows]}}}}
-        )
-    return len(rows)
+    # One version is what every put leaves; more were left by somebody who died, or by a crowd.
+    settle = settle or len(tail) > 1
+    outbox_of(mongo).move(mongo, Tail(object_id, tail, settle))
+    return len(tail)
 
 
 def head(mongo: Mongo, workspace_id: str, object_id: str, *, session: Session | None = None) -> BlobObject:

@@ -45,7 +45,8 @@ class LocalObjectStore:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self.bucket = LOCAL_BUCKET
-        self._durable_folders: set[Path] = set()
+        self._uri = self.root.as_uri()
+        self._durable_shards: set[str] = set()
 
     @classmethod
     def from_url(cls, url: str) -> "LocalObjectStore":
@@ -116,7 +117,7 @@ class LocalObjectStore:
 
     def uri_of(self, key: str) -> str:
         """`file://` and the percent-encoded path."""
-        return uri_of(self.root.as_uri(), check_key(key))
+        return uri_of(self._uri, check_key(key))
 
     def exists(self, key: str) -> bool:
         """Whether there is a payload under the key."""
@@ -184,7 +185,7 @@ class LocalObjectStore:
         path = self._path(key_of(digest.sha256))
         with naming_failures(self.root):
             try:
-                if path.stat().st_size != digest.size:
+                if os.stat(path).st_size != digest.size:  # noqa: PTH116 - on the way of every put
                     return False  # damaged: the good copy takes its place
                 with suppress(PermissionError):  # another user's file, in a shared folder
                     os.utime(path)  # gc spares what was put lately
@@ -198,18 +199,21 @@ class LocalObjectStore:
         with naming_failures(self.root):
             os.fchmod(fd, 0o444)
             os.fsync(fd)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.replace(path)
+            try:
+                temporary.replace(path)
+            except FileNotFoundError:  # the first of its shard
+                path.parent.mkdir(parents=True, exist_ok=True)
+                temporary.replace(path)
             self._sync_shard(path.parent)
 
     def _sync_shard(self, shard: Path) -> None:
         sync_folder(shard)
         # A name is durable when its folder is synced; the names of the folders themselves once a process,
         # because who made them may have died before doing it.
-        for folder in (shard, shard.parent, self.root):
-            if folder not in self._durable_folders:
+        if shard.name not in self._durable_shards:
+            for folder in (shard, shard.parent, self.root):
                 sync_folder(folder.parent)
-                self._durable_folders.add(folder)
+            self._durable_shards.add(shard.name)
 
     @contextmanager
     def _temporary(self) -> Iterator[tuple[Path, int]]:

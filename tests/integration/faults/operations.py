@@ -502,9 +502,9 @@ class PutNext(PutNew):
     def wrong(self, ef: EmboFlow) -> list[str]:
         found = [ef.blobs.read("model", blob.version) for blob in ef.blobs.history("model")]
         ef.blobs.put(b"four", object_id="model")
-        tail = (ef.mongo["objects"].find_one({"_id": "model"}) or {}).get("tail")
-        fine = found == [b"three", b"two", b"one", b"zero"] and tail == []
-        return [] if fine else [f"the versions are {found}, the tail {tail}"]
+        older = sorted(row["version"] for row in ef.mongo["object_history"].find({"object_id": "model"}))
+        fine = found == [b"three", b"two", b"one", b"zero"] and older == [0, 1, 2, 3]
+        return [] if fine else [f"the versions are {found}, in history are {older}"]
 
 
 class PutOwn(PutNew):

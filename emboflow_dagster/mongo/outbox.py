@@ -1,0 +1,152 @@
+"""From a head's tail to `object_history`: what several threads have to move goes in one insert.
+
+Whoever comes while an insert is on its way joins the next one, so that the more there is to do, the less each
+costs: the driver and the server work per command, not per row. Alone, a writer waits for nobody.
+
+Source: spec/performance.md, target 4; decision 16.
+"""
+
+import os
+import threading
+from contextlib import suppress
+from typing import Final, NamedTuple
+from weakref import WeakKeyDictionary
+
+from pymongo import UpdateOne
+from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
+
+from emboflow_dagster.mongo.client import Mongo, Raw, translated
+
+_DUPLICATE_KEY: Final = 11000
+
+
+class Tail(NamedTuple):
+    """What waits in one head; ``settle``: it has left the head too, for all readers, when it is moved."""
+
+    object_id: str
+    rows: list[Raw]
+    settle: bool = False
+
+    def history(self) -> list[Raw]:
+        """As `object_history` keeps it."""
+        return [{**row, "_id": f"{self.object_id}.v{row['version']}"} for row in self.rows]
+
+    def clearing(self) -> UpdateOne:
+        """What takes it out of the head."""
+        versions = [row["version"] for row in self.rows]
+        return UpdateOne({"_id": self.object_id}, {"$pull": {"tail": {"version": {"$in": versions}}}})
+
+
+class _Batch:
+    """The tails of some heads, written together."""
+
+    def __init__(self) -> None:
+        self.tails: list[Tail] = []
+        self.done = threading.Event()
+        self.failed = False
+
+    def write(self, mongo: Mongo) -> None:
+        try:
+            move(mongo, self.tails)
+        except BaseException:
+            self.failed = True
+            raise
+        finally:
+            self.done.set()
+
+
+class Outbox:
+    """What the threads of this process have to move, of one open database."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        self._next: _Batch | None = None
+
+    def move(self, mongo: Mongo, tail: Tail) -> None:
+        """Return once history has it, durably."""
+        with self._lock:
+            batch = self._next
+            leads = batch is None
+            if batch is None:
+                batch = self._next = _Batch()
+            batch.tails.append(tail)
+        if not leads:
+            batch.done.wait()
+            if batch.failed:  # perhaps because of another's: alone it gets an error of its own
+                move(mongo, [tail])
+            return
+        with self._writing:
+            with self._lock:
+                self._next = None  # whoever comes now waits for this one to be done
+            alone = len(batch.tails) == 1
+            try:
+                batch.write(mongo)
+            except Exception:
+                if alone:
+                    raise
+        if batch.failed:
+            move(mongo, [tail])
+
+
+_outboxes: WeakKeyDictionary[Mongo, Outbox] = WeakKeyDictionary()
+_made = threading.Lock()
+
+
+def outbox_of(mongo: Mongo) -> Outbox:
+    """The one of an open database."""
+    found = _outboxes.get(mongo)
+    if found is None:
+        with _made:
+            found = _outboxes.setdefault(mongo, Outbox())
+    return found
+
+
+def _forget() -> None:
+    """A forked child has none of the threads that would open the locks again."""
+    global _made  # noqa: PLW0603 - a lock cannot be taken from a thread that is not there
+    _made = threading.Lock()
+    _outboxes.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+def move(mongo: Mongo, tails: list[Tail]) -> None:
+    """Copy the tails of some heads to history, then clear them away; any of it may have been done before.
+
+    Raises:
+        EmboflowError: A row is not known to be durable; the tails keep theirs for whoever comes next.
+    """
+    rows = {row["_id"]: row for tail in tails for row in tail.history()}
+    with translated():
+        if len(rows) > 1 or not _appended(mongo, next(iter(rows.values()))):
+            _append(mongo, list(rows.values()))
+    clear = [tail.clearing() for tail in tails]
+    if any(tail.settle for tail in tails):
+        with translated():
+            mongo["objects"].bulk_write(clear, ordered=False)
+        return
+    # What history has for good may leave the tail at any time. Nobody waits for it, and where it does not
+    # happen, whoever comes next does it.
+    with suppress(PyMongoError):
+        mongo.unacknowledged("objects").bulk_write(clear, ordered=False)
+
+
+def _appended(mongo: Mongo, row: Raw) -> bool:
+    """Whether history has taken it now; what is there already may not be durable yet."""
+    try:
+        mongo["object_history"].insert_one(row)
+    except DuplicateKeyError:
+        return False
+    return True
+
+
+def _append(mongo: Mongo, rows: list[Raw]) -> None:
+    try:
+        mongo["object_history"].insert_many(rows, ordered=False)
+    except BulkWriteError as error:
+        other = [e for e in error.details["writeErrors"] if e["code"] != _DUPLICATE_KEY]
+        # Not yet durable is not yet archived.
+        if other or error.details["writeConcernErrors"]:
+            raise

@@ -1,0 +1,124 @@
+"""What a put asks of the database, counted in commands, and what several threads share."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from pymongo import MongoClient, monitoring
+
+from emboflow_dagster.blobs.store import Blobs
+from emboflow_dagster.errors import UnavailableError
+from emboflow_dagster.model.blob import StorageType
+from emboflow_dagster.mongo import objects, outbox
+from emboflow_dagster.mongo.client import Mongo
+from emboflow_dagster.project.handle import EmboFlow
+
+
+class Counting(monitoring.CommandListener):
+    """The names of the commands, ``!`` behind those that nobody waits for."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def started(self, event: monitoring.CommandStartedEvent) -> None:
+        unasked = event.command.get("writeConcern") == {"w": 0}
+        self.names.append(event.command_name + "!" * unasked)
+
+    def succeeded(self, _: monitoring.CommandSucceededEvent) -> None:
+        pass
+
+    def failed(self, _: monitoring.CommandFailedEvent) -> None:
+        pass
+
+
+@pytest.fixture
+def counted(ef: EmboFlow, mongo_uri: str) -> Iterator[tuple[Blobs, list[str]]]:
+    """The blobs of a project over a connection of its own, and the commands that it sends."""
+    listener = Counting()
+    client: MongoClient = MongoClient(mongo_uri, event_listeners=[listener], retryWrites=True, tz_aware=True)
+    mongo = Mongo(client, ef.mongo.db.name, mongo_uri)
+    yield Blobs(mongo, ef.store, ef.scope), listener.names
+    client.close()
+
+
+@pytest.mark.parametrize("home", [StorageType.OBJECT_STORE, StorageType.IN_OBJECT])
+def test_a_new_object_is_one_command(counted: tuple[Blobs, list[str]], home: StorageType) -> None:
+    blobs, commands = counted
+
+    blobs.put(b"x" * 1024, home=home)
+
+    assert commands == ["insert"]
+
+
+@pytest.mark.parametrize("home", [StorageType.OBJECT_STORE, StorageType.IN_OBJECT])
+def test_a_new_version_waits_for_two_commands(counted: tuple[Blobs, list[str]], home: StorageType) -> None:
+    blobs, commands = counted
+    blobs.put(b"one", object_id="model", home=home)
+    blobs.put(b"two", object_id="model", home=home)
+    commands.clear()
+
+    blobs.put(b"three", object_id="model", home=home)
+
+    assert commands == ["findAndModify", "insert", "update!"]
+
+
+def test_history_has_every_superseded_version_when_a_put_returns(ef: EmboFlow) -> None:
+    for number in range(20):
+        ef.blobs.put(f"{number}".encode(), object_id="model")
+
+        rows = ef.mongo["object_history"].find({"object_id": "model"}, {"version": 1}).sort("version", 1)
+        assert [row["version"] for row in rows] == list(range(number))
+
+
+def test_an_asked_for_archive_leaves_no_tail(ef: EmboFlow) -> None:
+    for number in range(3):
+        ef.blobs.put(f"{number}".encode(), object_id="model")
+        objects.archive(ef.mongo, "model")
+
+        assert (ef.mongo["objects"].find_one({"_id": "model"}) or {})["tail"] == []
+
+
+def test_threads_share_their_inserts_and_each_gets_its_own_history(ef: EmboFlow) -> None:
+    def put(number: int) -> None:
+        for content in range(12):
+            ef.blobs.put(f"{number} {content}".encode(), object_id=f"model-{number}")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(put, range(8)))
+
+    for number in range(8):
+        rows = ef.mongo["object_history"].find({"object_id": f"model-{number}"}).sort("version", 1)
+        assert [row["version"] for row in rows] == list(range(11))
+    assert ef.verify().ok
+
+
+def test_a_row_that_cannot_be_moved_fails_its_own_put_alone(
+    ef: EmboFlow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever shares an insert with a row that is refused does it again without that row."""
+    real = outbox.move
+
+    def refusing(mongo: Mongo, tails: list[outbox.Tail]) -> None:
+        if any(tail.object_id == "bad" for tail in tails):
+            raise UnavailableError("refused")
+        real(mongo, tails)
+
+    monkeypatch.setattr(outbox, "move", refusing)
+
+    def put(name: str) -> int:
+        done = 0
+        for content in range(10):
+            try:
+                ef.blobs.put(f"{content}".encode(), object_id=name)
+            except UnavailableError:
+                done -= 1
+            done += 1
+        return done
+
+    with ThreadPoolExecutor(6) as pool:
+        done = list(pool.map(put, ["bad", *(f"good-{n}" for n in range(5))]))
+
+    assert done == [1, 10, 10, 10, 10, 10]
+    for number in range(5):
+        assert ef.mongo["object_history"].count_documents({"object_id": f"good-{number}"}) == 9
+    assert [b.version for b in ef.blobs.history("bad")] == list(range(9, -1, -1))
