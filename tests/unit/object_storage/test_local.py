@@ -437,7 +437,6 @@ def test_a_percent_encoded_folder_is_decoded(tmp_path):
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("s3://bucket/prefix", "s3"),
         ("gs://bucket", "known are"),
         ("http://user:secret@host/x", "known are"),
         ("file://otherhost/x", "not a folder"),
