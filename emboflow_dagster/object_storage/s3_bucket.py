@@ -49,7 +49,7 @@ class Bucket:
             try:
                 return getattr(client, operation)(Bucket=self.name, **arguments)
             except Exception as error:
-                code = code_of(error) if hasattr(error, "response") else ""
+                code = code_of(error)
                 if code in but:
                     raise Refusal(code) from None
                 if code in ALTERED and attempt < ATTEMPTS:

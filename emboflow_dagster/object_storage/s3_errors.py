@@ -52,7 +52,11 @@ class Refusal(Exception):  # noqa: N818 - an answer, which the caller expects
 
 
 def code_of(error: Any) -> str:
-    """The code of a client error; the HTTP status as text where the answer had no body."""
+    """The code that the server answered, the HTTP status where the answer had no body; else nothing."""
+    from botocore.exceptions import ClientError
+
+    if not isinstance(error, ClientError):
+        return ""
     return str(error.response.get("Error", {}).get("Code") or status_of(error))
 
 

@@ -85,8 +85,13 @@ class _Upload:
                 upload_id,
                 MultipartUpload={"Parts": [sent[n] for n in self._numbers]},
             )
-        except (UnavailableError, Refusal):
+        except UnavailableError:
+            with suppress(EmboflowError):
+                if self.finished():  # it was completed, and the answer lost
+                    return
             raise  # to be gone on with
+        except Refusal:
+            raise
         except Exception:
             with suppress(EmboflowError, Refusal):
                 self._ask("abort_multipart_upload", upload_id)
