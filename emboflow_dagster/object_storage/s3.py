@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from emboflow_dagster.errors import ConfigurationError, EmboflowError, NotFoundError, UnavailableError
 from emboflow_dagster.model.storage import check_bucket, check_key, uri_of
 from emboflow_dagster.model.text import check_rel_path
-from emboflow_dagster.object_storage.disk import Writer, naming_failures
+from emboflow_dagster.object_storage.disk import naming_failures
 from emboflow_dagster.object_storage.payload import (
     PREFIX,
     STALE_AFTER_S,
@@ -228,12 +228,15 @@ class S3ObjectStore:
 
     def _fetch(self, name: str, out: io.FileIO, folder: Path, size: int) -> Digest:
         """Write an object to a file, and hash it beside; of one of another size only that is found out."""
-        writer, digest = Writer(out.fileno(), folder), hashlib.sha256()
+        digest = hashlib.sha256()
         try:
             with ThreadPoolExecutor(1, thread_name_prefix="sha256") as hasher:
                 for block in ranges(self._s3, name, size):
                     hashed = hasher.submit(digest.update, block)
-                    writer.write(block)
+                    with naming_failures(folder):
+                        rest = block
+                        while rest:
+                            rest = rest[out.write(rest) :]
                     hashed.result()
         except WrongSizeError as wrong:
             return Digest("", wrong.found)

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from mmap import mmap
 from typing import Any, Final, NoReturn
 
 from emboflow_dagster.errors import ConfigurationError, ErrorKind, IntegrityError, UnavailableError
@@ -20,6 +19,8 @@ from emboflow_dagster.object_storage.verified import BUFFER_BYTES, HashingRaw, m
 BREAKS: Final = 5
 BYTES_A_BREAK: Final = 64 << 20
 RANGE_BYTES: Final = PART_BYTES
+#: What is asked of the client at once: it copies that several times.
+CHUNK_BYTES: Final = 256 << 10
 _BEYOND: Final = frozenset({"InvalidRange", "416"})
 
 
@@ -52,7 +53,7 @@ class Body:
 
     def readinto(self, view: memoryview) -> int:
         """Fill the beginning of ``view``, of at least a byte and at most what is left; never with nothing."""
-        view = view[: self._end - self._at]
+        view = view[: min(self._end - self._at, CHUNK_BYTES)]
         while True:
             try:
                 stream = self._stream or self._open()
@@ -199,7 +200,7 @@ def ranges(bucket: Bucket, name: str, size: int) -> Iterator[memoryview]:
     free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
     count = min(IN_FLIGHT, -(-size // RANGE_BYTES))
     for _ in range(count):
-        free.put(memoryview(mmap(-1, RANGE_BYTES)))  # begins at a page, as direct writes need it
+        free.put(memoryview(bytearray(RANGE_BYTES)))  # from where the buffers of puts come from: not mapped
 
     def get(start: int) -> tuple[memoryview, int]:
         buffer, length = free.get(), min(RANGE_BYTES, size - start)

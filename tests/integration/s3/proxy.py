@@ -79,6 +79,7 @@ class Proxy:
         self.refused: list[str] = []
         self.faults: list[Fault] = []
         self.stopped = threading.Event()
+        self.under_way = 0
         self._upstream = port
         self._lock = threading.Lock()
         proxy = self
@@ -177,6 +178,15 @@ class Proxy:
         return None
 
     def _exchange(self, handler: "_Handler") -> None:
+        with self._lock:
+            self.under_way += 1
+        try:
+            self._serve(handler)
+        finally:
+            with self._lock:
+                self.under_way -= 1
+
+    def _serve(self, handler: "_Handler") -> None:
         length = int(handler.headers.get("Content-Length") or 0)
         headers = {name.lower(): value for name, value in handler.headers.items()}
         exchange = Exchange(handler.command, handler.path, headers, handler.rfile.read(length))
