@@ -1,7 +1,7 @@
 """What every home of payloads does: what goes in comes out, or an error does.
 
-A home's test module derives a class from :class:`Behaviour` and has the fixtures ``store``, ``held`` (lists all
-that the store keeps, also what is half done) and ``damage`` (gives a key other bytes, past the store).
+A home's test module derives a class from :class:`Behaviour` and has the fixtures ``store``, ``held`` (lists
+all that the store keeps, also what is half done) and ``damage`` (gives a key other bytes, past the store).
 """
 
 import errno

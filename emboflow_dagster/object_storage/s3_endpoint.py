@@ -45,7 +45,8 @@ def check_endpoint(url: str) -> str:
     if parts.query or parts.fragment:
         raise _refused("a query or fragment in the endpoint")
     address = _address(host)
-    shown = host if port is None else f"{host}:{port}"
+    shown = f"[{host}]" if ":" in host else host
+    shown = shown if port is None else f"{shown}:{port}"
     if host in _METADATA_NAMES or (address is not None and _is_metadata(address)):
         raise _refused(f"{shown}: no object store is at a link-local, multicast or metadata address")
     if parts.scheme == "http" and not (

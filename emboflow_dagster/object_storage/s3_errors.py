@@ -70,6 +70,7 @@ def is_broken(error: BaseException) -> bool:
     from botocore import exceptions as client
 
     broken = (
+        client.ConnectionError,
         client.HTTPClientError,
         client.IncompleteReadError,
         client.ResponseStreamingError,

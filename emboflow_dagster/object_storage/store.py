@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any, Final, Protocol
-from urllib.parse import urlsplit
 
 from emboflow_dagster.errors import ConfigurationError
 from emboflow_dagster.object_storage.local import LocalObjectStore
@@ -146,7 +145,7 @@ def open_store(
     Raises:
         ConfigurationError: No home has this scheme, or its URL is not understood.
     """
-    scheme = urlsplit(url).scheme if "://" in url or url.startswith("file:") else ""
+    scheme = url.partition(":")[0].lower() if "://" in url or url.startswith("file:") else ""
     home = HOMES.get(scheme)
     if home is None:
         raise ConfigurationError(

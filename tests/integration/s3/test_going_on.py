@@ -1,4 +1,4 @@
-"""A long put that is interrupted is gone on with: only what is missing is sent, and only to what is the same."""
+"""A long put that is interrupted is gone on with: only what is missing is sent, and only to its like."""
 
 import os
 import signal
