@@ -1,10 +1,13 @@
 """Where this deployment's data is: the one place to change it.
 
 Left empty, every field means the ``EMBOFLOW_*`` environment, and without that the embedded database and a
-local folder. For a server of your own::
+local folder. For servers of your own::
 
     mongo = MongoResource(uri=dg.EnvVar("TEAM_MONGO_URI"))
-    object_store = ObjectStoreResource(url="s3://recordings/emboflow")
+    s3 = S3Resource(
+        endpoint_url="https://minio.example.org", aws_secret_access_key=dg.EnvVar("TEAM_S3_SECRET")
+    )
+    object_store = ObjectStoreResource(url="s3://recordings/emboflow", s3=s3)
 """
 
 from typing import Any

@@ -193,7 +193,7 @@ def _object_store(found: "Settings") -> Iterator[Check]:
     store = open_store(found.object_store)
     place = store.path_of("sha256")
     if place is None:
-        yield Check("object store", "pass", redacted(found.object_store))
+        yield Check("object store", "pass", store.check())
         return
     yield from _folder("object store", place.parent)
 

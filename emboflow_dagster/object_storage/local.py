@@ -23,9 +23,11 @@ from emboflow_dagster.model.storage import LOCAL_BUCKET, check_key, uri_of
 from emboflow_dagster.object_storage.disk import Writer, names, naming_failures, sync_folder
 from emboflow_dagster.object_storage.payload import (
     PREFIX,
+    STALE_AFTER_S,
     Fill,
     ObjectStat,
     Source,
+    StaleUpload,
     StoredObject,
     filling,
     from_stream,
@@ -35,7 +37,6 @@ from emboflow_dagster.object_storage.pump import BUFFER_BYTES, Digest, new_buffe
 from emboflow_dagster.object_storage.verified import VerifiedReader, mismatch, open_verified, part_of
 
 TEMP: Final = "tmp"
-STALE_AFTER_S: Final = 24 * 3600
 SMALL_BYTES: Final = 1024 * 1024  # bytes up to here are hashed and written as they are
 
 
@@ -160,6 +161,27 @@ class LocalObjectStore:
                 if path.stat().st_mtime < limit:
                     stale.append(path)
         return stale
+
+    def stale_uploads(self, *, older_than_s: float = STALE_AFTER_S) -> list[StaleUpload]:
+        """Puts that never ended; see :meth:`ObjectStore.stale_uploads`."""
+        stale: list[StaleUpload] = []
+        for path in self.stale_temps(older_than_s=older_than_s):
+            with suppress(FileNotFoundError):
+                found = path.stat()
+                written = datetime.fromtimestamp(found.st_mtime, UTC)
+                stale.append(StaleUpload(path.name, written, found.st_size))
+        return stale
+
+    def abort_upload(self, stale: StaleUpload) -> None:
+        """Remove what a put left; see :meth:`ObjectStore.abort_upload`."""
+        with naming_failures(self.root):
+            self._path(f"{TEMP}/{stale.name}").unlink(missing_ok=True)
+
+    def check(self) -> str:
+        """The folder; see :meth:`ObjectStore.check`."""
+        with naming_failures(self.root):
+            names(self.root)
+        return str(self.root)
 
     def _put_block(self, block: memoryview) -> StoredObject:
         digest = Digest(hashlib.sha256(block).hexdigest(), len(block))

@@ -16,6 +16,8 @@ Source: TypeAlias = bytes | bytearray | memoryview | Path | IO[bytes] | Iterable
 #: Fills a buffer from its start; fewer bytes than fit only at the end of the payload.
 Fill: TypeAlias = Callable[[memoryview], int]
 PREFIX: Final = "sha256"
+#: A put that did not go on for so long will not any more.
+STALE_AFTER_S: Final = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,20 @@ class ObjectStat:
     modified_at: datetime
 
 
+@dataclass(frozen=True)
+class StaleUpload:
+    """A put that began and never ended: its temporary file, or its multipart upload and that one's key.
+
+    ``size`` is what it holds in bytes, where the store says so; ``upload_id`` is what the server calls a
+    multipart upload.
+    """
+
+    name: str
+    started_at: datetime
+    size: int | None
+    upload_id: str | None = None
+
+
 def key_of(sha256: str) -> str:
     """The key of a payload: its hash, with a two-character shard.
 
@@ -58,7 +74,7 @@ def filling(source: Source) -> Iterator[Fill]:
     if isinstance(source, str):
         raise InvalidInputError(f"a payload is bytes, a Path or a binary stream; found text {shown(source)}")
     if isinstance(source, Path):
-        with _opened(source) as file:
+        with opened(source) as file:
             yield from_stream(file)
     elif isinstance(source, bytes | bytearray | memoryview):
         yield _from_chunks(iter([source]))
@@ -70,7 +86,12 @@ def filling(source: Source) -> Iterator[Fill]:
         raise InvalidInputError(f"a payload is bytes, a Path or a stream; found {type(source).__name__}")
 
 
-def _opened(path: Path) -> io.FileIO:
+def opened(path: Path) -> io.FileIO:
+    """The file at ``path``, for reading.
+
+    Raises:
+        InvalidInputError: It is no file, or cannot be read.
+    """
     try:
         if not path.is_file():  # a FIFO would block, a folder is a listing of payloads
             raise InvalidInputError(f"{path} is not a file", kind=ErrorKind.FILE_UNREADABLE)
@@ -101,6 +122,20 @@ def from_stream(stream: IO[bytes] | io.FileIO) -> Fill:
         return filled
 
     return fill
+
+
+def rejoined(block: memoryview, fill: Fill) -> Fill:
+    """A function that gives ``block`` first, and then what ``fill`` gives."""
+    rest = block
+
+    def refill(buffer: memoryview) -> int:
+        nonlocal rest
+        count = min(len(rest), len(buffer))
+        buffer[:count] = rest[:count]
+        rest = rest[count:] or memoryview(b"")  # the block is needed no more
+        return count if count == len(buffer) else count + fill(buffer[count:])
+
+    return refill
 
 
 def _from_chunks(chunks: Iterator[object]) -> Fill:

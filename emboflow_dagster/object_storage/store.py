@@ -1,14 +1,21 @@
 """What every home of payloads can do, and which home a URL means."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Final, Protocol
-from urllib.parse import urlsplit
+from typing import IO, Any, Final, Protocol
 
-from emboflow_dagster.errors import ConfigurationError, ErrorKind
+from emboflow_dagster.errors import ConfigurationError
 from emboflow_dagster.object_storage.local import LocalObjectStore
-from emboflow_dagster.object_storage.payload import ObjectStat, Source, StoredObject
+from emboflow_dagster.object_storage.payload import (
+    STALE_AFTER_S,
+    ObjectStat,
+    Source,
+    StaleUpload,
+    StoredObject,
+)
+from emboflow_dagster.object_storage.s3 import S3ObjectStore
 
 
 class ObjectStore(Protocol):
@@ -84,37 +91,65 @@ class ObjectStore(Protocol):
         """Every key that starts with ``prefix``, in order, without holding them all in memory."""
         ...
 
+    def stale_uploads(self, *, older_than_s: float = STALE_AFTER_S) -> list[StaleUpload]:
+        """Puts that began and did not go on for ``older_than_s`` seconds: what `gc` may abort."""
+        ...
 
-def _unavailable(url: str) -> ObjectStore:
-    scheme = urlsplit(url).scheme
-    raise ConfigurationError(
-        f"EMBOFLOW_OBJECT_STORE names {scheme}://; this installation keeps payloads in a folder only",
-        kind=ErrorKind.EXTRA_MISSING,
-        hint="set EMBOFLOW_OBJECT_STORE=file:///folder, or leave it unset for EMBOFLOW_HOME/objects",
-    )
+    def abort_upload(self, stale: StaleUpload) -> None:
+        """End such a put and free what it holds; nothing happens when it has ended since."""
+        ...
+
+    def check(self) -> str:
+        """Whether the store can be reached, changing nothing; which one it is, for people.
+
+        Raises:
+            UnavailableError: It does not answer.
+            ConfigurationError: Kind `store-refused`: credentials, bucket or endpoint.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """What a store needs beside its URL; a folder needs none of it."""
+
+    client: Callable[[], Any] | None = None
+    spool: Path | None = None
+
+
+def _s3(url: str, how: How) -> ObjectStore:
+    return S3ObjectStore.from_url(url, client=how.client, spool=how.spool)
+
+
+def _folder(url: str, how: How) -> ObjectStore:
+    del how
+    return LocalObjectStore.from_url(url)
 
 
 #: Scheme to what opens it. A new home is one module and its row here.
-HOMES: Final[Mapping[str, Callable[[str], ObjectStore]]] = MappingProxyType(
-    {
-        "file": LocalObjectStore.from_url,
-        "": LocalObjectStore.from_url,  # a plain path
-        "s3": _unavailable,
-    }
+HOMES: Final[Mapping[str, Callable[[str, How], ObjectStore]]] = MappingProxyType(
+    {"file": _folder, "": _folder, "s3": _s3}  # "": a plain path
 )
 
 
-def open_store(url: str) -> ObjectStore:
-    """The store that a URL (or a plain path) means.
+def open_store(
+    url: str, *, client: Callable[[], Any] | None = None, spool: Path | None = None
+) -> ObjectStore:
+    """The store that a URL (or a plain path) means. Nothing is connected yet.
+
+    Args:
+        url: `file:///folder`, a path, or `s3://bucket/prefix`.
+        client: Makes the S3 client; by default the standard AWS variables, files and roles say how.
+        spool: Folder for streams on their way to S3; by default the system's for temporary files.
 
     Raises:
         ConfigurationError: No home has this scheme, or its URL is not understood.
     """
-    scheme = urlsplit(url).scheme if "://" in url or url.startswith("file:") else ""
+    scheme = url.partition(":")[0].lower() if "://" in url or url.startswith("file:") else ""
     home = HOMES.get(scheme)
     if home is None:
         raise ConfigurationError(
             f"EMBOFLOW_OBJECT_STORE has the scheme {scheme!r}; known are file:// and s3://",
-            hint="set EMBOFLOW_OBJECT_STORE=file:///folder",
+            hint="set EMBOFLOW_OBJECT_STORE=file:///folder or s3://bucket/prefix",
         )
-    return home(url)
+    return home(url, How(client, spool))

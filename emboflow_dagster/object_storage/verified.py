@@ -3,6 +3,7 @@
 import hashlib
 import io
 import secrets
+from abc import abstractmethod
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -15,7 +16,7 @@ BUFFER_BYTES: Final = 1024 * 1024
 class VerifiedReader(io.BufferedReader):
     """A binary stream over one payload. Only what was read to its end is verified; see :attr:`verified`."""
 
-    def __init__(self, raw: "_HashingFile") -> None:
+    def __init__(self, raw: "HashingRaw") -> None:
         super().__init__(raw, BUFFER_BYTES)
         self._hashing = raw
 
@@ -80,27 +81,78 @@ def mismatch(key: str, found_sha256: str, found_size: int, sha256: str, size: in
     )
 
 
-class _HashingFile(io.RawIOBase):
-    def __init__(self, path: Path, key: str, sha256: str, size: int, offset: int, length: int | None) -> None:
+class HashingRaw(io.RawIOBase):
+    """``offset`` to ``offset + length`` of one payload, hashed as it goes by; where from, a subclass says."""
+
+    def __init__(self, key: str, sha256: str, size: int, offset: int = 0, length: int | None = None) -> None:
         super().__init__()
         self.verified = False
         self._key = key
-        self._folder = path.parent
         self._expected = sha256
         self._size = size
+        end = size if length is None else min(size, offset + length)
+        self._whole = offset == 0 and end == size
+        self._left = max(0, end - offset)
+        self._digest = hashlib.sha256()
+
+    @abstractmethod
+    def _take(self, view: memoryview) -> int:
+        """Fill the beginning of ``view``, never with nothing."""
+
+    def _settle(self, last: memoryview) -> None:
+        """Decide about the payload before its ``last`` bytes are handed out.
+
+        Raises:
+            IntegrityError: The digest is another one.
+        """
+        del last
+        found = self._digest.hexdigest()
+        if found != self._expected:
+            raise mismatch(self._key, found, self._size, self._expected, self._size)
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Fill the beginning of ``buffer``; 0 only at the end."""
+        view = memoryview(buffer).cast("B")[: self._left]
+        if not view:
+            return 0
+        count = self._take(view)
+        self._passed(view[:count])
+        return count
+
+    def readall(self) -> bytes:
+        """All that is left."""
+        content = bytearray(self._left)
+        view = memoryview(content)
+        while view:
+            view = view[self.readinto(view[:BUFFER_BYTES]) :]
+        return bytes(content)
+
+    def _passed(self, block: memoryview) -> None:
+        self._digest.update(block)
+        self._left -= len(block)
+        if self._left == 0 and self._whole:
+            # Before these bytes are returned: whoever reads to the end has verified bytes or an error.
+            self._settle(block)
+            self.verified = True
+
+
+class _HashingFile(HashingRaw):
+    def __init__(self, path: Path, key: str, sha256: str, size: int, offset: int, length: int | None) -> None:
+        super().__init__(key, sha256, size, offset, length)
+        self._folder = path.parent
         self._file = io.FileIO(path)
         try:
             self._check_size(size)
-            end = size if length is None else min(size, offset + length)
-            self._whole = offset == 0 and end == size
-            self._left = max(0, end - offset)
             self._file.seek(offset)
+            if self._whole and size == 0:
+                self._passed(memoryview(b""))
         except BaseException:
             self._file.close()
             raise
-        self._digest = hashlib.sha256()
-        if self._whole and size == 0:
-            self._verify()
 
     def _check_size(self, size: int) -> None:
         found = self._file.seek(0, io.SEEK_END)
@@ -109,13 +161,7 @@ class _HashingFile(io.RawIOBase):
             digest = hashlib.file_digest(self._file, "sha256").hexdigest()
             raise mismatch(self._key, digest, found, self._expected, size)
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any, /) -> int:
-        view = memoryview(buffer).cast("B")[: self._left]
-        if not view:
-            return 0
+    def _take(self, view: memoryview) -> int:
         with naming_failures(self._folder):
             count = self._file.readinto(view)
         if not count:
@@ -123,25 +169,7 @@ class _HashingFile(io.RawIOBase):
                 f"{self._key}: the file ended {self._left} bytes early (sha256 {self._expected})",
                 kind=ErrorKind.SIZE_MISMATCH,
             )
-        self._digest.update(view[:count])
-        self._left -= count
-        if self._left == 0 and self._whole:
-            # Before these bytes are returned: whoever reads to the end has verified bytes or an error.
-            self._verify()
         return count
-
-    def readall(self) -> bytes:
-        content = bytearray(self._left)
-        view = memoryview(content)
-        while view:
-            view = view[self.readinto(view[:BUFFER_BYTES]) :]
-        return bytes(content)
-
-    def _verify(self) -> None:
-        found = self._digest.hexdigest()
-        if found != self._expected:
-            raise mismatch(self._key, found, self._size, self._expected, self._size)
-        self.verified = True
 
     def close(self) -> None:
         self._file.close()

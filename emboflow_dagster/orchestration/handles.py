@@ -12,7 +12,7 @@ from emboflow_dagster.orchestration.resources import EmboFlowResource, OpenHandl
 from emboflow_dagster.project.handle import EmboFlow
 
 _lock: Final = threading.Lock()
-_open: Final[dict[tuple[str, Place], EmboFlow]] = {}
+_open: Final[dict[tuple[str, str, Place], EmboFlow]] = {}
 
 
 @contextmanager
@@ -27,11 +27,11 @@ def kept_open(resource: EmboFlowResource | OpenHandle, place: Place) -> Iterator
             yield handle
         return
     settings = resource.settings(place.workspace, place.project)
-    key = (repr(settings), place)
+    key = (repr(settings), resource.object_store.fingerprint(), place)
     with _lock:
         handle = _open.get(key)
         if handle is None:
-            handle = _open[key] = EmboFlow.open(settings)
+            handle = _open[key] = resource.connect(settings)
     try:
         yield handle
     except UnavailableError:

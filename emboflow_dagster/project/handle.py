@@ -1,9 +1,10 @@
 """The handle: one deployment, one scope, everything a user, a command or a Dagster step does with them."""
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from emboflow_dagster.blobs.store import Blobs
 from emboflow_dagster.errors import EmboflowError
@@ -23,6 +24,9 @@ from emboflow_dagster.project.tasks import Tasks
 from emboflow_dagster.project.tenancy import open_scope, scope_to_check
 from emboflow_dagster.project.verify import VerifyReport, verify
 from emboflow_dagster.project.workflows import Workflows
+
+#: Folder in the home where streams are kept on their way to S3.
+SPOOL: Final = "tmp"
 
 
 class EmboFlow:
@@ -62,12 +66,16 @@ class EmboFlow:
         return cls.open(Settings.from_env(workspace=workspace, project=project, actor=actor, home=home))
 
     @classmethod
-    def open(cls, settings: Settings, *, to_check: bool = False) -> Self:
+    def open(
+        cls, settings: Settings, *, to_check: bool = False, s3_client: Callable[[], Any] | None = None
+    ) -> Self:
         """Open a deployment: the database (started when it is the embedded one), its collections, a scope.
 
         Args:
             settings: The deployment and the scope in it.
             to_check: For `verify`: no workspace, project or user is made that is not there.
+            s3_client: Makes the client for an object store at ``s3://`` when the first payload is asked for;
+                by default the standard AWS variables, files and roles say how.
         """
         mongo = open_database(settings)
         try:
@@ -75,7 +83,8 @@ class EmboFlow:
                 set_up(mongo)
             find = scope_to_check if to_check else open_scope
             scope = find(mongo, settings.workspace, settings.project, settings.actor)
-            return cls(Opened(settings, mongo, open_store(settings.object_store), scope))
+            store = open_store(settings.object_store, client=s3_client, spool=settings.home / SPOOL)
+            return cls(Opened(settings, mongo, store, scope))
         except BaseException:
             mongo.close()
             raise

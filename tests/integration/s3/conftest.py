@@ -1,0 +1,58 @@
+"""One S3 server a worker, a bucket a test; a proxy that breaks things where a test asks for one."""
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from emboflow_dagster.object_storage import S3ObjectStore
+from tests.integration.s3.proxy import Proxy
+from tests.integration.s3.server import ENVIRONMENT, Server, client_at
+
+_numbers = itertools.count()
+PREFIX = "team/emboflow"
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[Server]:
+    """The server; it keeps everything in its memory."""
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty bucket that the environment leads to."""
+    for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL_S3": s3_server.url}.items():
+        monkeypatch.setenv(name, value)
+    name = f"lake-{next(_numbers)}"
+    s3_server.client.create_bucket(Bucket=name)
+    yield name
+    for key, upload_id in s3_server.uploads(name):
+        s3_server.client.abort_multipart_upload(Bucket=name, Key=key, UploadId=upload_id)
+    for key in s3_server.objects(name):
+        s3_server.client.delete_object(Bucket=name, Key=key)
+
+
+@pytest.fixture
+def store(bucket: str) -> S3ObjectStore:
+    """A store in it, by the environment alone."""
+    return S3ObjectStore(bucket, PREFIX)
+
+
+@pytest.fixture
+def proxy(s3_server: Server) -> Iterator[Proxy]:
+    """A proxy before the server."""
+    made = Proxy(s3_server.port)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def behind(bucket: str, proxy: Proxy) -> Callable[..., S3ObjectStore]:
+    """Makes a store that reaches the bucket through the proxy."""
+
+    def make(**how: float) -> S3ObjectStore:
+        return S3ObjectStore(bucket, PREFIX, client=lambda: client_at(proxy.url, **how))
+
+    return make
