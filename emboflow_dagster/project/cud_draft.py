@@ -22,7 +22,6 @@ from emboflow_dagster.project.changes import Change, Create, Deactivate, Update
 #: Fields that say what a record is, for the audit log.
 _TOLD: Final = ("displayName", "name", "type", "labelType", "targetType", "producerType", "status")
 _IN_PLACE: Final = ("registered_path", "object_storage")
-# Stands for a blob that was refused, so that the other fields are looked at all the same.
 _SOME_REF: Final = StorageRef(
     bucket="none", key="none", uri="file:///none", checksum=f"sha256:{'0' * 64}", content_type="a/b", size=0
 ).to_mongo()
@@ -121,12 +120,14 @@ class Draft:
         ref = self._guarded(name, lambda: as_blob_ref(value))
         if ref is not None:
             self._refs[name] = ref
-        elif (self.collection, name) in OFTEN_INLINE:
+            return
+        if (self.collection, name) in OFTEN_INLINE:
             self.fields[name] = _copy(value)
-        elif len(self.problems) == before:
-            self.add(
-                ErrorKind.BLOB_FIELD, name, f"found {shown(value)}; a BlobRef(object_id, version) is needed"
-            )
+            return
+        if len(self.problems) == before:
+            text = f"found {shown(value)}; a BlobRef(object_id, version) is needed"
+            self.add(ErrorKind.BLOB_FIELD, name, text)
+        self._values |= self._stand_in(name)
 
     def _known(self) -> str:
         return ", ".join(sorted(self.row.fields - GIVEN - self.rule.kept))
@@ -208,9 +209,13 @@ class Draft:
         values = blob and self._guarded(
             mention.field, lambda: values_of(self.collection, mention.field, blob)
         )
-        self._values |= values or {
-            mention.field: _SOME_REF if (self.collection, mention.field) not in OFTEN_INLINE else {}
-        }
+        self._values |= values or self._stand_in(mention.field)
+
+    def _stand_in(self, field: str) -> Raw:
+        """For a blob that was refused, so that the other fields are looked at all the same."""
+        if (self.collection, field) in OFTEN_INLINE:
+            return {field: {}}
+        return {field: _SOME_REF} | ({"sizeBytes": 0, "fileCount": 1} if self.collection == "assets" else {})
 
     def replaced(self) -> Iterator[Mention]:
         """The versions that the record names no longer."""
