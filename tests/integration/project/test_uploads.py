@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from emboflow_dagster import Create
+from emboflow_dagster.blobs.expiry import Expired, remove_expired, temporary_refs
 from emboflow_dagster.errors import (
     EmboflowError,
     ErrorKind,
@@ -250,3 +251,30 @@ def test_verify_finds_a_temporary_blob_without_bytes(ef: EmboFlow) -> None:
         ef.store.delete(key)
 
     assert [p.code for p in ef.verify().problems] == ["payload-missing"]
+
+
+def test_what_is_past_its_time_is_removed_and_nothing_else(ef: EmboFlow) -> None:
+    ended = [ef.blobs.announce(owner=OWNER, name=f"{n}", expires="1h") for n in range(2)]
+    done = ef.blobs.announce(owner=OWNER, name="done", expires="1h")
+    note = ef.mongo[META].find_one({"kind": "upload", "name": done.object_id})
+    ef.blobs.upload(done.object_id, b"done")
+    assert note is not None
+    ef.mongo[META].insert_one(note)  # as a crash leaves it
+    kept = ef.blobs.announce(owner=OWNER, name="kept", expires="1d")
+    short, long = ef.blobs.put_temporary(b"short", ttl="1h"), ef.blobs.put_temporary(b"long")
+    later = ef.mongo.server_time() + timedelta(hours=2)
+
+    assert remove_expired(ef.mongo, later, dry_run=True) == Expired(3, 1)
+    assert ef.mongo["objects"].count_documents({}) == 4
+    assert [ref["size"] for ref in temporary_refs(ef.mongo, later)] == [4]
+    assert remove_expired(ef.mongo, later) == Expired(2, 1)
+    assert remove_expired(ef.mongo, later) == Expired(0, 0)
+
+    left = {row["_id"] for row in ef.mongo["objects"].find()}
+    assert left == {done.object_id, kept.object_id}
+    assert not left & {blob.object_id for blob in ended}
+    assert ef.blobs.read(done.object_id) == b"done"
+    assert ef.blobs.get_temporary(long.id) == long
+    with pytest.raises(NotFoundError):
+        ef.blobs.get_temporary(short.id)
+    assert ef.verify().problems == []
