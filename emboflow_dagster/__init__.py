@@ -7,10 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from emboflow_dagster.model.storage import BlobRef
     from emboflow_dagster.orchestration.assembly import build_definitions
     from emboflow_dagster.orchestration.component import EmboFlowWorkflows
     from emboflow_dagster.orchestration.io_manager import BlobIOManager
     from emboflow_dagster.orchestration.resources import MongoResource, ObjectStoreResource
+    from emboflow_dagster.project.changes import Create, Deactivate, Update
     from emboflow_dagster.project.handle import EmboFlow
     from emboflow_dagster.project.settings import Settings
 
@@ -18,21 +20,29 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "BlobIOManager": "orchestration.io_manager",
+    "BlobRef": "model.storage",
+    "Create": "project.changes",
+    "Deactivate": "project.changes",
     "EmboFlow": "project.handle",
     "EmboFlowWorkflows": "orchestration.component",
     "MongoResource": "orchestration.resources",
     "ObjectStoreResource": "orchestration.resources",
     "Settings": "project.settings",
+    "Update": "project.changes",
     "build_definitions": "orchestration.assembly",
 }
 
 __all__ = [
     "BlobIOManager",
+    "BlobRef",
+    "Create",
+    "Deactivate",
     "EmboFlow",
     "EmboFlowWorkflows",
     "MongoResource",
     "ObjectStoreResource",
     "Settings",
+    "Update",
     "build_definitions",
 ]
 

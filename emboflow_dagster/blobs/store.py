@@ -7,6 +7,10 @@ from typing import IO, Any, Self, cast
 
 from emboflow_dagster.blobs.context import current_work
 from emboflow_dagster.blobs.homes import Homes
+from emboflow_dagster.blobs.owned import Owned
+from emboflow_dagster.blobs.owning import Owning
+from emboflow_dagster.blobs.temporary import Temporary
+from emboflow_dagster.blobs.uploads import Uploads
 from emboflow_dagster.errors import ErrorKind, IntegrityError
 from emboflow_dagster.model.base import new_id, utc_now
 from emboflow_dagster.model.blob import BlobObject, StorageType
@@ -20,7 +24,7 @@ from emboflow_dagster.object_storage.store import ObjectStore
 from emboflow_dagster.object_storage.verified import save
 
 
-class Blobs:
+class Blobs(Owned, Owning, Uploads, Temporary):
     """The blobs of one workspace.
 
     Payloads go to the object store under their sha256; a crash before the metadata is written leaves an

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from emboflow_dagster.cli import figures, output, payload, progress
+from emboflow_dagster.cli import blob_upload, figures, output, payload, progress
 from emboflow_dagster.cli.deployment import opened
 from emboflow_dagster.cli.options import Limit, Output
 from emboflow_dagster.cli.state import noun, verb
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 app = noun("Blobs: versioned payloads, verified on every read.")
 Id = Annotated[str, typer.Argument(metavar="BLOB", help="Object id of a blob.")]
+blob_upload.register(app)
 Version = Annotated[
     int | None, typer.Option("--version", min=0, metavar="N", help="Version number; else the newest.")
 ]
@@ -37,11 +38,24 @@ def put(
     metadata: Annotated[
         str | None, typer.Option("--metadata", metavar="JSON", help="A JSON object, kept as custom_metadata.")
     ] = None,
+    temporary: Annotated[
+        bool, typer.Option("--temporary", help="Only for a while: no version, no owner; see --ttl.")
+    ] = False,
+    ttl: Annotated[
+        str, typer.Option("--ttl", metavar="TIME", help="How long a temporary one can be read: 30m, 12h, 1d.")
+    ] = "1d",
 ) -> None:
     """Store a file as the next version of a blob; equal content makes no new version."""
     custom = _object(metadata)
     if not file.expanduser().is_file():
         raise NotFoundError(f"{file}: there is no such file")
+    if temporary:
+        if object_id is not None or metadata is not None:
+            raise typer.BadParameter(
+                "a temporary blob has no --id and no --metadata", param_hint="'--temporary'"
+            )
+        blob_upload.put_temporary(file.expanduser(), content_type, ttl)
+        return
     with opened() as ef, progress.waiting(f"storing {file}"):
         blob = ef.blobs.put(
             file.expanduser(),
@@ -54,8 +68,18 @@ def put(
 
 
 @verb(app, "get", example="emboflow blob get policy --version 0 --output model.pt")
-def get(object_id: Id, version: Version = None, out: Output = None) -> None:
+def get(
+    object_id: Id,
+    version: Version = None,
+    out: Output = None,
+    temporary: Annotated[
+        bool, typer.Option("--temporary", help="BLOB is the id of a temporary one.")
+    ] = False,
+) -> None:
     """A version's verified bytes, to a file or to standard output."""
+    if temporary:
+        blob_upload.get_temporary(object_id, out)
+        return
     with opened() as ef:
         blob = ef.blobs.get(object_id, version)
         if out is None:

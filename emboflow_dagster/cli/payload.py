@@ -37,3 +37,10 @@ def to_stdout(stream: IO[bytes], content_type: str) -> None:
 def target(out: Path, name: str) -> Path:
     """Where to write: ``out``, or ``name`` inside of it when it is a folder that exists."""
     return out / name if out.is_dir() else out
+
+
+def saved(stream: IO[bytes], path: Path) -> Path:
+    """Write a verified stream to a file; nothing is left there when it is damaged."""
+    from emboflow_dagster.object_storage.verified import save
+
+    return save(stream, path)

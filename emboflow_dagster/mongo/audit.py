@@ -5,7 +5,8 @@ The chain's head is one small document per workspace: rows of a workspace are nu
 
 import hashlib
 import json
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from pymongo import ReturnDocument
 
@@ -14,6 +15,16 @@ from emboflow_dagster.model.base import new_id, utc_now
 from emboflow_dagster.model.collections import META
 from emboflow_dagster.model.scope import Scope
 from emboflow_dagster.mongo.client import Mongo, Raw, Session, find_one_and_update
+
+
+class Entry(NamedTuple):
+    """One action to record: what was done to which document, and a few of its fields before and after."""
+
+    action: str
+    resource_type: str
+    resource_id: str
+    before: dict[str, Any] | None = None
+    after: dict[str, Any] | None = None
 
 
 def record(
@@ -39,32 +50,40 @@ def record(
         before: A few of its fields before; never a secret.
         after: The same after.
     """
+    entry = Entry(action, resource_type, resource_id, before, after)
+    return record_all(mongo, scope, session, [entry])[0]
+
+
+def record_all(mongo: Mongo, scope: Scope, session: Session, entries: Sequence[Entry]) -> list[AuditLog]:
+    """Append one row an action, in order, in the caller's transaction; three commands however many."""
     head: Raw = find_one_and_update(  # pyright: ignore[reportAssignmentType] - upserted: never None
         mongo[META],
         {"_id": f"audit:{scope.workspace_id}"},
-        {"$inc": {"sequence": 1}},
+        {"$inc": {"sequence": len(entries)}},
         upsert=True,
         return_document=ReturnDocument.AFTER,
         session=session,
     )
-    row = AuditLog.checked(
-        id=new_id("aud"),
-        workspace_id=scope.workspace_id,
-        project_id=scope.project_id,
-        actor_id=scope.actor,
-        resource_type=resource_type,
-        resource_id=resource_id,
-        action=action,
-        before_summary=before,
-        after_summary=after,
-        metadata={"sequence": head["sequence"]},
-        created_at=utc_now(),
-    )
-    chain = link(row, head.get("chain", ""))
-    row = row.model_copy(update={"metadata": {**row.metadata, "chain": chain}})
-    mongo["audit_logs"].insert_one(row.to_mongo(), session=session)
+    now, chain, rows = utc_now(), head.get("chain", ""), list[AuditLog]()
+    for sequence, entry in enumerate(entries, head["sequence"] - len(entries) + 1):
+        row = AuditLog.checked(
+            id=new_id("aud"),
+            workspace_id=scope.workspace_id,
+            project_id=scope.project_id,
+            actor_id=scope.actor,
+            resource_type=entry.resource_type,
+            resource_id=entry.resource_id,
+            action=entry.action,
+            before_summary=entry.before,
+            after_summary=entry.after,
+            metadata={"sequence": sequence},
+            created_at=now,
+        )
+        chain = link(row, chain)
+        rows.append(row.model_copy(update={"metadata": {**row.metadata, "chain": chain}}))
+    mongo["audit_logs"].insert_many([row.to_mongo() for row in rows], session=session)
     mongo[META].update_one({"_id": head["_id"]}, {"$set": {"chain": chain}}, session=session)
-    return row
+    return rows
 
 
 def link(row: AuditLog, previous: str) -> str:

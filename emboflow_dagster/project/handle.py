@@ -1,6 +1,6 @@
 """The handle: one deployment, one scope, everything a user, a command or a Dagster step does with them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -9,6 +9,7 @@ from typing import Any, Final, Self
 from emboflow_dagster.blobs.store import Blobs
 from emboflow_dagster.errors import EmboflowError
 from emboflow_dagster.model.audit import AuditLog
+from emboflow_dagster.model.base import Document
 from emboflow_dagster.model.run import WorkflowRun
 from emboflow_dagster.mongo.client import Mongo, connect
 from emboflow_dagster.mongo.documents import Documents
@@ -16,6 +17,8 @@ from emboflow_dagster.mongo.setup import SetupReport, is_current, set_up
 from emboflow_dagster.object_storage.store import open_store
 from emboflow_dagster.project.artifacts import Artifacts
 from emboflow_dagster.project.assets import Assets
+from emboflow_dagster.project.changes import Change
+from emboflow_dagster.project.cud import cud
 from emboflow_dagster.project.datasets import Datasets
 from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.project.runs import Runs
@@ -144,6 +147,14 @@ class EmboFlow:
     def audit(self) -> "Audit":
         """Who did what."""
         return Audit(self._opened)
+
+    def cud(self, changes: Sequence[Change]) -> list[Document]:
+        """Create, update and put out of use up to 100 records in one transaction, all or nothing.
+
+        Blobs that they name become theirs in the same transaction; see
+        :func:`~emboflow_dagster.project.cud.cud` for what is returned and refused.
+        """
+        return cud(self._opened, changes)
 
     def init(self) -> SetupReport:
         """Make or repair collections, validators and indexes; says what it did."""

@@ -248,6 +248,25 @@ def test_the_example_of_the_errors_page_prints_what_it_shows(environment):
     assert done.stdout == shown
 
 
+def test_the_examples_of_the_blobs_page_print_what_they_show(folder, environment):
+    page = blocks(ROOT / "docs" / "blobs.md")
+    examples = [(a.text, b.text) for a, b in pairwise(page) if a.kind == "python" and b.kind == "text"]
+    assert len(examples) == sum(block.kind == "python" for block in page)
+
+    for code, shown in examples:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+        assert (done.stdout, done.returncode) == (shown, 0), done.stderr
+
+
 def test_the_decisions_are_numbered_once_and_say_problem_decision_and_cost():
     pages = sorted((ROOT / "docs" / "decisions").glob("*.md"))
     numbers = [page.name.partition("-")[0] for page in pages]

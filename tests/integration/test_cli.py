@@ -301,6 +301,42 @@ def test_blobs_keep_every_version(story, deployment, tmp_path):
     assert deployment.here("blob", "verify", "policy", "--json").json["ok"] is True
 
 
+def test_an_upload_is_announced_uploaded_and_read(story, deployment, tmp_path):
+    file = tmp_path / "rows.csv"
+    file.write_bytes(b"t,x\n")
+    told = deployment.here(
+        "blob", "announce", "rows.csv", "--owner", "assets.storageRef", "--size", "4", "--json"
+    ).json
+    assert told["upload_status"] == "announced"
+    early = deployment.here("blob", "get", told["object_id"])
+    assert (early.status, ERROR.match(early.err)[1]) == (1, "blob-incomplete")
+
+    done = deployment.here("blob", "upload", told["object_id"], str(file), "--json").json
+    assert (done["upload_status"], done["object_size_bytes"]) == ("completed", 4)
+    assert deployment.here("blob", "get", told["object_id"]).raw == b"t,x\n"
+    again = deployment.here("blob", "upload", told["object_id"], str(file))
+    assert (again.status, ERROR.match(again.err)[1]) == (1, "state")
+    other = deployment.here("blob", "announce", "more.csv", "--owner", "assets.storageRef").out.strip()
+    assert deployment.here("blob", "abandon", other, "--json").json == {"objectId": other, "abandoned": True}
+    wrong = deployment.here("blob", "announce", "rows.csv", "--owner", "assets.summary")
+    assert (wrong.status, ERROR.match(wrong.err)[1]) == (1, "blob-field")
+
+
+def test_a_temporary_blob_is_put_and_got(story, deployment, tmp_path):
+    file = tmp_path / "preview.txt"
+    file.write_text("preview")
+
+    told = deployment.here("blob", "put", str(file), "--temporary", "--ttl", "1h", "--json").json
+
+    assert len(told["id"]) == 43
+    assert deployment.here("blob", "get", told["id"], "--temporary").raw == b"preview"
+    out = deployment.here("blob", "get", told["id"], "--temporary", "--output", str(tmp_path), "--json").json
+    assert Path(out["path"]).read_text() == "preview"
+    assert deployment.here("blob", "put", str(file), "--temporary", "--id", "x").status == 2
+    gone = deployment.here("blob", "get", told["id"][::-1], "--temporary")
+    assert (gone.status, ERROR.match(gone.err)[1]) == (1, "not-found")
+
+
 def test_a_damaged_payload_is_found_and_never_handed_out_as_good(story, deployment, tmp_path):
     file = tmp_path / "payload.bin"
     file.write_bytes(os.urandom(64))

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from emboflow_dagster.project.opened import Opened
-from emboflow_dagster.project.verify import documents, payloads, runs
+from emboflow_dagster.project.verify import documents, payloads, runs, uploads
 from emboflow_dagster.project.verify.report import Finding, VerifyReport, View
 
 __all__ = ["Finding", "VerifyReport", "verify"]
@@ -26,6 +26,8 @@ def verify(
     documents.check_numbers(view, report)
     payloads.check_versions(view, report)
     payloads.check_owners(view, report)
+    uploads.check_uploads(view, report)
+    uploads.check_notes(view, report)
     runs.check_runs(view, report)
     runs.check_audit(view, report)
     payloads.check_payloads(view, report, tick)

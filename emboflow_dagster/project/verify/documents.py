@@ -4,20 +4,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from emboflow_dagster.errors import EmboflowError
-from emboflow_dagster.model.artifact import ProducerType
 from emboflow_dagster.model.collections import COLLECTIONS, Reference
+from emboflow_dagster.model.records import PRODUCERS, TARGETS
 from emboflow_dagster.mongo.client import translated
 from emboflow_dagster.mongo.setup import missing
 from emboflow_dagster.project.verify.report import VerifyReport, View
 
 BATCH = 500
-_PRODUCERS = {
-    ProducerType.RUN_TASK.value: "run_tasks",
-    ProducerType.WORKFLOW_RUN.value: "workflow_runs",
-    ProducerType.PROBE.value: "asset_probe_reports",
-    ProducerType.ANNOTATION_TASK.value: "annotation_tasks",
-}
-_TARGETS = {"asset": "assets", "dataset_version": "dataset_versions", "artifact": "artifacts"}
 # References that are not a plain id at the top of a document.
 _NESTED = {
     "artifacts": (
@@ -26,6 +19,7 @@ _NESTED = {
         Reference("lineage.workflowRunId", "workflow_runs", optional=True),
         Reference("storageRef.objectId", "objects", optional=True),
     ),
+    "annotations": (Reference("payload.ref.objectId", "objects", optional=True),),
     "asset_probe_reports": (Reference("rawReport.ref.objectId", "objects", optional=True),),
     "assets": (Reference("storageRef.objectId", "objects", optional=True),),
     "dataset_versions": (Reference("manifestRef.objectId", "objects", optional=True),),
@@ -85,12 +79,12 @@ def _batch(
         return
     rows = [(r, raw["_id"], value) for r in references for raw in batch for value in _values(raw, r.field)]
     for raw in batch:
-        if name == "artifacts" and raw.get("producerType") in _PRODUCERS:
+        if name == "artifacts" and raw.get("producerType") in PRODUCERS:
             rows.append(
-                (Reference("producerId", _PRODUCERS[raw["producerType"]]), raw["_id"], raw.get("producerId"))
+                (Reference("producerId", PRODUCERS[raw["producerType"]]), raw["_id"], raw.get("producerId"))
             )
-        if name == "annotation_tasks" and raw.get("targetType") in _TARGETS:
-            target = _TARGETS[raw["targetType"]]
+        if name == "annotation_tasks" and raw.get("targetType") in TARGETS:
+            target = TARGETS[raw["targetType"]]
             rows.append((Reference("targetRef.id", target), raw["_id"], raw.get("targetRef", {}).get("id")))
     spaces = {raw["_id"]: raw.get("workspaceId") or raw.get("workspace_id") for raw in batch}
     for target, space in {(r.target, spaces[id_]) for r, id_, _ in rows}:

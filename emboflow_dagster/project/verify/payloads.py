@@ -9,10 +9,12 @@ from emboflow_dagster.errors import EmboflowError, ErrorKind, IntegrityError
 from emboflow_dagster.model.asset import Asset, AssetSourceType
 from emboflow_dagster.model.blob import BlobObject
 from emboflow_dagster.model.collections import BLOB_FIELDS
+from emboflow_dagster.model.records import is_out_of_use
 from emboflow_dagster.model.storage import MANIFEST_TYPE, StorageRef
 from emboflow_dagster.mongo.client import translated
 from emboflow_dagster.project.asset_files import check_in_place
 from emboflow_dagster.project.verify.report import VerifyReport, View
+from emboflow_dagster.project.verify.uploads import was_let_go
 
 CHUNK: Final = 1 << 20
 Tick = Callable[[int, int], None]
@@ -185,7 +187,7 @@ def check_owners(view: View, report: VerifyReport) -> None:
         for raw in view.sound("objects"):
             _owner_of(view, report, raw)
         for record, field in BLOB_FIELDS:
-            for raw in view.sound(record, {field: 1}):
+            for raw in view.sound(record, {field: 1, "status": 1}):
                 _owned_by(view, report, record, field, raw)
 
 
@@ -234,6 +236,8 @@ def _owned_by(view: View, report: VerifyReport, record: str, field: str, raw: di
         message = f"version is {version!r}; blob {object_id} has no such version"
         report.add("ref-not-found", record, raw["_id"], f"{field}.version", message)
     elif blob.get("owner_record_id") != raw["_id"]:
+        if is_out_of_use(record, raw) and was_let_go(view, blob):
+            return
         message = f"blob {object_id} version {version} is owned by {blob.get('owner_record_id')!r}"
         report.add("owner-mismatch", record, raw["_id"], field, message)
     elif f"sha256:{blob.get('data_sha256')}" != ref.get("checksum", f"sha256:{blob.get('data_sha256')}"):

@@ -66,6 +66,7 @@ class View:
     def __init__(self, opened: Opened, *, everything: bool) -> None:
         self.mongo: Mongo = opened.mongo
         self.blobs: Blobs = opened.blobs
+        self._store = opened.store
         self.workspace_id = opened.scope.workspace_id
         self.everything = everything
         self.invalid: set[tuple[str, str]] = set()
@@ -103,6 +104,10 @@ class View:
             filter_ |= _inside(name, workspace_id)
         with translated():
             return {row["_id"] for row in self.mongo[name].find(filter_, {"_id": 1})}
+
+    def has_payload(self, key: str) -> bool:
+        """Whether the object store has something under a key."""
+        return self._store.exists(key)
 
     def _ids(self, name: str) -> list[str]:
         if name not in self._parents:

@@ -17,7 +17,7 @@ from pymongo import monitoring
 
 from emboflow_dagster.blobs.homes import Homes
 from emboflow_dagster.errors import EmboflowError
-from emboflow_dagster.mongo import objects
+from emboflow_dagster.mongo import objects, ownership
 from emboflow_dagster.mongo.client import Mongo
 from emboflow_dagster.object_storage.payload import key_of
 from emboflow_dagster.project.handle import EmboFlow
@@ -150,7 +150,50 @@ def read_check_write() -> None:
     objects.put_version = put_version
 
 
-BROKEN = {f.__name__: f for f in (without_transactions, metadata_first, read_check_write)}
+def completed_before_its_bytes() -> None:
+    """Broken: an upload is called complete before its bytes are stored."""
+    import hashlib
+
+    from emboflow_dagster.model.storage import StorageRef
+
+    def upload(self: Blobs, object_id: str, source: bytes, **_: Any) -> Any:
+        digest = hashlib.sha256(source).hexdigest()
+        key = key_of(digest)
+        where = {"bucket": "local", "key": key, "uri": self._store.uri_of(key), "size": len(source)}
+        ref = StorageRef.model_validate({**where, "checksum": f"sha256:{digest}", "contentType": "a/b"})
+        fields = {"storage_ref": ref.to_mongo(), "data_sha256": digest, "object_size_bytes": len(source)}
+        done = {**fields, "upload_status": "completed"}
+        self._mongo["objects"].update_one({"_id": object_id}, {"$set": done})
+        objects.head(self._mongo, self._scope.workspace_id, object_id)
+        self._homes.store(source, "a/b")
+        return self.get(object_id)
+
+    Blobs.upload = upload  # type: ignore[method-assign, assignment]
+
+
+def claims_without_comparing() -> None:
+    """Broken: who claims a blob does not look whether it has an owner."""
+
+    def claim(mongo: Mongo, _: Any, session: Any, mentions: Any) -> None:
+        for mention in mentions:
+            mongo["objects"].update_one(
+                {"_id": mention.ref.object_id}, {"$set": mention.owner}, session=session
+            )
+
+    ownership.claim = claim
+    without_transactions()
+
+
+BROKEN = {
+    f.__name__: f
+    for f in (
+        without_transactions,
+        metadata_first,
+        read_check_write,
+        completed_before_its_bytes,
+        claims_without_comparing,
+    )
+}
 
 
 def child(order: Order, out: int, go: int | None) -> None:

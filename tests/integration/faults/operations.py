@@ -8,7 +8,7 @@ the writes, not the parsers.
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import UUID
@@ -20,10 +20,10 @@ from emboflow_dagster.project import assets as assets_module
 from emboflow_dagster.project.handle import EmboFlow
 from emboflow_dagster.runtime.node import DatasetDraft, NodeOutput, NodeResult
 from emboflow_dagster.runtime.record import Claimed
+from tests.integration.faults.operation import Ack, Counts, Operation
+from tests.integration.faults.operations_ownership import MORE_OWNERSHIP, OWNERSHIP, ClaimOne
 from tests.integration.project.flows import HOOK, hook
 
-Ack = Callable[[str], None]
-Counts = Mapping[str, int]
 FLOW: dict[str, Any] = {
     "workflow": "flow",
     "nodes": [
@@ -43,41 +43,6 @@ RUN = "run_01JD0000000000000000000001"
 DAGSTER_RUN = str(UUID(int=7))
 # Unowned heads of interrupted puts may stay; what refers to them is counted exactly.
 UNCOUNTED = frozenset({"objects", "object_history"})
-
-
-class Operation:
-    """One way of writing."""
-
-    name: ClassVar[str]
-    #: Documents that it adds, by collection; all others stay as they were.
-    adds: ClassVar[Counts] = {}
-    #: Audit rows that it adds, by action.
-    audit: ClassVar[Counts] = {}
-    #: Whether opening the handle is the operation.
-    opening: ClassVar[bool] = False
-
-    def prepare(self, ef: EmboFlow, folder: Path) -> None:
-        """What must be there before."""
-
-    def act(self, ef: EmboFlow, folder: Path, ack: Ack) -> None:
-        """The operation; ``ack`` names what was acknowledged to the caller."""
-        raise NotImplementedError
-
-    def lost(self, ef: EmboFlow, acked: list[str]) -> list[str]:
-        """What was acknowledged before the interruption and is not there."""
-        return []
-
-    def repeat(self, ef: EmboFlow, folder: Path) -> None:
-        """The same again, by someone who does not know how far it came."""
-        self.act(ef, folder, lambda _: None)
-
-    def wrong(self, ef: EmboFlow) -> list[str]:
-        """What else is not as if it had been done once."""
-        return []
-
-    def documents(self) -> Mapping[str, int]:
-        """All documents it adds, audit rows among them."""
-        return {**self.adds, **({"audit_logs": sum(self.audit.values())} if self.audit else {})}
 
 
 class RegisterFile(Operation):
@@ -568,10 +533,12 @@ OPERATIONS: dict[str, Operation] = {
         PutNext(),
         FirstOpen(),
         FirstInit(),
+        *OWNERSHIP,
+        *(MORE_OWNERSHIP if os.environ.get("EMBOFLOW_FAULTS") == "all" else ()),
     )
 }
 #: What a child can be told to do.
-KNOWN = {**OPERATIONS, RegisterOneName.name: RegisterOneName(), PutOwn.name: PutOwn()}
+KNOWN = {**OPERATIONS, **{one.name: one for one in (RegisterOneName(), PutOwn(), ClaimOne())}}
 
 
 def counts(ef: EmboFlow) -> Counter[str]:

@@ -23,6 +23,7 @@ CONTRACT = {
     *(f"task {verb}" for verb in ("show", "list", "logs")),
     *(f"artifact {verb}" for verb in ("list", "show", "get")),
     *(f"blob {verb}" for verb in ("put", "get", "history", "show", "verify")),
+    *(f"blob {verb}" for verb in ("announce", "upload", "abandon")),
     *("audit list", "node list", "node show"),
 }
 GLOBALS = {"workspace", "project", "actor", "json", "debug"}
