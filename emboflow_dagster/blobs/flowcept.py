@@ -5,19 +5,23 @@ is pickled; a payload that is no document's goes to the object store unless Grid
 checked and stay in their workspace.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any, Final, TypeAlias
 
 from emboflow_dagster.blobs.context import current_work, working_for
+from emboflow_dagster.blobs.flowcept_export import Exporter
+from emboflow_dagster.blobs.flowcept_import import Importer
 from emboflow_dagster.blobs.flowcept_object import FlowceptObject, filename
 from emboflow_dagster.blobs.flowcept_query import DATASET, DATASETS, ML_MODEL, FlowceptQueries
+from emboflow_dagster.blobs.flowcept_report import TransferReport
 from emboflow_dagster.errors import ErrorKind, InvalidInputError, ObjectNotFoundError
 from emboflow_dagster.model.base import new_id
 from emboflow_dagster.model.blob import BlobObject, StorageType
 from emboflow_dagster.model.text import check_object_id, refuse
-from emboflow_dagster.mongo import object_metadata
+from emboflow_dagster.mongo import object_metadata, object_queries
+from emboflow_dagster.mongo.flowcept import FlowceptDatabase
 from emboflow_dagster.object_storage.payload import Source
 
 #: What a caller may say about a payload; what is not said stays as it was.
@@ -255,6 +259,71 @@ class FlowceptBlobs(FlowceptQueries):
         """The task that the calling code is executed for, ``None`` outside of one."""
         work = current_work()
         return work.task_id if work else None
+
+    def import_flowcept(
+        self,
+        uri: str,
+        database: str = "flowcept",
+        *,
+        prefix: str = "",
+        home: StorageType | str = StorageType.OBJECT_STORE,
+        dry_run: bool = False,
+        progress: Callable[[TransferReport], None] | None = None,
+    ) -> TransferReport:
+        """Bring every object of a Flowcept database here, with its versions; repeated, it adds what is new.
+
+        Args:
+            uri: The server of Flowcept's database; a standalone one will do.
+            database: Its name.
+            prefix: Before every id, to import beside objects that have the same ids.
+            home: Where payloads go that are not small and inside their document.
+            dry_run: Read and hash everything, write nothing.
+            progress: Called with the report so far, after each version.
+
+        Returns:
+            Counts, and every damage found; ``ok`` when nothing was left behind.
+
+        Raises:
+            NotFoundError: Flowcept stored nothing there.
+            ConfigurationError: It is no Flowcept database, or the home is not allowed here.
+            UnavailableError: A server cannot be reached.
+        """
+        where = self._homes.require(home)
+        with FlowceptDatabase(uri, database) as source:
+            report = TransferReport(database, dry_run)
+            importer = Importer(self._mongo, self._homes, self._scope, source, report, prefix, where)
+            return importer.everything(progress)
+
+    def export_flowcept(
+        self,
+        uri: str,
+        database: str = "flowcept",
+        *,
+        object_ids: Iterable[str] | None = None,
+        dry_run: bool = False,
+        progress: Callable[[TransferReport], None] | None = None,
+    ) -> TransferReport:
+        """Write blobs of this workspace into a database that Flowcept reads; repeated, nothing twice.
+
+        Args:
+            uri: The server of Flowcept's database.
+            database: Its name; made when it is not there.
+            object_ids: Which blobs; all of the workspace when omitted.
+            dry_run: Read and verify everything, write nothing.
+            progress: Called with the report so far, after each version.
+
+        Raises:
+            NotFoundError: There is no such blob.
+            ConfigurationError: The database is one of EmboFlow's.
+            UnavailableError: A server cannot be reached.
+        """
+        heads = iter([self.get(id_) for id_ in object_ids]) if object_ids is not None else self._heads()
+        with FlowceptDatabase(uri, database) as target:
+            return Exporter(self, target, TransferReport(database, dry_run)).everything(heads, progress)
+
+    def _heads(self) -> Iterator[BlobObject]:
+        for row in object_queries.every(self._mongo, self._scope.workspace_id):
+            yield BlobObject.from_mongo(row)
 
     def _save_as(self, kind: str, payload: Payload, args: tuple[Any, ...], how: Mapping[str, Any]) -> str:
         # Flowcept's aliases have the same order of arguments, without the type: it is the fifth.

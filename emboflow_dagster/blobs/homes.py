@@ -55,19 +55,32 @@ class Homes:
             ConfigurationError: This deployment does not allow that home.
             UnavailableError: The home cannot take it.
         """
-        home = _home(home)
+        home = self.require(home)
         if home is StorageType.IN_OBJECT:
             content = _small(source)
             return Placed(sha256(content).hexdigest(), len(content), data=content)
         if home is StorageType.GRIDFS:
-            if not self._allow_gridfs:
-                raise self._no_gridfs()
             file_id, found = gridfs.put(
                 self._mongo, source, workspace_id=self._workspace_id, content_type=content_type
             )
             return Placed(found.sha256, found.size, grid_fs_file_id=file_id)
         ref = self.store(source, content_type)
         return Placed(ref.sha256, ref.size, storage_ref=ref)
+
+    def require(self, home: StorageType | str) -> StorageType:
+        """The home of that name.
+
+        Raises:
+            InvalidInputError: There is none.
+            ConfigurationError: This deployment does not allow it.
+        """
+        found = _home(home)
+        if found is StorageType.GRIDFS and not self._allow_gridfs:
+            raise ConfigurationError(
+                "GridFS is not allowed in this deployment; payloads go to the object store",
+                hint="leave the home out, or allow it: EMBOFLOW_ALLOW_GRIDFS=1",
+            )
+        return found
 
     def store(self, source: Source, content_type: str) -> StorageRef:
         """Bring a payload to the object store."""
@@ -111,12 +124,6 @@ class Homes:
                 kind=kind,
             )
         return io.BytesIO(content)
-
-    def _no_gridfs(self) -> ConfigurationError:
-        return ConfigurationError(
-            "GridFS is not allowed in this deployment; payloads go to the object store",
-            hint="leave the home out, or allow it: EMBOFLOW_ALLOW_GRIDFS=1",
-        )
 
 
 def _home(home: StorageType | str) -> StorageType:

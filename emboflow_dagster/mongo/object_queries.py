@@ -1,14 +1,15 @@
 """Questions about many blobs at once; only the newest versions are asked, and no payload is read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from pymongo import DESCENDING
+from pymongo import ASCENDING, DESCENDING
 
 from emboflow_dagster.mongo.client import Mongo, Raw, translated
 
 #: What no question brings back: bytes, and what the outbox keeps.
 HIDDEN: Final = {"data": 0, "tail": 0, "request_ids": 0, "put_id": 0, "first_kept": 0}
+_PAGE: Final = 200
 _NEWEST: Final = (("updated_at", DESCENDING), ("_id", DESCENDING))
 
 
@@ -24,6 +25,23 @@ def query(
     scoped = {"$and": [{"workspace_id": workspace_id}, dict(filter_)]}
     with translated():
         return list(mongo["objects"].find(scoped, HIDDEN).sort(list(sort)).limit(limit))
+
+
+def every(mongo: Mongo, workspace_id: str) -> Iterator[Raw]:
+    """Every head of the workspace, in order of its id, a page in memory at a time."""
+    after = ""
+    while True:
+        with translated():
+            rows = list(
+                mongo["objects"]
+                .find({"workspace_id": workspace_id, "_id": {"$gt": after}}, HIDDEN)
+                .sort("_id", ASCENDING)
+                .limit(_PAGE)
+            )
+        yield from rows
+        if len(rows) < _PAGE:
+            return
+        after = rows[-1]["_id"]
 
 
 def summary(mongo: Mongo, workspace_id: str, filter_: Mapping[str, Any]) -> Raw:

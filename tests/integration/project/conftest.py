@@ -54,7 +54,7 @@ def opener(database: Mongo, mongo_uri: str, tmp_path: Path) -> Iterator[Opener]:
         database[name].delete_many({})
     database[META].delete_many({"_id": {"$ne": "schema"}})
     for name in (gridfs.FILES, gridfs.CHUNKS):
-        database[name].drop()
+        database[name].delete_many({})
 
 
 @pytest.fixture

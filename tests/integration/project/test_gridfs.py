@@ -168,6 +168,9 @@ def test_a_put_is_refused_where_gridfs_is_not_allowed_and_what_was_written_stays
 
 
 def test_a_deployment_that_does_not_ask_for_gridfs_has_no_such_collections(ef: EmboFlow) -> None:
+    for name in (gridfs.FILES, gridfs.CHUNKS):
+        ef.mongo[name].drop()  # of other tests
+
     ef.blobs.put(b"x", object_id="a")
     ef.blobs.put(b"x", object_id="b", home=StorageType.IN_OBJECT)
     ef.blobs.save_or_update_object(b"x", object_id="c", save_data_in_collection=False)
