@@ -289,6 +289,8 @@ class FlowceptBlobs(FlowceptQueries):
             UnavailableError: A server cannot be reached.
         """
         where = self._homes.require(home)
+        if where is StorageType.IN_OBJECT:
+            raise refuse(ErrorKind.INVALID_INPUT, "home", "found 'in_object'; large payloads fit no document")
         with FlowceptDatabase(uri, database) as source:
             report = TransferReport(database, dry_run)
             importer = Importer(self._mongo, self._homes, self._scope, source, report, prefix, where)
