@@ -183,7 +183,7 @@ class FlowceptBlobs(FlowceptQueries):
         """Make a version with other metadata and the same payload, which is neither read nor written (P-12).
 
         Returns:
-            The object's id. With no field given nothing happens.
+            The object's id. With no field given, or none that differs, nothing happens.
 
         Raises:
             InvalidInputError: A value is not allowed, or ``object_id`` is ``None``.

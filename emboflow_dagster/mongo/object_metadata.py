@@ -14,7 +14,7 @@ from emboflow_dagster.errors import ObjectNotFoundError
 from emboflow_dagster.model.base import utc_now
 from emboflow_dagster.model.blob import BlobObject
 from emboflow_dagster.mongo.client import Mongo, Raw, find_one_and_update, translated
-from emboflow_dagster.mongo.objects import FULL_BYTES, SUPERSEDED, archive, refusal
+from emboflow_dagster.mongo.objects import FULL_BYTES, SUPERSEDED, archive, as_stored, refusal
 
 
 def update_metadata(
@@ -26,7 +26,7 @@ def update_metadata(
     actor: str,
     controlled: bool = True,
 ) -> BlobObject:
-    """Make a version that differs from the newest in its metadata only.
+    """Make a version that differs from the newest in its metadata only; none where nothing differs.
 
     Args:
         mongo: The open database.
@@ -43,6 +43,7 @@ def update_metadata(
     """
     put_id = uuid4().hex
     step = _step(changes, put_id, actor, controlled=controlled)
+    wanted = as_stored(changes)
     while True:
         with translated():
             after = find_one_and_update(
@@ -59,6 +60,8 @@ def update_metadata(
             return BlobObject.from_mongo(after)
         if after.get("upload_status") != "completed":
             raise refusal(after, kept=False)
+        if all(after.get(name) == value for name, value in wanted.items()):
+            return BlobObject.from_mongo(after)
         if not controlled and isinstance(after.get("tail"), list):
             raise refusal(after, kept=True)
         archive(mongo, object_id)  # full: whoever has to wait finishes what the others left
@@ -82,8 +85,11 @@ def _step(changes: Mapping[str, Any], put_id: str, actor: str, *, controlled: bo
                 "$cond": [{"$isArray": "$tail"}, {"$ifNull": ["$first_kept", "$$REMOVE"]}, "$version"]
             },
         }
-    left = [
+    # A repetition, by someone who did not hear of the first time.
+    same = [{"$eq": [f"${name}", {"$literal": value}]} for name, value in changes.items()]
+    left: list[Raw] = [
         {"case": {"$ne": ["$upload_status", "completed"]}, "then": "$$ROOT"},
+        {"case": {"$and": same}, "then": "$$ROOT"},
         {"case": {"$gt": [{"$bsonSize": "$$ROOT"}, FULL_BYTES]}, "then": "$$ROOT"},
     ]
     if not controlled:

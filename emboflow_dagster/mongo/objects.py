@@ -202,9 +202,13 @@ def _equal(raw: Raw, blob: BlobObject, alike: Collection[str]) -> bool:
     found = BlobObject.from_mongo(raw)
     if (found.data_sha256, found.storage_type) != (blob.data_sha256, blob.storage_type):
         return False
-    # As the server compares them: it knows no microseconds.
-    wanted = decode(encode({name: getattr(blob, name) for name in alike}), CODEC)
+    wanted = as_stored({name: getattr(blob, name) for name in alike})
     return all(raw.get(name) == wanted[name] for name in alike)
+
+
+def as_stored(values: Mapping[str, Any]) -> Raw:
+    """Values as the server gives them back: it knows no microseconds."""
+    return decode(encode(values), CODEC)
 
 
 def _made(after: Raw, blob: BlobObject, keep: Collection[str]) -> BlobObject:

@@ -15,7 +15,7 @@ from typing import Any
 
 from pymongo import monitoring
 
-from emboflow_dagster.blobs.store import Blobs
+from emboflow_dagster.blobs.homes import Homes
 from emboflow_dagster.errors import EmboflowError
 from emboflow_dagster.mongo import objects
 from emboflow_dagster.mongo.client import Mongo
@@ -51,6 +51,7 @@ class Order:
             workspace="acme",
             project="pick-place",
             actor="user:ada",
+            allow_gridfs=True,
         )
 
 
@@ -103,17 +104,17 @@ def metadata_first() -> None:
     """Broken: a blob is recorded before its bytes are stored."""
     import hashlib
 
-    real = Blobs.put_payload
+    real = Homes.store
 
-    def put(self: Blobs, source: Any, **how: Any) -> Any:
+    def put(self: Homes, source: Any, content_type: str) -> Any:
         data = source.read_bytes() if isinstance(source, Path) else bytes(source)
         digest = hashlib.sha256(data).hexdigest()
         key = key_of(digest)
         ref = {"bucket": "local", "key": key, "uri": self._store.uri_of(key), "checksum": f"sha256:{digest}"}
-        late.append(lambda: real(self, source, **how))
+        late.append(lambda: real(self, source, content_type))
         from emboflow_dagster.model.storage import StorageRef
 
-        return StorageRef.model_validate({**ref, "contentType": how["content_type"], "size": len(data)})
+        return StorageRef.model_validate({**ref, "contentType": content_type, "size": len(data)})
 
     late: list[Callable[[], Any]] = []
     version = objects.put_version
@@ -124,7 +125,7 @@ def metadata_first() -> None:
             late.pop()()
         return stored
 
-    Blobs.put_payload = put  # type: ignore[method-assign]
+    Homes.store = put  # type: ignore[method-assign]
     objects.put_version = put_version
 
 
@@ -135,7 +136,7 @@ def read_check_write() -> None:
         fields = blob.to_mongo()
         old = mongo["objects"].find_one({"_id": blob.object_id})
         if old is not None and old["data_sha256"] == fields["data_sha256"]:
-            return objects.head(mongo, blob.workspace_id, blob.object_id), False
+            return objects.Put(objects.head(mongo, blob.workspace_id, blob.object_id), new=False)
         if old is None:
             mongo["objects"].insert_one({**fields, "version": 0, "prev_version": None})
         else:
@@ -145,7 +146,7 @@ def read_check_write() -> None:
             )
             row = {k: v for k, v in old.items() if k not in ("tail", "request_ids")}
             mongo["object_history"].insert_one({**row, "_id": f"{blob.object_id}.v{old['version']}"})
-        return objects.head(mongo, blob.workspace_id, blob.object_id), True
+        return objects.Put(objects.head(mongo, blob.workspace_id, blob.object_id), new=True)
 
     objects.put_version = put_version
 

@@ -317,6 +317,10 @@ def test_p12_nothing_to_change_is_nothing_done(blobs: FlowceptBlobs, home: Stora
 
     assert blobs.update_object_metadata("m") == "m"
     assert blobs.get("m").version == 0
+    moment = datetime(2026, 1, 2, 3, 4, 5, 678_912, tzinfo=UTC)
+    for _ in range(2):  # repeated by someone who did not hear of the first time
+        blobs.update_object_metadata("m", custom_metadata={"when": moment, "a": {"b": 1}}, tags=["t"])
+    assert blobs.get("m").version == 1
 
 
 def test_p12_uncontrolled_metadata_updates(blobs: FlowceptBlobs, home: StorageType) -> None:
