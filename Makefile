@@ -10,6 +10,7 @@ BIN := $(VENV)/bin
 DEPENDENCIES := $(VENV)/.dependencies
 STAMP := $(VENV)/.ready
 SOURCES := emboflow_dagster assets_defs resources tests benchmarks
+FLOWCEPT := .flowcept-venv/.ready
 PYTEST := $(BIN)/python -m pytest
 JOBS ?= 2
 
@@ -19,10 +20,10 @@ unexport PYTHONPATH
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup demo dev test test-fast faults check fmt lint types imports docs bench lock clean
+.PHONY: help setup demo dev test test-fast test-flowcept faults check fmt lint types imports docs bench lock clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## Make .venv with everything pinned in requirements.lock; nothing to do when it is fresh
 	@echo "ready: $(BIN)/emboflow --help"
@@ -60,6 +61,15 @@ test: $(STAMP)  ## All tests: unit, integration (a real mongod), acceptance
 
 test-fast: $(STAMP)  ## Unit tests only: no process is started but Python
 	@$(PYTEST) -q -n $(JOBS) tests/unit
+
+test-flowcept: $(STAMP) $(FLOWCEPT)  ## Flowcept 1.0.3 writes a database; it comes over, goes back and is read by Flowcept
+	@$(PYTEST) -q tests/integration/project/test_flowcept_real.py
+
+$(FLOWCEPT):
+	@echo "Flowcept 1.0.3 in .flowcept-venv, an environment of its own"
+	@$(PYTHON) -m venv .flowcept-venv
+	@.flowcept-venv/bin/python -m pip install -qq 'flowcept[mongo]==1.0.3' 'pandas>=2.2,<4'
+	@touch $@
 
 faults: $(STAMP)  ## Killed at every command, failed at every command, eight at once: the long version, about half an hour
 	@EMBOFLOW_FAULTS=all $(PYTEST) -q -n $(JOBS) tests/integration/faults

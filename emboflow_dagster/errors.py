@@ -5,6 +5,7 @@
     EmboflowError
     ├── InvalidInputError      the caller's input is wrong; `problems` lists all of it   (also a ValueError)
     ├── NotFoundError          nothing with that id or name in this scope                (also a LookupError)
+    │   └── ObjectNotFoundError   ... a blob or version; as in Flowcept           (also a ValueError)
     ├── AlreadyExistsError     that id, slug, name or tag is taken
     ├── ConflictError          somebody else wrote first, or the document is frozen; nothing was changed
     │   ├── TransitionError    a run or task is not in the status the step needs
@@ -305,6 +306,10 @@ class NotFoundError(EmboflowError, LookupError):
     """Nothing with that id or name exists in this scope."""
 
     default_kind = ErrorKind.NOT_FOUND
+
+
+class ObjectNotFoundError(NotFoundError, ValueError):
+    """There is no such blob, or no such version of it; a ``ValueError`` too, as in Flowcept."""
 
 
 class AlreadyExistsError(EmboflowError):

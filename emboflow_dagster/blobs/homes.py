@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import IO
 
+from emboflow_dagster.blobs import gridfs
 from emboflow_dagster.errors import ConfigurationError, ErrorKind, IntegrityError, InvalidInputError, shown
 from emboflow_dagster.model.blob import BlobObject, StorageType
 from emboflow_dagster.model.storage import IN_OBJECT_BYTES, StorageRef
+from emboflow_dagster.mongo import gridfs as mongo_gridfs
 from emboflow_dagster.mongo import objects
 from emboflow_dagster.mongo.client import Mongo
 from emboflow_dagster.object_storage.payload import Source, filling
@@ -37,9 +39,12 @@ class Placed:
 class Homes:
     """Places and opens payloads, wherever they live."""
 
-    def __init__(self, mongo: Mongo, store: ObjectStore, *, allow_gridfs: bool = False) -> None:
+    def __init__(
+        self, mongo: Mongo, store: ObjectStore, workspace_id: str, *, allow_gridfs: bool = False
+    ) -> None:
         self._mongo = mongo
         self._store = store
+        self._workspace_id = workspace_id
         self._allow_gridfs = allow_gridfs
 
     def place(self, home: StorageType | str, source: Source, content_type: str) -> Placed:
@@ -50,14 +55,32 @@ class Homes:
             ConfigurationError: This deployment does not allow that home.
             UnavailableError: The home cannot take it.
         """
-        home = _home(home)
+        home = self.require(home)
         if home is StorageType.IN_OBJECT:
             content = _small(source)
             return Placed(sha256(content).hexdigest(), len(content), data=content)
         if home is StorageType.GRIDFS:
-            raise self._no_gridfs()
+            file_id, found = gridfs.put(
+                self._mongo, source, workspace_id=self._workspace_id, content_type=content_type
+            )
+            return Placed(found.sha256, found.size, grid_fs_file_id=file_id)
         ref = self.store(source, content_type)
         return Placed(ref.sha256, ref.size, storage_ref=ref)
+
+    def require(self, home: StorageType | str) -> StorageType:
+        """The home of that name.
+
+        Raises:
+            InvalidInputError: There is none.
+            ConfigurationError: This deployment does not allow it.
+        """
+        found = _home(home)
+        if found is StorageType.GRIDFS and not self._allow_gridfs:
+            raise ConfigurationError(
+                "GridFS is not allowed in this deployment; payloads go to the object store",
+                hint="leave the home out, or allow it: EMBOFLOW_ALLOW_GRIDFS=1",
+            )
+        return found
 
     def store(self, source: Source, content_type: str) -> StorageRef:
         """Bring a payload to the object store."""
@@ -71,6 +94,14 @@ class Homes:
             size=put.size,
         )
 
+    def discard(self, placed: Placed) -> None:
+        """Take back a payload that no version came to refer to, where it is the put's alone.
+
+        A payload in the object store may be another version's too: gc judges that.
+        """
+        if placed.grid_fs_file_id is not None:
+            mongo_gridfs.delete(self._mongo, placed.grid_fs_file_id)
+
     def open(self, blob: BlobObject) -> IO[bytes]:
         """A stream over the payload that is verified as it is read.
 
@@ -82,7 +113,8 @@ class Homes:
         if blob.storage_ref is not None:
             return self._store.open(blob.storage_ref.key, sha256=blob.storage_ref.sha256, size=size)
         if blob.grid_fs_file_id is not None:
-            raise self._no_gridfs()
+            # What was written while GridFS was allowed stays readable.
+            return gridfs.open_verified(self._mongo, blob.grid_fs_file_id, sha256=digest, size=size)
         content = objects.data(self._mongo, blob.workspace_id, blob.object_id, blob.version)
         found = sha256(content).hexdigest()
         if (found, len(content)) != (digest, size):
@@ -92,12 +124,6 @@ class Homes:
                 kind=kind,
             )
         return io.BytesIO(content)
-
-    def _no_gridfs(self) -> ConfigurationError:
-        return ConfigurationError(
-            "GridFS is not allowed in this deployment; payloads go to the object store",
-            hint="leave the home out, or allow it: EMBOFLOW_ALLOW_GRIDFS=1",
-        )
 
 
 def _home(home: StorageType | str) -> StorageType:

@@ -11,7 +11,13 @@ from emboflow_dagster.blobs.owned import Owned
 from emboflow_dagster.blobs.owning import Owning
 from emboflow_dagster.blobs.temporary import Temporary
 from emboflow_dagster.blobs.uploads import Uploads
-from emboflow_dagster.errors import ErrorKind, IntegrityError
+from emboflow_dagster.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    ErrorKind,
+    IntegrityError,
+    InvalidInputError,
+)
 from emboflow_dagster.model.base import new_id, utc_now
 from emboflow_dagster.model.blob import BlobObject, StorageType
 from emboflow_dagster.model.scope import Scope
@@ -35,7 +41,7 @@ class Blobs(Owned, Owning, Uploads, Temporary):
         self._mongo = mongo
         self._store = store
         self._scope = scope
-        self._homes = Homes(mongo, store, allow_gridfs=allow_gridfs)
+        self._homes = Homes(mongo, store, scope.workspace_id, allow_gridfs=allow_gridfs)
 
     def put(
         self,
@@ -83,7 +89,6 @@ class Blobs(Owned, Owning, Uploads, Temporary):
         """
         key = check_object_id(object_id) if object_id is not None else new_id("obj")
         work = current_work()
-        # Checked before the bytes move: a refused dict leaves nothing behind.
         draft = {
             **self._draft(key, type, content_type),
             "workflow_id": workflow_id or (work.workflow_id if work else None),
@@ -94,8 +99,19 @@ class Blobs(Owned, Owning, Uploads, Temporary):
             "owner_record": owner[0] if owner else None,
             "owner_record_field": owner[1] if owner else None,
         }
+        return self._put(
+            source,
+            home,
+            draft,
+            request_id=request_id,
+            controlled=control_version,
+            fresh=object_id is None,
+        )
+
+    def _put(self, source: Source, home: StorageType | str, draft: dict[str, Any], **how: Any) -> BlobObject:
+        # Checked before the bytes move: a refused dict leaves nothing behind.
         checked = BlobObject.checked(**draft, object_size_bytes=0, data_sha256="0" * 64)
-        placed = self._homes.place(home, source, content_type)
+        placed = self._homes.place(home, source, draft["content_type"])
         blob = checked.model_copy(
             update={
                 "object_size_bytes": placed.size,
@@ -104,14 +120,14 @@ class Blobs(Owned, Owning, Uploads, Temporary):
                 "grid_fs_file_id": placed.grid_fs_file_id,
             }
         )
-        return objects.put_version(
-            self._mongo,
-            blob,
-            data=placed.data,
-            request_id=request_id,
-            controlled=control_version,
-            fresh=object_id is None,
-        ).blob
+        try:
+            put = objects.put_version(self._mongo, blob, data=placed.data, **how)
+        except (AlreadyExistsError, ConflictError, IntegrityError, InvalidInputError):
+            self._homes.discard(placed)  # refused for sure; after an outage nobody knows
+            raise
+        if not put.new:
+            self._homes.discard(placed)
+        return put.blob
 
     def record_owned(
         self,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from emboflow_dagster.cli import blob_upload, figures, output, payload, progress
+from emboflow_dagster.cli import blob_flowcept, blob_upload, figures, output, payload, progress
 from emboflow_dagster.cli.deployment import opened
 from emboflow_dagster.cli.options import Limit, Output
 from emboflow_dagster.cli.state import noun, verb
@@ -44,6 +44,18 @@ def put(
     ttl: Annotated[
         str, typer.Option("--ttl", metavar="TIME", help="How long a temporary one can be read: 30m, 12h, 1d.")
     ] = "1d",
+    home: Annotated[
+        str,
+        typer.Option(
+            "--home",
+            metavar="HOME",
+            help="Where the bytes go: object_store, in_object (at most 256 KiB), gridfs (where allowed).",
+        ),
+    ] = "object_store",
+    tag: Annotated[
+        list[str] | None,
+        typer.Option("--tag", metavar="TAG", help="A short label; several are allowed."),
+    ] = None,
 ) -> None:
     """Store a file as the next version of a blob; equal content makes no new version."""
     custom = _object(metadata)
@@ -63,6 +75,8 @@ def put(
             type=type_,
             content_type=content_type,
             custom_metadata=custom,
+            tags=tag,
+            home=home,
         )
     output.emit(blob.to_json(), lambda: _page(blob))
 
@@ -76,7 +90,9 @@ def get(
         bool, typer.Option("--temporary", help="BLOB is the id of a temporary one.")
     ] = False,
 ) -> None:
-    """A version's verified bytes, to a file or to standard output."""
+    """A version's verified bytes, to a file, to BLOB.vN.bin in a folder, or to standard output."""
+    from emboflow_dagster.blobs.flowcept_object import filename
+
     if temporary:
         blob_upload.get_temporary(object_id, out)
         return
@@ -86,7 +102,7 @@ def get(
             payload.to_stdout(ef.blobs.open(object_id, blob.version), blob.content_type)
             return
         with progress.waiting(f"writing {out}"):
-            path = ef.blobs.fetch(object_id, payload.target(out, blob.object_id), blob.version)
+            path = ef.blobs.fetch(object_id, payload.target(out, filename(blob)), blob.version)
     value = {
         "objectId": blob.object_id,
         "version": blob.version,
@@ -103,6 +119,44 @@ def show(object_id: Id, version: Version = None) -> None:
     with opened() as ef:
         blob = ef.blobs.get(object_id, version)
     output.emit(blob.to_json(), lambda: _page(blob))
+
+
+@verb(app, "list", example="emboflow blob list --type ml_model")
+def list_(
+    type_: Annotated[
+        str | None, typer.Option("--type", metavar="TYPE", help="Only of one type, for example ml_model.")
+    ] = None,
+    run: Annotated[str | None, typer.Option("--run", metavar="RUN", help="Only of one run.")] = None,
+    task: Annotated[str | None, typer.Option("--task", metavar="TASK", help="Only of one task.")] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, max=1_000, metavar="N", help="How many at most.")
+    ] = 100,
+) -> None:
+    """The newest version of each blob of the workspace, the latest written first."""
+    with opened() as ef:
+        found = ef.blobs.list_objects(type=type_, workflow_id=run, task_id=task, limit=limit)
+    rows = [
+        (
+            output.short(b.object_id),
+            b.version,
+            b.type,
+            figures.size(b.object_size_bytes),
+            b.storage_type.value,
+            b.updated_by,
+            figures.age(b.updated_at),
+            output.short(b.workflow_id),
+        )
+        for b in found
+    ]
+    output.emit(
+        [b.to_json() for b in found],
+        lambda: output.listing(
+            ("BLOB", ">VERSION", "TYPE", ">SIZE", "HOME?", "BY?", "STORED?", "RUN?"),
+            rows,
+            empty="no such blob: emboflow blob put FILE stores one",
+            limit=limit,
+        ),
+    )
 
 
 @verb(app, "history", example="emboflow blob history policy")
@@ -185,8 +239,10 @@ def _page(blob: "BlobObject") -> None:
             ("blob", output.styled(blob.object_id, "bold")),
             ("version", blob.version),
             ("type", blob.type),
-            ("size", figures.size(blob.size)),
+            ("size", figures.size(blob.object_size_bytes)),
+            ("upload", None if blob.completed else blob.upload_status.value),
             ("content", blob.content_type),
+            ("home", blob.storage_type.value),
             ("sha256", blob.data_sha256),
             ("stored at", blob.storage_ref.uri if blob.storage_ref else None),
             ("owner", owner),
@@ -198,3 +254,6 @@ def _page(blob: "BlobObject") -> None:
     )
     if blob.custom_metadata:
         values("Metadata", blob.custom_metadata)
+
+
+blob_flowcept.register(app)

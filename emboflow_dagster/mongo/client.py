@@ -64,7 +64,7 @@ class _PlainIntegers(TypeDecoder):
         return int(value)
 
 
-_CODEC: Final = CodecOptions(tz_aware=True, tzinfo=UTC, type_registry=TypeRegistry([_PlainIntegers()]))
+CODEC: Final = CodecOptions(tz_aware=True, tzinfo=UTC, type_registry=TypeRegistry([_PlainIntegers()]))
 
 
 _PLAIN_CODEC: Final = CodecOptions(tz_aware=True, tzinfo=UTC)
@@ -99,7 +99,7 @@ class Mongo:
         self.uri = uri
         self.db: Database[Raw] = client.get_database(
             database,
-            codec_options=_CODEC,
+            codec_options=CODEC,
             write_concern=MAJORITY,
             read_concern=ReadConcern("majority"),
         )

@@ -11,10 +11,11 @@ Source: spec/reliability.md finding 1 (1000 of 1000 writers acknowledged, gaples
 (``$literal`` around every value).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
+from bson import decode, encode
 from bson.binary import Binary
 from pymongo import DESCENDING, ReturnDocument
 
@@ -24,22 +25,22 @@ from emboflow_dagster.errors import (
     EmboflowError,
     ErrorKind,
     IntegrityError,
-    NotFoundError,
+    ObjectNotFoundError,
     TransitionError,
 )
 from emboflow_dagster.model.blob import BlobObject, StorageType
 from emboflow_dagster.model.scope import Scope
-from emboflow_dagster.mongo.client import Mongo, Raw, Session, find_one_and_update, translated
+from emboflow_dagster.mongo.client import CODEC, Mongo, Raw, Session, find_one_and_update, translated
 from emboflow_dagster.mongo.outbox import Tail, outbox_of
 
-_KEPT_REQUESTS: Final = 64
+KEPT_REQUESTS: Final = 64
 # Given by the head, not by the writer of a new version.
 _KEPT: Final = ("created_at", "created_by")
 # Belong to the head alone; a version that moves on leaves them behind.
 _HEAD_ONLY: Final = ("tail", "request_ids", "first_kept", "put_id")
 # A head this large lets nobody in before its tail is archived; the validator allows 8 MiB.
-_FULL_BYTES: Final = 4 << 20
-_WITHOUT_BYTES: Final = {"data": 0, "tail.data": 0}
+FULL_BYTES: Final = 4 << 20
+WITHOUT_BYTES: Final = {"data": 0, "tail.data": 0}
 
 
 class Put(NamedTuple):
@@ -58,6 +59,8 @@ def put_version(
     controlled: bool = True,
     compare: bool = True,
     fresh: bool = False,
+    keep: Collection[str] = (),
+    alike: Collection[str] = (),
 ) -> Put:
     """Make ``blob`` the newest version of its object.
 
@@ -69,6 +72,8 @@ def put_version(
         controlled: Keep the version before; an object is controlled from the first such put on.
         compare: Content equal to the newest version, in the same home, makes no new one.
         fresh: The id was made up for this put, so that it is most probably new: one insert is tried first.
+        keep: Names of metadata that a new version takes over from the one before.
+        alike: Names of metadata that must be equal too for :attr:`compare` to call a version equal.
 
     Returns:
         The version of this request, and whether it is new.
@@ -87,22 +92,22 @@ def put_version(
         return Put(blob.model_copy(update={"version": 0, "prev_version": None}), new=True)
     if request_id and (earlier := _of_request(mongo, blob, request_id)):
         return Put(earlier, new=False)
-    step = _step(blob, fields, controlled=controlled, compare=compare)
+    step = _step(blob, fields, controlled=controlled, compare=compare, keep=keep, alike=alike)
     while True:
-        after = _carry_out(mongo, blob, step)
+        after = carry_out(mongo, blob, step)
         if after.get("put_id") == put_id:
             if after.get("tail"):
                 archive(mongo, blob.object_id, after["tail"])
-            return Put(_made(after, blob), new=True)
+            return Put(_made(after, blob, keep), new=True)
         for row in after.get("request_ids", []):
             if row["id"] == request_id:
                 return Put(at_version(mongo, blob.workspace_id, blob.object_id, row["version"]), new=False)
         if after.get("upload_status") != "completed":
-            raise _refusal(after, kept=False)
-        if compare and _equal(after, blob):
+            raise refusal(after, kept=False)
+        if compare and _equal(after, blob, alike):
             return Put(BlobObject.from_mongo(after), new=False)
         if not controlled and isinstance(after.get("tail"), list):
-            raise _refusal(after, kept=True)
+            raise refusal(after, kept=True)
         archive(mongo, blob.object_id)  # full: whoever has to wait finishes what the others left
 
 
@@ -125,22 +130,30 @@ def _inserted(mongo: Mongo, blob: BlobObject, fields: Raw, *, controlled: bool) 
 # literal: thirty, sent twice, take the server longer to parse than to write.
 
 
-def _step(blob: BlobObject, fields: Raw, *, controlled: bool, compare: bool) -> Raw:
+def _step(
+    blob: BlobObject,
+    fields: Raw,
+    *,
+    controlled: bool,
+    compare: bool,
+    keep: Collection[str],
+    alike: Collection[str],
+) -> Raw:
     known: Raw = {"$ifNull": ["$request_ids", []]}
     number = {"$add": ["$version", 1]}
-    first: Raw = {"version": 0, "prev_version": None, "request_ids": _marks(blob, 0)}
+    first: Raw = {"version": 0, "prev_version": None, "request_ids": marks_of(blob, 0)}
     following: Raw = {
-        **{name: f"${name}" for name in _KEPT},
+        **{name: f"${name}" for name in (*_KEPT, *keep)},
         "version": number,
         "prev_version": "$version",
-        "request_ids": {"$slice": [{"$concatArrays": [_marks(blob, number), known]}, _KEPT_REQUESTS]},
+        "request_ids": {"$slice": [{"$concatArrays": [marks_of(blob, number), known]}, KEPT_REQUESTS]},
     }
     for name in ("owner_record", "owner_record_field"):  # meant for the same record as before (C-09)
         following[name] = {"$ifNull": [f"$$new.{name}", f"${name}"]}
     if controlled:
         first["tail"] = []
         following |= {
-            "tail": {"$concatArrays": [{"$ifNull": ["$tail", []]}, [_OLD]]},
+            "tail": {"$concatArrays": [{"$ifNull": ["$tail", []]}, [SUPERSEDED]]},
             "first_kept": {
                 "$cond": [{"$isArray": "$tail"}, {"$ifNull": ["$first_kept", "$$REMOVE"]}, "$version"]
             },
@@ -152,29 +165,31 @@ def _step(blob: BlobObject, fields: Raw, *, controlled: bool, compare: bool) -> 
         }
     ]
 
-    def keep(condition: Any, then: Any = "$$ROOT") -> None:
+    def leave(condition: Any, then: Any = "$$ROOT") -> None:
         branches.append({"case": condition, "then": then})
 
     if blob.request_id:
-        keep({"$in": [{"$literal": blob.request_id}, {"$ifNull": ["$request_ids.id", []]}]})
-    keep({"$ne": ["$upload_status", "completed"]})
+        leave({"$in": [{"$literal": blob.request_id}, {"$ifNull": ["$request_ids.id", []]}]})
+    leave({"$ne": ["$upload_status", "completed"]})
     if compare:
         marked = {
-            "$slice": [{"$concatArrays": [_marks(blob, "$version"), known]}, _KEPT_REQUESTS]
+            "$slice": [{"$concatArrays": [marks_of(blob, "$version"), known]}, KEPT_REQUESTS]
         }  # remembered although nothing is written: repeated later, it makes no version either
         same = [
             {"$eq": ["$data_sha256", "$$new.data_sha256"]},
             {"$eq": [_HOME, {"$literal": blob.storage_type.value}]},
+            *({"$eq": [f"${name}", f"$$new.{name}"]} for name in alike),
         ]
-        keep({"$and": same}, {"$mergeObjects": ["$$ROOT", {"request_ids": marked}]})
+        leave({"$and": same}, {"$mergeObjects": ["$$ROOT", {"request_ids": marked}]})
     if not controlled:
-        keep({"$isArray": "$tail"})
-    keep({"$gt": [{"$bsonSize": "$$ROOT"}, _FULL_BYTES]})
+        leave({"$isArray": "$tail"})
+    leave({"$gt": [{"$bsonSize": "$$ROOT"}, FULL_BYTES]})
     decided = {"$switch": {"branches": branches, "default": {"$mergeObjects": ["$$new", following]}}}
     return {"$replaceWith": {"$let": {"vars": {"new": {"$literal": fields}}, "in": decided}}}
 
 
-_OLD: Final = {
+#: The head as it goes into the tail.
+SUPERSEDED: Final = {
     "$arrayToObject": {
         "$filter": {
             "input": {"$objectToArray": "$$ROOT"},
@@ -199,22 +214,32 @@ _HOME: Final = {
 }
 
 
-def _marks(blob: BlobObject, number: Any) -> list[Raw]:
+def marks_of(blob: BlobObject, number: Any) -> list[Raw]:
+    """How a head remembers the request that made the version ``number``."""
     return [{"id": {"$literal": blob.request_id}, "version": number}] if blob.request_id else []
 
 
-def _equal(raw: Raw, blob: BlobObject) -> bool:
+def _equal(raw: Raw, blob: BlobObject, alike: Collection[str]) -> bool:
     found = BlobObject.from_mongo(raw)
-    return (found.data_sha256, found.storage_type) == (blob.data_sha256, blob.storage_type)
+    if (found.data_sha256, found.storage_type) != (blob.data_sha256, blob.storage_type):
+        return False
+    wanted = as_stored({name: getattr(blob, name) for name in alike})
+    return all(raw.get(name) == wanted[name] for name in alike)
 
 
-def _made(after: Raw, blob: BlobObject) -> BlobObject:
+def as_stored(values: Mapping[str, Any]) -> Raw:
+    """Values as the server gives them back: it knows no microseconds."""
+    return decode(encode(values), CODEC)
+
+
+def _made(after: Raw, blob: BlobObject, keep: Collection[str]) -> BlobObject:
     """What was asked for, with what the head gave; dates and dicts are the caller's own, not read back."""
     given = ("version", "prev_version", "created_at", "created_by", "owner_record", "owner_record_field")
-    return blob.model_copy(update={name: after[name] for name in given})
+    return blob.model_copy(update={name: after[name] for name in (*given, *keep)})
 
 
-def _refusal(raw: Raw, *, kept: bool) -> EmboflowError:
+def refusal(raw: Raw, *, kept: bool) -> EmboflowError:
+    """Why a head takes no new version: its versions are kept, or its upload is not complete."""
     name = f"{raw['object_id']} version {raw['version']}"
     if kept:
         return ConflictError(
@@ -229,7 +254,9 @@ def _refusal(raw: Raw, *, kept: bool) -> EmboflowError:
     )
 
 
-def _carry_out(mongo: Mongo, blob: BlobObject, step: Raw) -> Raw:
+def carry_out(mongo: Mongo, blob: BlobObject, step: Raw) -> Raw:
+    """Do one step on the head of a blob, which may not be there yet; returns the head after it."""
+
     def once() -> Raw:
         with translated():
             after = find_one_and_update(
@@ -257,7 +284,7 @@ def _of_request(mongo: Mongo, blob: BlobObject, request_id: str) -> BlobObject |
     """The version that a request made so long ago that the head has forgotten it."""
     scoped = {"object_id": blob.object_id, "request_id": request_id, "workspace_id": blob.workspace_id}
     with translated():
-        raw = mongo["object_history"].find_one(scoped, _WITHOUT_BYTES)
+        raw = mongo["object_history"].find_one(scoped, WITHOUT_BYTES)
     return None if raw is None else BlobObject.from_mongo(raw)
 
 
@@ -294,7 +321,7 @@ def head(mongo: Mongo, workspace_id: str, object_id: str, *, session: Session | 
             {"_id": object_id, "workspace_id": workspace_id}, {"tail": 0, "data": 0}, session=session
         )
     if raw is None:
-        raise NotFoundError(f"Object not found for object_id={object_id}.")
+        raise ObjectNotFoundError(f"Object not found for object_id={object_id}.")
     return BlobObject.from_mongo(raw)
 
 
@@ -304,9 +331,9 @@ def at_version(mongo: Mongo, workspace_id: str, object_id: str, version: int) ->
     Raises:
         NotFoundError: There is no such object or version in the workspace.
     """
-    found = _row(mongo, workspace_id, object_id, version, _WITHOUT_BYTES)
+    found = _row(mongo, workspace_id, object_id, version, WITHOUT_BYTES)
     if found is None:
-        raise NotFoundError(f"Object not found for object_id={object_id}, version={version}.")
+        raise ObjectNotFoundError(f"Object not found for object_id={object_id}, version={version}.")
     return BlobObject.from_mongo(found)
 
 
@@ -347,13 +374,13 @@ def history(
     """Versions newest first, at most ``limit``, all below ``below`` when given; ``[]`` for an unknown id."""
     scoped = {"workspace_id": workspace_id}
     with translated():
-        raw = mongo["objects"].find_one({"_id": object_id, **scoped}, _WITHOUT_BYTES)
+        raw = mongo["objects"].find_one({"_id": object_id, **scoped}, WITHOUT_BYTES)
         if raw is None:
             return []
         top = raw["version"] + 1 if below is None else below
         rows = {row["version"]: row for row in [raw, *raw.get("tail", [])] if row["version"] < top}
         older = mongo["object_history"].find(
-            {"object_id": object_id, "version": {"$lt": top}, **scoped}, _WITHOUT_BYTES
+            {"object_id": object_id, "version": {"$lt": top}, **scoped}, WITHOUT_BYTES
         )
         for row in older.sort("version", DESCENDING).limit(limit):
             rows.setdefault(row["version"], row)

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from emboflow_dagster.blobs.store import Blobs
+from emboflow_dagster.blobs.flowcept import FlowceptBlobs
 from emboflow_dagster.errors import EmboflowError
 from emboflow_dagster.model.audit import AuditLog
 from emboflow_dagster.model.base import Document
@@ -109,7 +109,7 @@ class EmboFlow:
         self.close()
 
     @cached_property
-    def blobs(self) -> Blobs:
+    def blobs(self) -> FlowceptBlobs:
         """Versioned payloads."""
         return self._opened.blobs
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from emboflow_dagster.blobs.store import Blobs
+from emboflow_dagster.blobs.flowcept import FlowceptBlobs
 from emboflow_dagster.model.scope import Scope
 from emboflow_dagster.mongo.client import Mongo
 from emboflow_dagster.object_storage.store import ObjectStore
@@ -21,9 +21,9 @@ class Opened:
     scope: Scope
 
     @cached_property
-    def blobs(self) -> Blobs:
+    def blobs(self) -> FlowceptBlobs:
         """Versioned payloads of the scope."""
-        return Blobs(self.mongo, self.store, self.scope, allow_gridfs=self.settings.allow_gridfs)
+        return FlowceptBlobs(self.mongo, self.store, self.scope, allow_gridfs=self.settings.allow_gridfs)
 
     def at(self, workspace: str, project: str) -> "Opened":
         """The same deployment at another scope that exists; shares the connection.

@@ -18,6 +18,7 @@ import pytest
 from pymongo import MongoClient
 
 from emboflow_dagster.cli.command_line import exit_status
+from tests.integration.project.flowcept_documents import GOOD, Writer, write_defects, write_good
 
 COMMAND = Path(sys.executable).parent / "emboflow"
 #: What takes longer than a second is said before.
@@ -337,6 +338,49 @@ def test_a_temporary_blob_is_put_and_got(story, deployment, tmp_path):
     assert (gone.status, ERROR.match(gone.err)[1]) == (1, "not-found")
 
 
+def test_blobs_are_listed_and_say_where_they_live(story, deployment, tmp_path):
+    file = tmp_path / "payload.bin"
+    file.write_bytes(b"small")
+    put = ("blob", "put", str(file), "--id", "tiny", "--type", "embedding_index", "--home", "in_object")
+    told = deployment.here(*put, "--tag", "a", "--tag", "b", "--json").json
+
+    assert (told["storage_ref"], told["tags"]) == (None, ["a", "b"])
+    assert deployment.here("blob", "list", "--type", "embedding_index", "--json").json == [told]
+    assert "in_object" in deployment.here("blob", "list").out
+    assert "in_object" in deployment.here("blob", "show", "tiny").out
+    assert deployment.here("blob", "list", "--type", "nothing").err.startswith("no such blob")
+    assert deployment.here("blob", "get", "tiny", "--output", str(tmp_path)).status == 0
+    assert (tmp_path / "tiny.v0.bin").read_bytes() == b"small"
+    for home, code in (("gridfs", "configuration"), ("nowhere", "invalid-input")):
+        ended = deployment.here("blob", "put", str(file), "--home", home)
+        assert (ended.status, ended.err.startswith(f"error[{code}]")) == (1, True)
+
+
+def test_a_flowcept_database_comes_over_and_goes_back(deployment):
+    foreign = deployment.client[f"{deployment.db.name}_flowcept"]
+    uri = deployment.environment["EMBOFLOW_MONGO_URI"]
+    try:
+        write_good(Writer(foreign))
+        call = ("blob", "import-flowcept", "--uri", uri, "--database", foreign.name)
+        assert deployment.here(*call, "--dry-run", "--json").json["counts"]["new"] == len(GOOD)
+        assert deployment.here("blob", "show", "inside").status == 1
+        came = deployment.here(*call, "--json").json
+        assert (came["ok"], came["findings"], came["counts"]["new"]) == (True, [], len(GOOD))
+        assert deployment.here("blob", "get", "inside", "--version", "1").raw == b"in-object 1"
+        write_defects(Writer(foreign))
+        ended = deployment.here(*call)
+        assert ended.status == 1
+        for word in ("gridfs-damaged", "lost-newest", "there already", "not everything is there"):
+            assert word in ended.out
+        foreign.client.drop_database(foreign.name)
+        back = ("blob", "export-flowcept", "inside", "--uri", uri, "--database", foreign.name)
+        assert deployment.here(*back, "--json").json["counts"]["new"] == 3
+        assert [row["version"] for row in foreign["objects"].find({})] == [2]
+        assert "everything is as it should be" in deployment.here(*back, "--dry-run").out
+    finally:
+        foreign.client.drop_database(foreign.name)
+
+
 def test_a_damaged_payload_is_found_and_never_handed_out_as_good(story, deployment, tmp_path):
     file = tmp_path / "payload.bin"
     file.write_bytes(os.urandom(64))
@@ -507,5 +551,5 @@ def test_a_near_miss_names_what_was_meant(story, deployment):
 def test_another_project_sees_none_of_it(story, deployment):
     assert deployment.here("--project", "other", "asset", "list", "--json").json == []
     assert deployment.here("asset", "show", "reach", "--project", "other").status == 1
-    assert deployment.here("--workspace", "other", "blob", "list").status == 2
+    assert deployment.here("--workspace", "other", "blob", "list", "--json").json == []
     assert deployment.here("--workspace", "other", "run", "list", "--json").json == []

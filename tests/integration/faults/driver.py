@@ -16,6 +16,7 @@ from typing import Any
 from pymongo import monitoring
 
 from emboflow_dagster.blobs.homes import Homes
+from emboflow_dagster.blobs.store import Blobs
 from emboflow_dagster.errors import EmboflowError
 from emboflow_dagster.mongo import objects, ownership
 from emboflow_dagster.mongo.client import Mongo
@@ -51,6 +52,7 @@ class Order:
             workspace="acme",
             project="pick-place",
             actor="user:ada",
+            allow_gridfs=True,
         )
 
 

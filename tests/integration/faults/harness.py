@@ -13,11 +13,13 @@ from typing import Any
 from pymongo import MongoClient
 
 from emboflow_dagster.model.collections import COLLECTIONS, META
+from emboflow_dagster.mongo import gridfs
 from emboflow_dagster.mongo.setup import set_up
 from emboflow_dagster.project.handle import EmboFlow, open_database
 from tests.integration.faults.driver import Order, Outcome
 from tests.integration.faults.operations import KNOWN, Operation, counts
 
+GRIDFS = (gridfs.FILES, gridfs.CHUNKS)
 REPOSITORY = Path(__file__).parents[3]
 #: Every point instead of a sample: `make faults`.
 ALL = os.environ.get("EMBOFLOW_FAULTS") == "all"
@@ -82,12 +84,12 @@ class Stage:
             mongo.close()
         else:
             with EmboFlow.open(settings) as ef:
-                for name in (*COLLECTIONS, META):
+                for name in (*COLLECTIONS, META, *GRIDFS):
                     ef.mongo[name].delete_many({} if name != META else {"_id": {"$ne": "schema"}})
             with EmboFlow.open(settings) as ef:
                 self.operation.prepare(ef, Path(self.order.folder))
                 self.before = counts(ef)
-        for name in (*COLLECTIONS, META):
+        for name in (*COLLECTIONS, META, *GRIDFS):
             self._documents[name] = list(self.database[name].find())
         if self.store.exists():
             shutil.copytree(self.store, self._kept)

@@ -22,6 +22,7 @@ from emboflow_dagster.runtime.node import DatasetDraft, NodeOutput, NodeResult
 from emboflow_dagster.runtime.record import Claimed
 from tests.integration.faults.operation import Ack, Counts, Operation
 from tests.integration.faults.operations_ownership import MORE_OWNERSHIP, OWNERSHIP, ClaimOne
+from tests.integration.project.flowcept_documents import Writer
 from tests.integration.project.flows import HOOK, hook
 
 FLOW: dict[str, Any] = {
@@ -485,6 +486,82 @@ class PutOwn(PutNew):
         return []
 
 
+class PutGridFS(PutNext):
+    """Payloads of two batches of chunks each."""
+
+    name = "put-gridfs"
+
+    def prepare(self, ef: EmboFlow, folder: Path) -> None:
+        self.put(ef, "zero")
+
+    def put(self, ef: EmboFlow, word: str) -> str:
+        content = word.encode() * (6 << 18)
+        blob = ef.blobs.put(content, object_id="model", request_id=word, home="gridfs")
+        return f"{blob.version} {blob.data_sha256}"
+
+    def act(self, ef: EmboFlow, folder: Path, ack: Ack) -> None:
+        for word in ("one", "two"):
+            ack(self.put(ef, word))
+
+    def wrong(self, ef: EmboFlow) -> list[str]:
+        found = [ef.blobs.read("model", blob.version)[:4] for blob in ef.blobs.history("model")]
+        self.put(ef, "three")
+        fine = found == [b"twot", b"oneo", b"zero"]
+        return [] if fine else [f"the versions begin with {found}"]
+
+
+class PutMetadata(PutNew):
+    name = "put-metadata"
+
+    def prepare(self, ef: EmboFlow, folder: Path) -> None:
+        for home in ("in_object", "object_store", "gridfs"):
+            ef.blobs.put(home.encode(), object_id=home, home=home)
+
+    def act(self, ef: EmboFlow, folder: Path, ack: Ack) -> None:
+        for home in ("in_object", "object_store", "gridfs"):
+            ef.blobs.update_object_metadata(home, custom_metadata={"stage": "best"}, tags=["$a"])
+            ack(home)
+
+    def lost(self, ef: EmboFlow, acked: list[str]) -> list[str]:
+        return [home for home in acked if ef.blobs.get(home).tags != ["$a"]]
+
+    def wrong(self, ef: EmboFlow) -> list[str]:
+        found = {
+            home: [(blob.tags, ef.blobs.read(home, blob.version)) for blob in ef.blobs.history(home)]
+            for home in ("in_object", "object_store", "gridfs")
+        }
+        wanted = {home: [(["$a"], home.encode()), ([], home.encode())] for home in found}
+        return [] if found == wanted else [f"the versions are {found}"]
+
+
+class ImportFlowcept(Operation):
+    """A small Flowcept database with a lost version in the middle."""
+
+    name = "import-flowcept"
+    wanted: ClassVar = {("m", 0): b"zero", ("m", 2): b"two", ("m", 3): b"three", ("n", 0): b"other"}
+
+    def prepare(self, ef: EmboFlow, folder: Path) -> None:
+        name = f"{ef.mongo.db.name}_source"
+        ef.mongo.client.drop_database(name)
+        to = Writer(ef.mongo.client[name])
+        to.older("m", 0, **to.inside(b"zero"))
+        to.older("m", 2, **to.outside(b"two"))
+        to.head("m", 3, **to.outside(b"three"))
+        to.head("n", 0, **to.inside(b"other"))
+
+    def act(self, ef: EmboFlow, folder: Path, ack: Ack) -> None:
+        report = ef.blobs.import_flowcept(ef.mongo.uri, f"{ef.mongo.db.name}_source")
+        ack(f"{report.counts['new'] + report.counts['unchanged']}")
+
+    def lost(self, ef: EmboFlow, acked: list[str]) -> list[str]:
+        return [one for one in acked if self.wrong(ef)]
+
+    def wrong(self, ef: EmboFlow) -> list[str]:
+        rows = [blob for key in "mn" for blob in ef.blobs.history(key)]
+        found = {(b.object_id, b.version): ef.blobs.read(b.object_id, b.version) for b in rows if b.completed}
+        return [] if found == self.wanted and len(rows) == 5 else [f"the versions are {found}"]
+
+
 class FirstOpen(Operation):
     name = "first-open"
     opening = True
@@ -531,6 +608,9 @@ OPERATIONS: dict[str, Operation] = {
         Fail(),
         PutNew(),
         PutNext(),
+        PutGridFS(),
+        PutMetadata(),
+        ImportFlowcept(),
         FirstOpen(),
         FirstInit(),
         *OWNERSHIP,

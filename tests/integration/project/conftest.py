@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from emboflow_dagster.model.collections import COLLECTIONS, META
+from emboflow_dagster.mongo import gridfs
 from emboflow_dagster.mongo.client import Mongo, connect
 from emboflow_dagster.mongo.setup import set_up
 from emboflow_dagster.project.handle import EmboFlow
@@ -30,7 +32,9 @@ def opener(database: Mongo, mongo_uri: str, tmp_path: Path) -> Iterator[Opener]:
     """Opens handles on the empty database; payloads go to the test's own folder."""
     opened: list[EmboFlow] = []
 
-    def open_(workspace: str = "acme", project: str = "pick-place", actor: str = "user:ada") -> EmboFlow:
+    def open_(
+        workspace: str = "acme", project: str = "pick-place", actor: str = "user:ada", **more: Any
+    ) -> EmboFlow:
         settings = Settings.from_env(
             home=tmp_path / "home",
             mongo_uri=mongo_uri,
@@ -38,6 +42,7 @@ def opener(database: Mongo, mongo_uri: str, tmp_path: Path) -> Iterator[Opener]:
             workspace=workspace,
             project=project,
             actor=actor,
+            **more,
         )
         opened.append(EmboFlow.open(settings))
         return opened[-1]
@@ -48,6 +53,8 @@ def opener(database: Mongo, mongo_uri: str, tmp_path: Path) -> Iterator[Opener]:
     for name in COLLECTIONS:
         database[name].delete_many({})
     database[META].delete_many({"_id": {"$ne": "schema"}})
+    for name in (gridfs.FILES, gridfs.CHUNKS):
+        database[name].delete_many({})
 
 
 @pytest.fixture

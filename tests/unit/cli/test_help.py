@@ -22,8 +22,9 @@ CONTRACT = {
     *(f"run {verb}" for verb in ("show", "list", "wait")),
     *(f"task {verb}" for verb in ("show", "list", "logs")),
     *(f"artifact {verb}" for verb in ("list", "show", "get")),
-    *(f"blob {verb}" for verb in ("put", "get", "history", "show", "verify")),
+    *(f"blob {verb}" for verb in ("put", "get", "list", "history", "show", "verify")),
     *(f"blob {verb}" for verb in ("announce", "upload", "abandon")),
+    *("blob import-flowcept", "blob export-flowcept"),
     *("audit list", "node list", "node show"),
 }
 GLOBALS = {"workspace", "project", "actor", "json", "debug"}
