@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import IO
 
+from emboflow_dagster.blobs.pending import Pending
 from emboflow_dagster.errors import ConfigurationError, ErrorKind, IntegrityError, InvalidInputError, shown
 from emboflow_dagster.model.blob import BlobObject, StorageType
 from emboflow_dagster.model.storage import IN_OBJECT_BYTES, StorageRef
@@ -37,9 +38,12 @@ class Placed:
 class Homes:
     """Places and opens payloads, wherever they live."""
 
-    def __init__(self, mongo: Mongo, store: ObjectStore, *, allow_gridfs: bool = False) -> None:
+    def __init__(
+        self, mongo: Mongo, store: ObjectStore, workspace_id: str, *, allow_gridfs: bool = False
+    ) -> None:
         self._mongo = mongo
         self._store = store
+        self.pending = Pending(mongo, store, workspace_id)
         self._allow_gridfs = allow_gridfs
 
     def place(self, home: StorageType | str, source: Source, content_type: str) -> Placed:
@@ -62,6 +66,7 @@ class Homes:
     def store(self, source: Source, content_type: str) -> StorageRef:
         """Bring a payload to the object store."""
         put = self._store.put(source, content_type=content_type)
+        self.pending.announce(put.key, young=put.young)
         return StorageRef(
             bucket=put.bucket,
             key=put.key,

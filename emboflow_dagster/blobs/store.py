@@ -1,10 +1,11 @@
 """Blobs: bytes first, metadata second, every read verified."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Any, Self, cast
 
+from emboflow_dagster.blobs import withdrawn
 from emboflow_dagster.blobs.context import current_work
 from emboflow_dagster.blobs.homes import Homes
 from emboflow_dagster.errors import ErrorKind, IntegrityError
@@ -16,7 +17,7 @@ from emboflow_dagster.model.text import check_object_id, check_version
 from emboflow_dagster.mongo import objects
 from emboflow_dagster.mongo.client import Mongo, Session
 from emboflow_dagster.object_storage.payload import Source
-from emboflow_dagster.object_storage.store import ObjectStore
+from emboflow_dagster.object_storage.store import ObjectStore, writing
 from emboflow_dagster.object_storage.verified import save
 
 
@@ -31,7 +32,7 @@ class Blobs:
         self._mongo = mongo
         self._store = store
         self._scope = scope
-        self._homes = Homes(mongo, store, allow_gridfs=allow_gridfs)
+        self._homes = Homes(mongo, store, scope.workspace_id, allow_gridfs=allow_gridfs)
 
     def put(
         self,
@@ -91,17 +92,18 @@ class Blobs:
             "owner_record_field": owner[1] if owner else None,
         }
         BlobObject.checked(**draft, object_size_bytes=0, data_sha256="0" * 64)
-        placed = self._homes.place(home, source, content_type)
-        blob = BlobObject.checked(
-            **draft,
-            object_size_bytes=placed.size,
-            data_sha256=placed.sha256,
-            storage_ref=placed.storage_ref,
-            grid_fs_file_id=placed.grid_fs_file_id,
-        )
-        return objects.put_version(
-            self._mongo, blob, data=placed.data, request_id=request_id, controlled=control_version
-        ).blob
+        how = {"request_id": request_id, "controlled": control_version}
+        with writing(self._store):  # what was put is not collected before it is recorded
+            placed = self._homes.place(home, source, content_type)
+            blob = BlobObject.checked(
+                **draft,
+                object_size_bytes=placed.size,
+                data_sha256=placed.sha256,
+                storage_ref=placed.storage_ref,
+                grid_fs_file_id=placed.grid_fs_file_id,
+            )
+            put = objects.put_version(self._mongo, blob, data=placed.data, **how)
+            return withdrawn.kept(self._mongo, put, blob, data=placed.data, **how).blob
 
     def record_owned(
         self,
@@ -150,8 +152,15 @@ class Blobs:
             "project_id": self._scope.project_id,
         }
 
+    def writing(self) -> AbstractContextManager[None]:
+        """Payloads that are put inside the block, and referred to by its end, are not collected meanwhile."""
+        return self._homes.pending.writing()
+
     def put_payload(self, source: Source, *, content_type: str) -> StorageRef:
-        """Only the bytes: what a listing or a manifest refers to by hash."""
+        """Only the bytes: what a listing or a manifest refers to by hash.
+
+        Refer to it inside the same :meth:`writing` block.
+        """
         return self._homes.store(source, content_type)
 
     def get(self, object_id: str, version: int | None = None) -> BlobObject:
@@ -180,7 +189,7 @@ class Blobs:
 
     def open_blob(self, blob: BlobObject) -> IO[bytes]:
         """As :meth:`open`, for metadata that is there already."""
-        with _named(blob.object_id, blob.version):
+        with self._naming(blob.object_id, blob.version):
             stream = self._homes.open(blob)
         return cast("IO[bytes]", _NamedStream(stream, blob.object_id, blob.version))
 
@@ -214,7 +223,7 @@ class Blobs:
 
     def open_ref(self, ref: StorageRef) -> IO[bytes]:
         """A verified stream over what a stored reference names."""
-        with _named(ref.object_id, ref.version):
+        with self._naming(ref.object_id, ref.version):
             stream = self._store.open(ref.key, sha256=ref.sha256, size=ref.size)
         if ref.object_id is None:
             return stream
@@ -222,7 +231,7 @@ class Blobs:
 
     def read_ref(self, ref: StorageRef) -> bytes:
         """The whole verified payload of a stored reference; for small ones."""
-        with _named(ref.object_id, ref.version):
+        with self._naming(ref.object_id, ref.version):
             return self._store.read_all(ref.key, sha256=ref.sha256, size=ref.size)
 
     def local_path(self, ref: StorageRef) -> Path | None:
@@ -232,8 +241,22 @@ class Blobs:
     def fetch_ref(self, ref: StorageRef, target: Path) -> Path:
         """Copy what a stored reference names to ``target``, verified."""
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _named(ref.object_id, ref.version):
+        with self._naming(ref.object_id, ref.version):
             return self._store.get_to(ref.key, target, sha256=ref.sha256, size=ref.size)
+
+    @contextmanager
+    def _naming(self, object_id: str | None, version: int | None) -> Iterator[None]:
+        """Says which blob a failure is about, and of one that was collected, why."""
+        try:
+            with _named(object_id, version):
+                yield
+        except IntegrityError as error:
+            if object_id is None or version is None:
+                raise
+            known = withdrawn.explained(self._mongo, self._scope.workspace_id, object_id, version, error)
+            if known is error:
+                raise
+            raise known from error
 
 
 @contextmanager

@@ -20,13 +20,17 @@ PREFIX: Final = "sha256"
 
 @dataclass(frozen=True)
 class StoredObject:
-    """One stored payload: where it is, its hex sha256 and its size in bytes."""
+    """One stored payload: where it is, its hex sha256 and its size in bytes.
+
+    ``young``: it was written or touched by this put, so its time alone protects it from gc.
+    """
 
     bucket: str
     key: str
     uri: str
     sha256: str
     size: int
+    young: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,15 @@ class ObjectStat:
     key: str
     size: int
     modified_at: datetime
+
+
+@dataclass(frozen=True)
+class StaleUpload:
+    """What an upload left that never ended: its name in the store, when it began (UTC), bytes so far."""
+
+    name: str
+    started_at: datetime
+    size: int
 
 
 def key_of(sha256: str) -> str:

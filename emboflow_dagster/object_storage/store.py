@@ -1,14 +1,15 @@
 """What every home of payloads can do, and which home a URL means."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Final, Protocol
+from typing import IO, Final, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from emboflow_dagster.errors import ConfigurationError, ErrorKind
 from emboflow_dagster.object_storage.local import LocalObjectStore
-from emboflow_dagster.object_storage.payload import ObjectStat, Source, StoredObject
+from emboflow_dagster.object_storage.payload import ObjectStat, Source, StaleUpload, StoredObject
 
 
 class ObjectStore(Protocol):
@@ -83,6 +84,56 @@ class ObjectStore(Protocol):
     def iter_keys(self, prefix: str = "") -> Iterator[str]:
         """Every key that starts with ``prefix``, in order, without holding them all in memory."""
         ...
+
+
+@runtime_checkable
+class Aside(Protocol):
+    """A store that can take a payload aside before it is removed, and knows who is writing (decision 13).
+
+    Other stores are collected by notes in the database: see `blobs.pending`.
+    """
+
+    def writing(self) -> AbstractContextManager[None]:
+        """What is put inside the block is not collected before the block ends."""
+        ...
+
+    def safe_before(self, grace_s: float) -> float:
+        """Payloads last put before this time may be collected: grace over, no writer at work."""
+        ...
+
+    def condemn(self, key: str, before: float) -> bool:
+        """Take a payload aside; ``False``, and it stays, when it was put at or after ``before``."""
+        ...
+
+    def spare(self, key: str) -> bool:
+        """Put back what was taken aside; whether there was something."""
+        ...
+
+    def destroy(self, key: str) -> bool:
+        """Remove what was taken aside; whether it was there."""
+        ...
+
+    def condemned(self, shard: str) -> list[str]:
+        """The keys that a collection which was interrupted left aside in a shard."""
+        ...
+
+
+@runtime_checkable
+class Uploading(Protocol):
+    """A store whose interrupted uploads can be found and ended."""
+
+    def stale_uploads(self, *, older_than_s: float) -> Iterator[StaleUpload]:
+        """Uploads that began (or were last written to) longer ago than that, and never ended."""
+        ...
+
+    def abort_upload(self, stale: StaleUpload) -> bool:
+        """Remove what one left; whether it was there."""
+        ...
+
+
+def writing(store: ObjectStore) -> AbstractContextManager[None]:
+    """What is put inside the block is not collected before the block ends, where the store can know."""
+    return store.writing() if isinstance(store, Aside) else nullcontext()
 
 
 def _unavailable(url: str) -> ObjectStore:

@@ -1,11 +1,11 @@
 """The handle: one deployment, one scope, everything a user, a command or a Dagster step does with them."""
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from emboflow_dagster.blobs.store import Blobs
 from emboflow_dagster.errors import EmboflowError
 from emboflow_dagster.model.audit import AuditLog
 from emboflow_dagster.model.run import WorkflowRun
@@ -16,6 +16,8 @@ from emboflow_dagster.object_storage.store import open_store
 from emboflow_dagster.project.artifacts import Artifacts
 from emboflow_dagster.project.assets import Assets
 from emboflow_dagster.project.datasets import Datasets
+from emboflow_dagster.project.gc.keeping import KeptBlobs
+from emboflow_dagster.project.gc.report import GcReport
 from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.project.runs import Runs
 from emboflow_dagster.project.settings import Settings
@@ -97,7 +99,7 @@ class EmboFlow:
         self.close()
 
     @cached_property
-    def blobs(self) -> Blobs:
+    def blobs(self) -> KeptBlobs:
         """Versioned payloads."""
         return self._opened.blobs
 
@@ -146,6 +148,22 @@ class EmboFlow:
         A workspace that is not there (any more) cannot be looked through: then all are.
         """
         return verify(self._opened, everything=all or not self.scope.workspace_id)
+
+    def gc(
+        self,
+        *,
+        dry_run: bool = False,
+        grace_s: float = 24 * 3600,
+        force: bool = False,
+        progress: Callable[[str, int, int | None], None] | None = None,
+    ) -> GcReport:
+        """Take away what nothing needs, over all workspaces; see :func:`project.gc.collect.gc`.
+
+        The grace is in seconds.
+        """
+        from emboflow_dagster.project.gc.collect import gc
+
+        return gc(self._opened, dry_run=dry_run, grace_s=grace_s, force=force, progress=progress)
 
     def catalog(self, *, all_projects: bool = False) -> dict[str, Any]:
         """What the orchestrator needs to define assets and jobs, as JSON values."""
