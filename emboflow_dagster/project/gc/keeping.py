@@ -127,20 +127,20 @@ class KeptBlobs(Blobs):
         except NotFoundError:
             return 0
         liveness = Liveness(self._mongo, self._mongo.server_time(), timedelta(0))
-        done = 0
+        numbers: set[int] = set()
         for rows in letting_go.versions_of(self._mongo, self._scope, object_id, head):
             asked = [row for row in rows if row["updated_at"] <= until and row["version"] not in but]
             verdicts = letting_go.needed(liveness, asked, head["version"])
-            numbers = [
-                v.row["version"]
-                for v in verdicts
-                if not v.edges and v.tombstone is None and (v.release is None or v.outdated)
-            ]
-            if numbers:
-                done += letting_go.release(
-                    self._mongo, self._scope, object_id, numbers, since=liveness.now, reason=reason, rule=rule
-                )
-        return done
+            numbers |= {v.row["version"] for v in verdicts if not v.edges and v.tombstone is None}
+        return letting_go.release(
+            self._mongo,
+            self._scope,
+            object_id,
+            sorted(numbers),
+            since=liveness.now,
+            reason=reason,
+            rule=rule,
+        )
 
     def reinstate(self, object_id: str, version: int | None = None, *, reason: str) -> list[int]:
         """Take back withdrawn versions that are not collected yet; their numbers.

@@ -14,7 +14,7 @@ from emboflow_dagster.model.run import RunStatus
 
 TOP: Any = typer.main.get_command(app)
 CONTRACT = {
-    *("init", "doctor", "dev", "demo", "verify", "sync", "worker"),
+    *("init", "doctor", "dev", "demo", "verify", "gc", "sync", "worker"),
     *(f"mongo {verb}" for verb in ("uri", "status", "stop")),
     *(f"asset {verb}" for verb in ("register", "probe", "show", "list", "reports")),
     *(f"dataset {verb}" for verb in ("create", "show", "list", "versions", "export")),
@@ -23,6 +23,7 @@ CONTRACT = {
     *(f"task {verb}" for verb in ("show", "list", "logs")),
     *(f"artifact {verb}" for verb in ("list", "show", "get")),
     *(f"blob {verb}" for verb in ("put", "get", "history", "show", "verify")),
+    *(f"blob {verb}" for verb in ("withdraw", "reinstate", "retain", "why-kept")),
     *("audit list", "node list", "node show"),
 }
 GLOBALS = {"workspace", "project", "actor", "json", "debug"}
