@@ -15,6 +15,7 @@ from hashlib import sha256
 from typing import IO
 
 from emboflow_dagster.blobs import gridfs
+from emboflow_dagster.blobs.pending import Pending
 from emboflow_dagster.errors import ConfigurationError, ErrorKind, IntegrityError, InvalidInputError, shown
 from emboflow_dagster.model.blob import BlobObject, StorageType
 from emboflow_dagster.model.storage import IN_OBJECT_BYTES, StorageRef
@@ -45,6 +46,7 @@ class Homes:
         self._mongo = mongo
         self._store = store
         self._workspace_id = workspace_id
+        self.pending = Pending(mongo, store, workspace_id)
         self._allow_gridfs = allow_gridfs
 
     def place(self, home: StorageType | str, source: Source, content_type: str) -> Placed:
@@ -85,6 +87,7 @@ class Homes:
     def store(self, source: Source, content_type: str) -> StorageRef:
         """Bring a payload to the object store."""
         put = self._store.put(source, content_type=content_type)
+        self.pending.announce(put.key, young=put.young)
         return StorageRef(
             bucket=put.bucket,
             key=put.key,

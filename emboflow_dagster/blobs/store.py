@@ -1,10 +1,11 @@
 """Blobs: bytes first, metadata second, every read verified."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Any, Self, cast
 
+from emboflow_dagster.blobs import withdrawn
 from emboflow_dagster.blobs.context import current_work
 from emboflow_dagster.blobs.homes import Homes
 from emboflow_dagster.blobs.owned import Owned
@@ -26,7 +27,7 @@ from emboflow_dagster.model.text import check_object_id, check_version
 from emboflow_dagster.mongo import objects
 from emboflow_dagster.mongo.client import Mongo, Session
 from emboflow_dagster.object_storage.payload import Source
-from emboflow_dagster.object_storage.store import ObjectStore
+from emboflow_dagster.object_storage.store import ObjectStore, writing
 from emboflow_dagster.object_storage.verified import save
 
 
@@ -111,22 +112,24 @@ class Blobs(Owned, Owning, Uploads, Temporary):
     def _put(self, source: Source, home: StorageType | str, draft: dict[str, Any], **how: Any) -> BlobObject:
         # Checked before the bytes move: a refused dict leaves nothing behind.
         checked = BlobObject.checked(**draft, object_size_bytes=0, data_sha256="0" * 64)
-        placed = self._homes.place(home, source, draft["content_type"])
-        blob = checked.model_copy(
-            update={
-                "object_size_bytes": placed.size,
-                "data_sha256": placed.sha256,
-                "storage_ref": placed.storage_ref,
-                "grid_fs_file_id": placed.grid_fs_file_id,
-            }
-        )
-        try:
-            put = objects.put_version(self._mongo, blob, data=placed.data, **how)
-        except (AlreadyExistsError, ConflictError, IntegrityError, InvalidInputError):
-            self._homes.discard(placed)  # refused for sure; after an outage nobody knows
-            raise
-        if not put.new:
-            self._homes.discard(placed)
+        with writing(self._store):  # what was put is not collected before it is recorded
+            placed = self._homes.place(home, source, draft["content_type"])
+            blob = checked.model_copy(
+                update={
+                    "object_size_bytes": placed.size,
+                    "data_sha256": placed.sha256,
+                    "storage_ref": placed.storage_ref,
+                    "grid_fs_file_id": placed.grid_fs_file_id,
+                }
+            )
+            try:
+                put = objects.put_version(self._mongo, blob, data=placed.data, **how)
+                put = withdrawn.kept(self._mongo, put, blob, data=placed.data, **how)
+            except (AlreadyExistsError, ConflictError, IntegrityError, InvalidInputError):
+                self._homes.discard(placed)  # refused for sure; after an outage nobody knows
+                raise
+            if not put.new:
+                self._homes.discard(placed)
         return put.blob
 
     def record_owned(
@@ -176,8 +179,15 @@ class Blobs(Owned, Owning, Uploads, Temporary):
             "project_id": self._scope.project_id,
         }
 
+    def writing(self) -> AbstractContextManager[None]:
+        """Payloads that are put inside the block, and referred to by its end, are not collected meanwhile."""
+        return self._homes.pending.writing()
+
     def put_payload(self, source: Source, *, content_type: str) -> StorageRef:
-        """Only the bytes: what a listing or a manifest refers to by hash."""
+        """Only the bytes: what a listing or a manifest refers to by hash.
+
+        Refer to it inside the same :meth:`writing` block.
+        """
         return self._homes.store(source, content_type)
 
     def get(self, object_id: str, version: int | None = None) -> BlobObject:
@@ -206,7 +216,7 @@ class Blobs(Owned, Owning, Uploads, Temporary):
 
     def open_blob(self, blob: BlobObject) -> IO[bytes]:
         """As :meth:`open`, for metadata that is there already."""
-        with _named(blob.object_id, blob.version):
+        with self._naming(blob.object_id, blob.version):
             stream = self._homes.open(blob)
         return cast("IO[bytes]", _NamedStream(stream, blob.object_id, blob.version))
 
@@ -240,7 +250,7 @@ class Blobs(Owned, Owning, Uploads, Temporary):
 
     def open_ref(self, ref: StorageRef) -> IO[bytes]:
         """A verified stream over what a stored reference names."""
-        with _named(ref.object_id, ref.version):
+        with self._naming(ref.object_id, ref.version):
             stream = self._store.open(ref.key, sha256=ref.sha256, size=ref.size)
         if ref.object_id is None:
             return stream
@@ -248,7 +258,7 @@ class Blobs(Owned, Owning, Uploads, Temporary):
 
     def read_ref(self, ref: StorageRef) -> bytes:
         """The whole verified payload of a stored reference; for small ones."""
-        with _named(ref.object_id, ref.version):
+        with self._naming(ref.object_id, ref.version):
             return self._store.read_all(ref.key, sha256=ref.sha256, size=ref.size)
 
     def local_path(self, ref: StorageRef) -> Path | None:
@@ -258,8 +268,22 @@ class Blobs(Owned, Owning, Uploads, Temporary):
     def fetch_ref(self, ref: StorageRef, target: Path) -> Path:
         """Copy what a stored reference names to ``target``, verified."""
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _named(ref.object_id, ref.version):
+        with self._naming(ref.object_id, ref.version):
             return self._store.get_to(ref.key, target, sha256=ref.sha256, size=ref.size)
+
+    @contextmanager
+    def _naming(self, object_id: str | None, version: int | None) -> Iterator[None]:
+        """Says which blob a failure is about, and of one that was collected, why."""
+        try:
+            with _named(object_id, version):
+                yield
+        except IntegrityError as error:
+            if object_id is None or version is None:
+                raise
+            known = withdrawn.explained(self._mongo, self._scope.workspace_id, object_id, version, error)
+            if known is error:
+                raise
+            raise known from error
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from emboflow_dagster.cli import (
     demo,
     dev,
     doctor,
+    gc,
     init,
     mongo,
     node,
@@ -46,7 +47,7 @@ _PANELS: Final = {
 }
 _OTHERS: Final = "Installation"
 #: Commands without a noun, each with ``register(app)``.
-VERBS: Final = (init, doctor, demo, dev, verify, sync, worker)
+VERBS: Final = (init, doctor, demo, dev, verify, gc, sync, worker)
 
 app = typer.Typer(
     name=NAME,

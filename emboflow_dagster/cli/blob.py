@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from emboflow_dagster.cli import blob_flowcept, blob_upload, figures, output, payload, progress
+from emboflow_dagster.cli import blob_flowcept, blob_upload, figures, keeping, output, payload, progress
 from emboflow_dagster.cli.deployment import opened
 from emboflow_dagster.cli.options import Limit, Output
 from emboflow_dagster.cli.state import noun, verb
@@ -212,6 +212,9 @@ def verify(object_id: Id, version: Version = None) -> None:
     }
     text = f"{blob.object_id} version {blob.version}: {figures.size(blob.size)}, sha256 as recorded"
     output.emit(value, lambda: output.lines([text]))
+
+
+keeping.register(app)
 
 
 def _object(text: str | None) -> dict[str, Any] | None:

@@ -306,6 +306,16 @@ COLLECTIONS: Final[dict[str, Collection]] = {
     )
 }
 
+# Who refers to this blob? Asked by gc and `why-kept`; free-form fields seldom hold a reference.
+_REFERRING: Final = {
+    "assets": ("storageRef",),
+    "asset_probe_reports": ("rawReport", "rawReport.ref"),
+    "dataset_versions": ("manifestRef",),
+    "run_tasks": ("logRef",),
+    "artifacts": ("storageRef",),
+    "annotations": ("payload", "payload.ref"),
+}
+
 # Indexes that no requirement lists.
 _MORE: Final = {
     # The queue is polled for ever.
@@ -320,6 +330,8 @@ def indexes_of(collection: Collection) -> list[Index]:
     rows = [Index(keys, unique=True) for keys in collection.unique]
     rows += [Index(keys) for keys in collection.compound]
     rows += _MORE.get(collection.name, ())
+    for path in _REFERRING.get(collection.name, ()):
+        rows.append(Index((f"{path}.objectId",), partial=((f"{path}.objectId", "$type", "string"),)))
     rows += [Index((field,)) for field in _ALWAYS if field in collection.fields]
     unique = {row.keys for row in rows if row.unique}
     return [

@@ -21,7 +21,8 @@ class Mark(StrEnum):
     RELEASE = "release"  #: <object_id>.v<n>: let go by its owner or withdrawn, since when
     TOMBSTONE = "tombstone"  #: <object_id>.v<n>: its bytes were collected, when and why
     QUARANTINE = "quarantine"  #: <object_id>.v<n>: its bytes are damaged, both digests
-    PENDING = "pending"  #: <key>:<writer>: about to be referred to
+    PENDING = "pending"  #: <key>:<writer>, or since:<writer>: about to be referred to
+    CONDEMNED = "condemned"  #: <key>: about to be collected from a store that takes nothing aside
     TEMPORARY = "temporary"  #: <id>: a blob without owner that expires
     UPLOAD = "upload"  #: <object_id>: what is known about an announced upload
     SCRUB = "scrub"  #: <workspace>: how far a verification came

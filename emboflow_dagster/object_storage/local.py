@@ -4,15 +4,15 @@
 
     <root>/sha256/ab/cdef...   one read-only file a payload, named by its hash
     <root>/tmp/put-...         being written; whatever is old here was left by a crash
+    <root>/condemned/...       about to be collected: see `collecting`
 """
 
 import hashlib
 import io
 import os
 import secrets
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -20,14 +20,13 @@ from urllib.parse import unquote, urlsplit
 
 from emboflow_dagster.errors import ConfigurationError, ErrorKind, IntegrityError, NotFoundError
 from emboflow_dagster.model.storage import LOCAL_BUCKET, check_key, uri_of
+from emboflow_dagster.object_storage.collecting import TEMP, Collecting
 from emboflow_dagster.object_storage.disk import Writer, names, naming_failures, sync_folder
 from emboflow_dagster.object_storage.payload import (
     PREFIX,
-    STALE_AFTER_S,
     Fill,
     ObjectStat,
     Source,
-    StaleUpload,
     StoredObject,
     filling,
     from_stream,
@@ -36,11 +35,10 @@ from emboflow_dagster.object_storage.payload import (
 from emboflow_dagster.object_storage.pump import BUFFER_BYTES, Digest, new_buffer, pump
 from emboflow_dagster.object_storage.verified import VerifiedReader, mismatch, open_verified, part_of
 
-TEMP: Final = "tmp"
 SMALL_BYTES: Final = 1024 * 1024  # bytes up to here are hashed and written as they are
 
 
-class LocalObjectStore:
+class LocalObjectStore(Collecting):
     """A content-addressed folder. A file under its final name is whole, on disk, and never changes."""
 
     def __init__(self, root: Path) -> None:
@@ -82,8 +80,14 @@ class LocalObjectStore:
         self, key: str, *, sha256: str, size: int, offset: int = 0, length: int | None = None
     ) -> VerifiedReader:
         """A verified stream; see :meth:`ObjectStore.open`."""
+        part = {"offset": offset, "length": length}
         with naming_failures(self.root), _there(key, sha256):
-            return open_verified(self._path(key), key, sha256=sha256, size=size, offset=offset, length=length)
+            try:
+                return open_verified(self._path(key), key, sha256=sha256, size=size, **part)
+            except FileNotFoundError:
+                if not self.spare(key):  # gc has it aside
+                    raise
+                return open_verified(self._path(key), key, sha256=sha256, size=size, **part)
 
     def read_all(self, key: str, *, sha256: str, size: int) -> bytes:
         """The whole verified payload."""
@@ -94,7 +98,7 @@ class LocalObjectStore:
         """Copy the verified payload to ``path``; see :meth:`ObjectStore.get_to`."""
         part = part_of(path)
         with naming_failures(self.root), _there(key, sha256):
-            stored = io.FileIO(self._path(key))
+            stored = io.FileIO(self.path_of(key))
         with stored:
             with naming_failures(path.parent):
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +118,10 @@ class LocalObjectStore:
 
     def path_of(self, key: str) -> Path:
         """The payload's own file, for reading only."""
-        return self._path(key)
+        path = self._path(key)
+        if not path.exists():
+            self.spare(key)
+        return path
 
     def uri_of(self, key: str) -> str:
         """`file://` and the percent-encoded path."""
@@ -151,32 +158,6 @@ class LocalObjectStore:
                     if (start + name).startswith(prefix):
                         yield start + name
 
-    def stale_temps(self, *, older_than_s: float = STALE_AFTER_S) -> list[Path]:
-        """Files of puts that never ended: not written to for ``older_than_s`` seconds."""
-        limit = time.time() - older_than_s
-        stale: list[Path] = []
-        for name in names(self.root / TEMP):
-            path = self.root / TEMP / name
-            with suppress(FileNotFoundError):
-                if path.stat().st_mtime < limit:
-                    stale.append(path)
-        return stale
-
-    def stale_uploads(self, *, older_than_s: float = STALE_AFTER_S) -> list[StaleUpload]:
-        """Puts that never ended; see :meth:`ObjectStore.stale_uploads`."""
-        stale: list[StaleUpload] = []
-        for path in self.stale_temps(older_than_s=older_than_s):
-            with suppress(FileNotFoundError):
-                found = path.stat()
-                written = datetime.fromtimestamp(found.st_mtime, UTC)
-                stale.append(StaleUpload(path.name, written, found.st_size))
-        return stale
-
-    def abort_upload(self, stale: StaleUpload) -> None:
-        """Remove what a put left; see :meth:`ObjectStore.abort_upload`."""
-        with naming_failures(self.root):
-            self._path(f"{TEMP}/{stale.name}").unlink(missing_ok=True)
-
     def check(self) -> str:
         """The folder; see :meth:`ObjectStore.check`."""
         with naming_failures(self.root):
@@ -200,7 +181,7 @@ class LocalObjectStore:
 
     def _stored(self, digest: Digest) -> StoredObject:
         key = key_of(digest.sha256)
-        return StoredObject(self.bucket, key, self.uri_of(key), digest.sha256, digest.size)
+        return StoredObject(self.bucket, key, self.uri_of(key), digest.sha256, digest.size, young=True)
 
     def _kept(self, digest: Digest) -> bool:
         """Whether the payload is there already; then it is as good as put now."""
@@ -209,10 +190,9 @@ class LocalObjectStore:
             try:
                 if os.stat(path).st_size != digest.size:  # noqa: PTH116 - on the way of every put
                     return False  # damaged: the good copy takes its place
-                with suppress(PermissionError):  # another user's file, in a shared folder
-                    os.utime(path)  # gc spares what was put lately
-            except (FileNotFoundError, NotADirectoryError):
-                return False
+                os.utime(path)  # gc spares what was put lately
+            except (FileNotFoundError, NotADirectoryError, PermissionError):
+                return False  # gone, or another user's: a new copy takes its place
             self._sync_shard(path.parent)
         return True
 

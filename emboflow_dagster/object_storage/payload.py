@@ -22,13 +22,17 @@ STALE_AFTER_S: Final = 24 * 3600
 
 @dataclass(frozen=True)
 class StoredObject:
-    """One stored payload: where it is, its hex sha256 and its size in bytes."""
+    """One stored payload: where it is, its hex sha256 and its size in bytes.
+
+    ``young``: it was written or touched by this put, so its time alone protects it from gc.
+    """
 
     bucket: str
     key: str
     uri: str
     sha256: str
     size: int
+    young: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ import io
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -155,23 +154,24 @@ class S3ObjectStore:
                 if refusal.code in UNSUPPORTED:
                     self._conditional = False
                 elif self._kept(digest):
-                    break  # there before, or our own put, whose answer was lost
+                    return self._stored(
+                        digest, young=False
+                    )  # there before, or our own put, whose answer was lost
                 else:
                     unless_there = False  # damaged, or gone since: the good copy takes its place
             else:
-                break
-        else:
-            raise UnavailableError(
-                f"bucket {self.bucket}: {whole['Key']} could not be put: others put and remove it"
-            )
-        return self._stored(digest)
+                return self._stored(digest, young=True)
+        raise UnavailableError(
+            f"bucket {self.bucket}: {whole['Key']} could not be put: others put and remove it"
+        )
 
     def _put_parts(self, parts: Parts, content_type: str) -> StoredObject:
         digest = Digest(parts.sha256, parts.size)
-        if not self._kept(digest):
+        there = self._kept(digest)
+        if not there:
             name, metadata = self._name(key_of(digest.sha256)), {"sha256": digest.sha256}
             upload(self._s3, name, parts, content_type=content_type, metadata=metadata)
-        return self._stored(digest)
+        return self._stored(digest, young=not there)
 
     def _kept(self, digest: Digest) -> bool:
         """Whether the payload is there already; then it is as good as put now."""
@@ -183,9 +183,9 @@ class S3ObjectStore:
             return False  # put there by other means: what it is nobody knows without reading it
         return refresh(self._s3, name, head)
 
-    def _stored(self, digest: Digest) -> StoredObject:
+    def _stored(self, digest: Digest, *, young: bool) -> StoredObject:
         key = key_of(digest.sha256)
-        return StoredObject(self.bucket, key, self.uri_of(key), digest.sha256, digest.size)
+        return StoredObject(self.bucket, key, self.uri_of(key), digest.sha256, digest.size, young=young)
 
     # ------------------------------------------------------------------------------------------- read
 
@@ -302,11 +302,14 @@ class S3ObjectStore:
                 stale.append(StaleUpload(name[len(self._root) :], _utc(row["Initiated"]), size, upload_id))
         return stale
 
-    def abort_upload(self, stale: StaleUpload) -> None:
+    def abort_upload(self, stale: StaleUpload) -> bool:
         """End an upload and free its parts; see :meth:`ObjectStore.abort_upload`."""
         name = self._name(stale.name)
-        with suppress(Refusal):
+        try:
             self._s3.ask("abort_multipart_upload", but=UPLOAD_GONE, Key=name, UploadId=stale.upload_id)
+        except Refusal:
+            return False
+        return True
 
     def check(self) -> str:
         """Which bucket is used and where; see :meth:`ObjectStore.check`."""

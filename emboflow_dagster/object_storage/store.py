@@ -1,10 +1,11 @@
 """What every home of payloads can do, and which home a URL means."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any, Final, Protocol
+from typing import IO, Any, Final, Protocol, runtime_checkable
 
 from emboflow_dagster.errors import ConfigurationError
 from emboflow_dagster.object_storage.local import LocalObjectStore
@@ -91,12 +92,12 @@ class ObjectStore(Protocol):
         """Every key that starts with ``prefix``, in order, without holding them all in memory."""
         ...
 
-    def stale_uploads(self, *, older_than_s: float = STALE_AFTER_S) -> list[StaleUpload]:
+    def stale_uploads(self, *, older_than_s: float = STALE_AFTER_S) -> Iterable[StaleUpload]:
         """Puts that began and did not go on for ``older_than_s`` seconds: what `gc` may abort."""
         ...
 
-    def abort_upload(self, stale: StaleUpload) -> None:
-        """End such a put and free what it holds; nothing happens when it has ended since."""
+    def abort_upload(self, stale: StaleUpload) -> bool:
+        """End such a put and free what it holds; whether it was still there."""
         ...
 
     def check(self) -> str:
@@ -107,6 +108,43 @@ class ObjectStore(Protocol):
             ConfigurationError: Kind `store-refused`: credentials, bucket or endpoint.
         """
         ...
+
+
+@runtime_checkable
+class Aside(Protocol):
+    """A store that can take a payload aside before it is removed, and knows who is writing (decision 13).
+
+    Other stores are collected by notes in the database: see `blobs.pending`.
+    """
+
+    def writing(self) -> AbstractContextManager[None]:
+        """What is put inside the block is not collected before the block ends."""
+        ...
+
+    def safe_before(self, grace_s: float) -> float:
+        """Payloads last put before this time may be collected: grace over, no writer at work."""
+        ...
+
+    def condemn(self, key: str, before: float) -> bool:
+        """Take a payload aside; ``False``, and it stays, when it was put at or after ``before``."""
+        ...
+
+    def spare(self, key: str) -> bool:
+        """Put back what was taken aside; whether there was something."""
+        ...
+
+    def destroy(self, key: str) -> bool:
+        """Remove what was taken aside; whether it was there."""
+        ...
+
+    def condemned(self, shard: str) -> list[str]:
+        """The keys that a collection which was interrupted left aside in a shard."""
+        ...
+
+
+def writing(store: ObjectStore) -> AbstractContextManager[None]:
+    """What is put inside the block is not collected before the block ends, where the store can know."""
+    return store.writing() if isinstance(store, Aside) else nullcontext()
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from emboflow_dagster.orchestration.specs import (
     NodeProps,
     RawAssetProps,
 )
+from emboflow_dagster.orchestration.wiped import wiped_sensor
 
 
 def definitions_from_catalog(
@@ -101,7 +102,12 @@ class _Parts:
             if workflow["schedule"]:
                 self.schedules.append(workflow_schedule(place, workflow, workflow["schedule"], entry.job))
         self.assets += self._imported_datasets(place, project, by_workflow)
-        self.sensors += [queue_sensor(place, held, jobs), raw_events_sensor(place), recorder_sensor(place)]
+        self.sensors += [
+            queue_sensor(place, held, jobs),
+            raw_events_sensor(place),
+            recorder_sensor(place),
+            wiped_sensor(place),
+        ]
 
     def _imported_datasets(
         self, place: Place, project: CatalogProject, by_workflow: Mapping[str, Mapping[str, NodeProps]]

@@ -19,7 +19,7 @@ from emboflow_dagster.errors import EmboflowError, InvalidInputError, NotFoundEr
 from emboflow_dagster.model.blob import BlobObject
 from emboflow_dagster.model.storage import StorageRef, object_id_for
 from emboflow_dagster.model.text import check_version
-from emboflow_dagster.orchestration import keys, page, payloads, steps
+from emboflow_dagster.orchestration import keys, page, payloads, retention, steps, wiped
 from emboflow_dagster.orchestration.resources import EmboFlowResource, MongoResource, ObjectStoreResource
 from emboflow_dagster.project.handle import EmboFlow
 
@@ -95,8 +95,13 @@ class BlobIO(dg.IOManager):
                     type="dagster_asset" if context.has_asset_key else "dagster_output",
                     content_type=payload.content_type,
                     serializer=payload.serializer,
-                    custom_metadata={"dagsterRunId": context.run_id, "step": context.step_key},
+                    custom_metadata={
+                        "dagsterRunId": context.run_id,
+                        "step": context.step_key,
+                        **wiped.described(context),
+                    },
                 )
+                retention.keep(ef, blob.object_id, context.definition_metadata)
         except EmboflowError as error:
             raise steps.failure(error) from error
         context.add_output_metadata(blob_metadata(blob) | page.page_metadata(payload.facts))

@@ -19,7 +19,7 @@ from emboflow_dagster.model.storage import PATH_BUCKET, StorageRef
 from emboflow_dagster.mongo import audit
 from emboflow_dagster.mongo.client import Session
 from emboflow_dagster.mongo.documents import Documents
-from emboflow_dagster.project.asset_files import Progress, take, view
+from emboflow_dagster.project.asset_files import Progress, Taken, take, view
 from emboflow_dagster.project.lookup import by_id_or_name
 from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.runtime.child import run_child
@@ -67,7 +67,13 @@ class Assets:
         """
         source = Path(path).expanduser().absolute()
         kind = _type(type)
-        taken = take(self._opened.blobs, source, in_place=in_place, progress=progress)
+        with self._opened.blobs.writing():  # from the first file on to the asset that names it
+            taken = take(self._opened.blobs, source, in_place=in_place, progress=progress)
+            return self._record(taken, kind, source, name, in_place=in_place)
+
+    def _record(
+        self, taken: Taken, kind: AssetType, source: Path, name: str | None, *, in_place: bool
+    ) -> Asset:
         wanted = name or source.name
         draft = {
             "workspace_id": self._opened.scope.workspace_id,

@@ -6,7 +6,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from emboflow_dagster.blobs.flowcept import FlowceptBlobs
 from emboflow_dagster.errors import EmboflowError
 from emboflow_dagster.model.audit import AuditLog
 from emboflow_dagster.model.base import Document
@@ -20,6 +19,8 @@ from emboflow_dagster.project.assets import Assets
 from emboflow_dagster.project.changes import Change
 from emboflow_dagster.project.cud import cud
 from emboflow_dagster.project.datasets import Datasets
+from emboflow_dagster.project.gc.keeping import KeptBlobs
+from emboflow_dagster.project.gc.report import GcReport
 from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.project.runs import Runs
 from emboflow_dagster.project.settings import Settings
@@ -109,7 +110,7 @@ class EmboFlow:
         self.close()
 
     @cached_property
-    def blobs(self) -> FlowceptBlobs:
+    def blobs(self) -> KeptBlobs:
         """Versioned payloads."""
         return self._opened.blobs
 
@@ -166,6 +167,22 @@ class EmboFlow:
         A workspace that is not there (any more) cannot be looked through: then all are.
         """
         return verify(self._opened, everything=all or not self.scope.workspace_id)
+
+    def gc(
+        self,
+        *,
+        dry_run: bool = False,
+        grace_s: float = 24 * 3600,
+        force: bool = False,
+        progress: Callable[[str, int, int | None], None] | None = None,
+    ) -> GcReport:
+        """Take away what nothing needs, over all workspaces; see :func:`project.gc.collect.gc`.
+
+        The grace is in seconds.
+        """
+        from emboflow_dagster.project.gc.collect import gc
+
+        return gc(self._opened, dry_run=dry_run, grace_s=grace_s, force=force, progress=progress)
 
     def catalog(self, *, all_projects: bool = False) -> dict[str, Any]:
         """What the orchestrator needs to define assets and jobs, as JSON values."""

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from emboflow_dagster.blobs.flowcept import FlowceptBlobs
 from emboflow_dagster.model.scope import Scope
 from emboflow_dagster.mongo.client import Mongo
 from emboflow_dagster.object_storage.store import ObjectStore
+from emboflow_dagster.project.gc.keeping import KeptBlobs
 from emboflow_dagster.project.settings import Settings
 from emboflow_dagster.project.tenancy import open_scope
 
@@ -21,9 +21,9 @@ class Opened:
     scope: Scope
 
     @cached_property
-    def blobs(self) -> FlowceptBlobs:
+    def blobs(self) -> KeptBlobs:
         """Versioned payloads of the scope."""
-        return FlowceptBlobs(self.mongo, self.store, self.scope, allow_gridfs=self.settings.allow_gridfs)
+        return KeptBlobs(self.mongo, self.store, self.scope, allow_gridfs=self.settings.allow_gridfs)
 
     def at(self, workspace: str, project: str) -> "Opened":
         """The same deployment at another scope that exists; shares the connection.

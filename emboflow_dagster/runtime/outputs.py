@@ -108,17 +108,18 @@ def add_probe_report(
 
 def _artifact(blobs: Blobs, scope: Scope, task: RunTask, output: NodeOutput, lineage: Lineage) -> Artifact:
     payload, content_type, summary = output.payload, output.content_type, dict(output.summary)
-    if isinstance(payload, Path) and payload.is_dir():
-        entries = put_folder(blobs, payload)
-        payload, content_type = write_listing(entries), LISTING_TYPE
-        summary |= {"fileCount": len(entries), "totalBytes": sum(e.size for e in entries)}
-    blob = blobs.put(
-        payload,
-        type="artifact",
-        content_type=content_type,
-        custom_metadata={"artifactType": output.type, "nodeId": task.node_id},
-        owner=("artifacts", "storageRef"),
-    )
+    with blobs.writing():  # from the first file on to the listing that names it
+        if isinstance(payload, Path) and payload.is_dir():
+            entries = put_folder(blobs, payload)
+            payload, content_type = write_listing(entries), LISTING_TYPE
+            summary |= {"fileCount": len(entries), "totalBytes": sum(e.size for e in entries)}
+        blob = blobs.put(
+            payload,
+            type="artifact",
+            content_type=content_type,
+            custom_metadata={"artifactType": output.type, "nodeId": task.node_id},
+            owner=("artifacts", "storageRef"),
+        )
     if output.title or task.artifact_title:
         summary["title"] = output.title or task.artifact_title
     return Artifact.checked(
@@ -175,15 +176,16 @@ def _dataset(
         updated_at=now,
     )
     tag = draft.tag or _next_tag(versions, out.dataset.id)
-    put_folder(blobs, draft.package)
-    body = {**manifest, "datasetId": out.dataset.id, "versionTag": tag}
-    blob = blobs.put(
-        json.dumps(body, sort_keys=True, indent=1, ensure_ascii=False).encode() + b"\n",
-        type="dataset_snapshot",
-        content_type=MANIFEST_TYPE,
-        custom_metadata={"dataset": draft.name, "versionTag": tag},
-        owner=("dataset_versions", "manifestRef"),
-    )
+    with blobs.writing():  # from the first file on to the manifest that names it
+        put_folder(blobs, draft.package)
+        body = {**manifest, "datasetId": out.dataset.id, "versionTag": tag}
+        blob = blobs.put(
+            json.dumps(body, sort_keys=True, indent=1, ensure_ascii=False).encode() + b"\n",
+            type="dataset_snapshot",
+            content_type=MANIFEST_TYPE,
+            custom_metadata={"dataset": draft.name, "versionTag": tag},
+            owner=("dataset_versions", "manifestRef"),
+        )
     out.version = DatasetVersion.checked(
         id=new_id("dsv"),
         dataset_id=out.dataset.id,

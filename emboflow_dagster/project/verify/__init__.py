@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from emboflow_dagster.project.gc.leftovers import leftovers
 from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.project.verify import documents, payloads, runs, uploads
 from emboflow_dagster.project.verify.report import Finding, VerifyReport, View
@@ -31,4 +32,6 @@ def verify(
     runs.check_runs(view, report)
     runs.check_audit(view, report)
     payloads.check_payloads(view, report, tick)
+    if everything:
+        report.counts.update(leftovers(opened))
     return report

@@ -12,7 +12,9 @@ from emboflow_dagster.model.collections import BLOB_FIELDS
 from emboflow_dagster.model.records import is_out_of_use
 from emboflow_dagster.model.storage import MANIFEST_TYPE, StorageRef
 from emboflow_dagster.mongo.client import translated
+from emboflow_dagster.mongo.marks import name_of
 from emboflow_dagster.project.asset_files import check_in_place
+from emboflow_dagster.project.gc.tombstones import collected_names
 from emboflow_dagster.project.verify.report import VerifyReport, View
 from emboflow_dagster.project.verify.uploads import was_let_go
 
@@ -43,6 +45,8 @@ class _Payloads:
         self.view = view
         self.report = report
         self.tick = tick
+        everywhere = view.everything
+        self.collected = collected_names(view.mongo, None if everywhere else view.workspace_id)
         self.known: dict[tuple[str, str, int], tuple[str, str] | None] = {}
         """Key, sha256 and size to what is wrong: code and message."""
         rows = view.sound("assets", {"sourceType": 1, "storageRef.objectId": 1})
@@ -65,6 +69,9 @@ class _Payloads:
             return
         name = f"{blob.object_id} version {blob.version}"
         if not blob.completed:  # an upload that was announced: nothing to read yet
+            return
+        if name_of(blob.object_id, blob.version) in self.collected:
+            self.report.counts["collected"] += 1
             return
         ref = blob.storage_ref
         if ref is None:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from emboflow_dagster.errors import AlreadyExistsError, ExecutionError, TransitionError
-from emboflow_dagster.model.collections import COLLECTIONS
+from emboflow_dagster.model.collections import COLLECTIONS, META
 from emboflow_dagster.model.run import RUN_ACTIVE, TaskStatus
 from emboflow_dagster.project import assets as assets_module
 from emboflow_dagster.project.handle import EmboFlow
@@ -562,6 +562,53 @@ class ImportFlowcept(Operation):
         return [] if found == self.wanted and len(rows) == 5 else [f"the versions are {found}"]
 
 
+class Collect(Operation):
+    """Withdrawn, ruled out, orphaned and kept payloads; one of them has a writer that died at the archive."""
+
+    name = "gc"
+    audit: ClassVar[Counts] = {}
+
+    def prepare(self, ef: EmboFlow, folder: Path) -> None:
+        for content in ("one", "two", "three", "four"):
+            ef.blobs.put(content.encode(), object_id="model")
+        ef.blobs.retain("model", keep_last=3)
+        ef.blobs.put(b"gone", object_id="gone")
+        ef.blobs.put(b"shared", object_id="shared")
+        ef.blobs.put(b"shared", object_id="other")
+        for name in ("gone", "shared"):
+            ef.blobs.withdraw(name, reason="a test")
+        ef.blobs.put_payload(b"nobody's", content_type="text/plain")
+        (ef.store.root / "tmp" / "put-1-dead").write_bytes(b"half")
+        row = ef.mongo["object_history"].find_one_and_delete({"_id": "model.v2"}) or {}
+        ef.mongo["objects"].update_one({"_id": "model"}, {"$set": {"tail": [{**row, "_id": "model"}]}})
+        for path in ef.store.root.rglob("*"):
+            if path.is_file():
+                os.utime(path, (1e9, 1e9))
+
+    def act(self, ef: EmboFlow, folder: Path, ack: Ack) -> None:
+        os.environ["EMBOFLOW_GC_UNSAFE_GRACE"] = "1"
+        ef.gc(grace_s=0)
+        ack("collected")
+
+    def lost(self, ef: EmboFlow, acked: list[str]) -> list[str]:
+        found = []
+        for object_id, version, content in _KEPT:
+            if ef.blobs.read(object_id, version) != content:
+                found.append(f"{object_id} version {version}")
+        return found
+
+    def wrong(self, ef: EmboFlow) -> list[str]:
+        tombstones = sorted(row["name"] for row in ef.mongo[META].find({"kind": "tombstone"}))
+        payloads = len(list(ef.store.iter_keys()))
+        aside = [path for path in (ef.store.root / "condemned").rglob("*") if path.is_file()]
+        tail = (ef.mongo["objects"].find_one({"_id": "model"}) or {}).get("tail")
+        fine = tombstones == ["gone.v0", "model.v0"] and payloads == 4 and not aside and tail == []
+        return [] if fine else [f"tombstones {tombstones}, {payloads} payloads, {aside} aside, tail {tail}"]
+
+
+_KEPT = (("model", 1, b"two"), ("model", 2, b"three"), ("model", 3, b"four"), ("shared", 0, b"shared"))
+
+
 class FirstOpen(Operation):
     name = "first-open"
     opening = True
@@ -611,6 +658,7 @@ OPERATIONS: dict[str, Operation] = {
         PutGridFS(),
         PutMetadata(),
         ImportFlowcept(),
+        Collect(),
         FirstOpen(),
         FirstInit(),
         *OWNERSHIP,
