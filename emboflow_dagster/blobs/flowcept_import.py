@@ -129,6 +129,7 @@ class _OneObject:
                 counts["unchanged"] += 1
                 return
             try:
+                with self.to.homes.pending.writing():  # not collected before it is recorded
                 self._bring(number, row)
             except LostError as error:
                 why = why or error

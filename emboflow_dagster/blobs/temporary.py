@@ -84,18 +84,19 @@ class Temporary:
             InvalidInputError: ``ttl`` or the payload is not allowed.
         """
         lasts = duration(ttl, "ttl", most=LONGEST)
-        ref = self._homes.store(source, content_type)
-        id_, until = new_temporary_id(), self._mongo.server_time() + lasts
-        marks.write(
-            self._mongo,
-            Mark.TEMPORARY,
-            id_,
-            self._scope.workspace_id,
-            ref=ref.to_mongo(),
-            contentType=content_type,
-            expiresAt=until,
-            createdBy=self._scope.actor,
-        )
+        with self._homes.pending.writing():  # not collected before it is recorded
+            ref = self._homes.store(source, content_type)
+            id_, until = new_temporary_id(), self._mongo.server_time() + lasts
+            marks.write(
+                self._mongo,
+                Mark.TEMPORARY,
+                id_,
+                self._scope.workspace_id,
+                ref=ref.to_mongo(),
+                contentType=content_type,
+                expiresAt=until,
+                createdBy=self._scope.actor,
+            )
         return TemporaryBlob(id_, content_type, ref.size, ref.sha256, until)
 
     def get_temporary(self, temporary_id: str) -> TemporaryBlob:

@@ -131,32 +131,33 @@ class Uploads:
         if sha256 is not None:
             check_sha256(sha256)
         blob, note = self._announced(object_id)
-        ref = self._homes.store(source, blob.content_type)
-        _compare(blob, ref, note.get("size"), sha256)
-        self._refuse_expired(object_id, note)
-        mine = {"_id": object_id, "workspace_id": self._scope.workspace_id}
-        put_id = uuid4().hex
-        # Two steps, so that one who dies between them leaves what can be told from an empty announcement.
-        self._advance(
-            {**mine, "upload_status": _OPEN},
-            {
-                "upload_status": UploadStatus.WRITTEN.value,
-                "storage_ref": ref.to_mongo(),
-                "object_size_bytes": ref.size,
-                "put_id": put_id,
-            },
-            object_id,
-        )
-        done = self._advance(
-            {**mine, "upload_status": UploadStatus.WRITTEN.value, "put_id": put_id},
-            {
-                "upload_status": UploadStatus.COMPLETED.value,
-                "data_sha256": ref.sha256,
-                "updated_at": utc_now(),
-                "updated_by": self._scope.actor,
-            },
-            object_id,
-        )
+        with self._homes.pending.writing():  # not collected before it is recorded
+            ref = self._homes.store(source, blob.content_type)
+            _compare(blob, ref, note.get("size"), sha256)
+            self._refuse_expired(object_id, note)
+            mine = {"_id": object_id, "workspace_id": self._scope.workspace_id}
+            put_id = uuid4().hex
+            # Two steps, so that one who dies between them leaves what can be told from an empty announcement.
+            self._advance(
+                {**mine, "upload_status": _OPEN},
+                {
+                    "upload_status": UploadStatus.WRITTEN.value,
+                    "storage_ref": ref.to_mongo(),
+                    "object_size_bytes": ref.size,
+                    "put_id": put_id,
+                },
+                object_id,
+            )
+            done = self._advance(
+                {**mine, "upload_status": UploadStatus.WRITTEN.value, "put_id": put_id},
+                {
+                    "upload_status": UploadStatus.COMPLETED.value,
+                    "data_sha256": ref.sha256,
+                    "updated_at": utc_now(),
+                    "updated_by": self._scope.actor,
+                },
+                object_id,
+            )
         # Left behind by a crash, it says nothing about a completed blob.
         marks.erase(self._mongo, Mark.UPLOAD, object_id)
         return done
