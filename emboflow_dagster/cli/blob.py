@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from emboflow_dagster.cli import figures, output, payload, progress
+from emboflow_dagster.cli import blob_check, figures, output, payload, progress
 from emboflow_dagster.cli.deployment import opened
 from emboflow_dagster.cli.options import Limit, Output
 from emboflow_dagster.cli.state import noun, verb
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from emboflow_dagster.model.blob import BlobObject
 
 app = noun("Blobs: versioned payloads, verified on every read.")
+blob_check.register(app)
 Id = Annotated[str, typer.Argument(metavar="BLOB", help="Object id of a blob.")]
 Version = Annotated[
     int | None, typer.Option("--version", min=0, metavar="N", help="Version number; else the newest.")
@@ -115,25 +116,6 @@ def history(
             limit=limit,
         ),
     )
-
-
-@verb(app, "verify", example="emboflow blob verify policy")
-def verify(object_id: Id, version: Version = None) -> None:
-    """Read a version whole and hold it against its recorded size and sha256. Exit 1 when it differs."""
-    with opened() as ef:
-        blob = ef.blobs.get(object_id, version)
-        with progress.waiting(f"reading {object_id}"), ef.blobs.open(object_id, blob.version) as stream:
-            while stream.read(payload.CHUNK):
-                pass
-    value = {
-        "ok": True,
-        "objectId": blob.object_id,
-        "version": blob.version,
-        "bytes": blob.size,
-        "sha256": blob.sha256,
-    }
-    text = f"{blob.object_id} version {blob.version}: {figures.size(blob.size)}, sha256 as recorded"
-    output.emit(value, lambda: output.lines([text]))
 
 
 def _object(text: str | None) -> dict[str, Any] | None:
