@@ -343,9 +343,18 @@ class ForbiddenError(EmboflowError):
 
 
 class IntegrityError(EmboflowError):
-    """Bytes are missing, short, or do not match their recorded sha256."""
+    """Bytes are missing, short, or do not match their recorded sha256.
+
+    ``found`` is the sha256 and the size in bytes of what is there instead, where somebody read it.
+    """
 
     default_kind = ErrorKind.HASH_MISMATCH
+    found: tuple[str, int] | None = None
+
+    def with_found(self, sha256: str, size: int) -> "IntegrityError":
+        """The same error, saying what was found."""
+        self.found = (sha256, size)
+        return self
 
 
 class ExecutionError(EmboflowError):

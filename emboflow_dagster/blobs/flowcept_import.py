@@ -130,7 +130,7 @@ class _OneObject:
                 return
             try:
                 with self.to.homes.pending.writing():  # not collected before it is recorded
-                self._bring(number, row)
+                    self._bring(number, row)
             except LostError as error:
                 why = why or error
                 continue

@@ -125,7 +125,7 @@ class Homes:
             raise IntegrityError(
                 f"the document has {len(content)} bytes of sha256 {found}; recorded are {size} of {digest}",
                 kind=kind,
-            )
+            ).with_found(found, len(content))
         return io.BytesIO(content)
 
 

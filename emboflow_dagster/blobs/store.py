@@ -1,17 +1,21 @@
 """Blobs: bytes first, metadata second, every read verified."""
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
+from hashlib import sha256
 from pathlib import Path
-from typing import IO, Any, Self, cast
+from typing import IO, Any, cast
 
 from emboflow_dagster.blobs import withdrawn
 from emboflow_dagster.blobs.context import current_work
+from emboflow_dagster.blobs.examine import Content
 from emboflow_dagster.blobs.homes import Homes
 from emboflow_dagster.blobs.owned import Owned
 from emboflow_dagster.blobs.owning import Owning
+from emboflow_dagster.blobs.quarantine import Quarantine
+from emboflow_dagster.blobs.repair import HealingStore, Repairs
 from emboflow_dagster.blobs.temporary import Temporary
 from emboflow_dagster.blobs.uploads import Uploads
+from emboflow_dagster.blobs.watched import NamedStream, Watch
 from emboflow_dagster.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -42,7 +46,11 @@ class Blobs(Owned, Owning, Uploads, Temporary):
         self._mongo = mongo
         self._store = store
         self._scope = scope
-        self._homes = Homes(mongo, store, scope.workspace_id, allow_gridfs=allow_gridfs)
+        self.quarantine = Quarantine(mongo, scope)
+        homes = Homes(mongo, store, scope.workspace_id, allow_gridfs=allow_gridfs)
+        self.repairs = Repairs(mongo, store, homes, scope, self.quarantine)
+        healing = cast("ObjectStore", HealingStore(store, self.quarantine, self.repairs.healed))
+        self._homes = Homes(mongo, healing, scope.workspace_id, allow_gridfs=allow_gridfs)
 
     def put(
         self,
@@ -130,7 +138,16 @@ class Blobs(Owned, Owning, Uploads, Temporary):
                 raise
             if not put.new:
                 self._homes.discard(placed)
+        if not put.new and placed.data is not None:
+            self._put_back(put.blob, placed.data)
         return put.blob
+
+    def _put_back(self, blob: BlobObject, data: bytes) -> None:
+        """Content that made no new version because it is there already: unless that is damaged."""
+        if self.quarantine.holds(blob.object_id, blob.version, None) and (
+            blob.data_sha256 == sha256(data).hexdigest()
+        ):
+            self.repairs.repair(blob, data)
 
     def record_owned(
         self,
@@ -210,15 +227,19 @@ class Blobs(Owned, Owning, Uploads, Temporary):
         """A stream over the payload, hashed as it is read; the end of a damaged one raises.
 
         Raises:
-            IntegrityError: Bytes are missing or do not match; names object, version and digests.
+            IntegrityError: Bytes are missing or do not match; names object, version and digests. From then on
+                the version is in quarantine (kind ``blob-quarantined``) until it is repaired.
         """
         return self.open_blob(self.get(object_id, version))
 
     def open_blob(self, blob: BlobObject) -> IO[bytes]:
         """As :meth:`open`, for metadata that is there already."""
-        with self._naming(blob.object_id, blob.version):
+        blob.require_completed()
+        watch = self._watch_blob(blob)
+        with watch:
+            _require_agreement(blob)
             stream = self._homes.open(blob)
-        return cast("IO[bytes]", _NamedStream(stream, blob.object_id, blob.version))
+        return cast("IO[bytes]", NamedStream(stream, watch))
 
     def read(self, object_id: str, version: int | None = None) -> bytes:
         """The whole verified payload; for small ones."""
@@ -237,28 +258,31 @@ class Blobs(Owned, Owning, Uploads, Temporary):
         """Where the payload is, naming blob and version.
 
         Raises:
-            IntegrityError: The upload is not complete, or the bytes are not in the object store.
+            IntegrityError: The upload is not complete, the bytes are not in the object store, or the recorded
+                hash is not that of the reference.
         """
+        blob.require_completed()
         if blob.storage_ref is None:
-            blob.require_completed()
             raise IntegrityError(
                 f"{blob.object_id} version {blob.version}: its home is {blob.storage_type}, "
                 "not the object store",
                 kind=ErrorKind.PAYLOAD_MISSING,
             )
+        _require_agreement(blob)
         return blob.storage_ref.model_copy(update={"object_id": blob.object_id, "version": blob.version})
 
     def open_ref(self, ref: StorageRef) -> IO[bytes]:
         """A verified stream over what a stored reference names."""
-        with self._naming(ref.object_id, ref.version):
+        watch = self._watch(ref)
+        with watch:
             stream = self._store.open(ref.key, sha256=ref.sha256, size=ref.size)
         if ref.object_id is None:
             return stream
-        return cast("IO[bytes]", _NamedStream(stream, ref.object_id, ref.version))
+        return cast("IO[bytes]", NamedStream(stream, watch))
 
     def read_ref(self, ref: StorageRef) -> bytes:
         """The whole verified payload of a stored reference; for small ones."""
-        with self._naming(ref.object_id, ref.version):
+        with self._watch(ref):
             return self._store.read_all(ref.key, sha256=ref.sha256, size=ref.size)
 
     def local_path(self, ref: StorageRef) -> Path | None:
@@ -268,60 +292,41 @@ class Blobs(Owned, Owning, Uploads, Temporary):
     def fetch_ref(self, ref: StorageRef, target: Path) -> Path:
         """Copy what a stored reference names to ``target``, verified."""
         target.parent.mkdir(parents=True, exist_ok=True)
-        with self._naming(ref.object_id, ref.version):
+        with self._watch(ref):
             return self._store.get_to(ref.key, target, sha256=ref.sha256, size=ref.size)
 
-    @contextmanager
-    def _naming(self, object_id: str | None, version: int | None) -> Iterator[None]:
-        """Says which blob a failure is about, and of one that was collected, why."""
-        try:
-            with _named(object_id, version):
-                yield
-        except IntegrityError as error:
-            if object_id is None or version is None:
-                raise
-            known = withdrawn.explained(self._mongo, self._scope.workspace_id, object_id, version, error)
-            if known is error:
-                raise
-            raise known from error
+    def repair(self, object_id: str, version: int, source: Source | None = None) -> BlobObject:
+        """Take a version out of quarantine: its bytes are right again, or ``source`` has them.
+
+        Args:
+            object_id: The blob.
+            version: Its version.
+            source: The payload's bytes, those of a damaged file of a folder or dataset version, or a folder
+                in which such files are. Left out: the version is only read again.
+
+        Raises:
+            IntegrityError: It is still damaged; names both digests.
+            InvalidInputError: The source has not the recorded hash (kind ``hash-mismatch``); nothing was
+                changed.
+        """
+        blob = self.get(object_id, version)
+        self.repairs.repair(blob, source)
+        return blob
+
+    def _watch(self, ref: StorageRef) -> Watch:
+        return Watch(self.quarantine, ref.object_id, ref.version, ref, Content(ref.sha256, ref.size))
+
+    def _watch_blob(self, blob: BlobObject) -> Watch:
+        recorded = Content(blob.sha256, blob.size)
+        return Watch(self.quarantine, blob.object_id, blob.version, blob.storage_ref, recorded)
 
 
-@contextmanager
-def _named(object_id: str | None, version: int | None) -> Iterator[None]:
-    """Says which blob was damaged, beside which key."""
-    try:
-        yield
-    except IntegrityError as error:
-        name = f"{object_id} version {version}"
-        if object_id is None or error.message.startswith(name):
-            raise
-        raise IntegrityError(f"{name}: {error.message}", kind=error.kind, hint=error.hint) from error
-
-
-class _NamedStream:
-    """A verified stream whose failures name the blob; everything else is the stream's own."""
-
-    def __init__(self, stream: IO[bytes], object_id: str, version: int | None) -> None:
-        self._stream = stream
-        self._names = (object_id, version)
-
-    def read(self, size: int = -1) -> bytes:
-        with _named(*self._names):
-            return self._stream.read(size)
-
-    def readline(self, size: int = -1) -> bytes:
-        with _named(*self._names):
-            return self._stream.readline(size)
-
-    def __iter__(self) -> Iterator[bytes]:
-        with _named(*self._names):
-            yield from self._stream
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stream.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+def _require_agreement(blob: BlobObject) -> None:
+    """A reference is read by its own hash: the one that the version records must be the same."""
+    ref = blob.storage_ref
+    if ref is not None and ref.sha256 != blob.data_sha256:
+        raise IntegrityError(
+            f"{blob.object_id} version {blob.version}: recorded is sha256 {blob.data_sha256}, its payload "
+            f"{ref.key} is that of {ref.sha256}",
+            kind=ErrorKind.HASH_RECORDED_WRONG,
+        )

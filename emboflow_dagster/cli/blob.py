@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from emboflow_dagster.cli import blob_flowcept, blob_upload, figures, keeping, output, payload, progress
+from emboflow_dagster.cli import (
+    blob_check,
+    blob_flowcept,
+    blob_upload,
+    figures,
+    keeping,
+    output,
+    payload,
+    progress,
+)
 from emboflow_dagster.cli.deployment import opened
 from emboflow_dagster.cli.options import Limit, Output
 from emboflow_dagster.cli.state import noun, verb
@@ -16,6 +25,7 @@ if TYPE_CHECKING:
     from emboflow_dagster.model.blob import BlobObject
 
 app = noun("Blobs: versioned payloads, verified on every read.")
+blob_check.register(app)
 Id = Annotated[str, typer.Argument(metavar="BLOB", help="Object id of a blob.")]
 blob_upload.register(app)
 Version = Annotated[
@@ -193,25 +203,6 @@ def history(
             limit=limit,
         ),
     )
-
-
-@verb(app, "verify", example="emboflow blob verify policy")
-def verify(object_id: Id, version: Version = None) -> None:
-    """Read a version whole and hold it against its recorded size and sha256. Exit 1 when it differs."""
-    with opened() as ef:
-        blob = ef.blobs.get(object_id, version)
-        with progress.waiting(f"reading {object_id}"), ef.blobs.open(object_id, blob.version) as stream:
-            while stream.read(payload.CHUNK):
-                pass
-    value = {
-        "ok": True,
-        "objectId": blob.object_id,
-        "version": blob.version,
-        "bytes": blob.size,
-        "sha256": blob.sha256,
-    }
-    text = f"{blob.object_id} version {blob.version}: {figures.size(blob.size)}, sha256 as recorded"
-    output.emit(value, lambda: output.lines([text]))
 
 
 keeping.register(app)

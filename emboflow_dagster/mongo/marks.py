@@ -46,6 +46,18 @@ def write(
         mongo[META].replace_one({"_id": f"{kind.value}:{name}"}, row, upsert=True, session=session)
 
 
+def once(
+    mongo: Mongo, kind: Mark, name: str, workspace_id: str, session: Session | None = None, **fields: Any
+) -> bool:
+    """Make a note unless there is one, which stays as it is; whether it was made."""
+    row = {"kind": kind.value, "name": name, "workspaceId": workspace_id, "createdAt": utc_now(), **fields}
+    with translated():
+        done = mongo[META].update_one(
+            {"_id": f"{kind.value}:{name}"}, {"$setOnInsert": row}, upsert=True, session=session
+        )
+    return done.upserted_id is not None
+
+
 def read(mongo: Mongo, kind: Mark, name: str, session: Session | None = None) -> Raw | None:
     """A note, or ``None``."""
     with translated():

@@ -18,7 +18,13 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from emboflow_dagster.errors import ConfigurationError, ErrorKind, IntegrityError, NotFoundError
+from emboflow_dagster.errors import (
+    ConfigurationError,
+    ErrorKind,
+    IntegrityError,
+    NotFoundError,
+    UnavailableError,
+)
 from emboflow_dagster.model.storage import LOCAL_BUCKET, check_key, uri_of
 from emboflow_dagster.object_storage.collecting import TEMP, Collecting
 from emboflow_dagster.object_storage.disk import Writer, names, naming_failures, sync_folder
@@ -65,23 +71,29 @@ class LocalObjectStore(Collecting):
             )
         return cls(Path(path))
 
-    def put(self, source: Source, *, content_type: str) -> StoredObject:  # noqa: ARG002 - files have no type
+    def put(
+        self,
+        source: Source,
+        *,
+        content_type: str,  # noqa: ARG002 - files have no type
+        replace: bool = False,
+    ) -> StoredObject:
         """Store a payload durably; see :meth:`ObjectStore.put`."""
         if isinstance(source, bytes | bytearray) and len(source) <= SMALL_BYTES:
-            return self._put_block(memoryview(source))
+            return self._put_block(memoryview(source), replace=replace)
         with filling(source) as fill:
             first = new_buffer()
             filled = fill(first)
             if filled < BUFFER_BYTES:
-                return self._put_block(first[:filled])
-            return self._put_stream(fill, first)
+                return self._put_block(first[:filled], replace=replace)
+            return self._put_stream(fill, first, replace=replace)
 
     def open(
         self, key: str, *, sha256: str, size: int, offset: int = 0, length: int | None = None
     ) -> VerifiedReader:
         """A verified stream; see :meth:`ObjectStore.open`."""
         part = {"offset": offset, "length": length}
-        with naming_failures(self.root), _there(key, sha256):
+        with naming_failures(self.root), self._there(key, sha256):
             try:
                 return open_verified(self._path(key), key, sha256=sha256, size=size, **part)
             except FileNotFoundError:
@@ -97,7 +109,7 @@ class LocalObjectStore(Collecting):
     def get_to(self, key: str, path: Path, *, sha256: str, size: int) -> Path:
         """Copy the verified payload to ``path``; see :meth:`ObjectStore.get_to`."""
         part = part_of(path)
-        with naming_failures(self.root), _there(key, sha256):
+        with naming_failures(self.root), self._there(key, sha256):
             stored = io.FileIO(self.path_of(key))
         with stored:
             with naming_failures(path.parent):
@@ -164,18 +176,18 @@ class LocalObjectStore(Collecting):
             names(self.root)
         return str(self.root)
 
-    def _put_block(self, block: memoryview) -> StoredObject:
+    def _put_block(self, block: memoryview, *, replace: bool) -> StoredObject:
         digest = Digest(hashlib.sha256(block).hexdigest(), len(block))
-        if not self._kept(digest):
+        if replace or not self._kept(digest):
             with self._temporary() as (path, fd):
                 Writer(fd, self.root).write(block)
                 self._publish(path, fd, digest)
         return self._stored(digest)
 
-    def _put_stream(self, fill: Fill, first: memoryview) -> StoredObject:
+    def _put_stream(self, fill: Fill, first: memoryview, *, replace: bool) -> StoredObject:
         with self._temporary() as (path, fd):
             digest = pump(fill, Writer(fd, self.root).write, first, len(first))
-            if not self._kept(digest):
+            if replace or not self._kept(digest):
                 self._publish(path, fd, digest)
         return self._stored(digest)
 
@@ -237,12 +249,16 @@ class LocalObjectStore(Collecting):
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)
 
-
-@contextmanager
-def _there(key: str, sha256: str) -> Iterator[None]:
-    try:
-        yield
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        raise IntegrityError(
-            f"{key}: the payload is missing (sha256 {sha256})", kind=ErrorKind.PAYLOAD_MISSING
-        ) from None
+    @contextmanager
+    def _there(self, key: str, sha256: str) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            if not (self.root / PREFIX).is_dir():  # no payload is lost: none can be seen
+                raise UnavailableError(
+                    f"{self.root}: the folder of the payloads is not there",
+                    hint="is its disk mounted? EMBOFLOW_OBJECT_STORE names it",
+                ) from None
+            raise IntegrityError(
+                f"{key}: the payload is missing (sha256 {sha256})", kind=ErrorKind.PAYLOAD_MISSING
+            ) from None

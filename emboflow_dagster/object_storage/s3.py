@@ -106,7 +106,7 @@ class S3ObjectStore:
 
     # -------------------------------------------------------------------------------------------- put
 
-    def put(self, source: Source, *, content_type: str) -> StoredObject:
+    def put(self, source: Source, *, content_type: str, replace: bool = False) -> StoredObject:
         """Store a payload durably; see :meth:`ObjectStore.put`.
 
         Up to 8 MiB in one request. Longer ones are read twice: for their hash, and, unless they are there
@@ -115,27 +115,27 @@ class S3ObjectStore:
         if isinstance(source, bytes | bytearray | memoryview):
             content = memoryview(source).cast("B") if isinstance(source, memoryview) else memoryview(source)
             if len(content) <= PART_BYTES:
-                return self._put_block(bytes(content), content_type)
-            return self._put_parts(of_memory(content, self._checksum()), content_type)
+                return self._put_block(bytes(content), content_type, replace=replace)
+            return self._put_parts(of_memory(content, self._checksum()), content_type, replace=replace)
         if isinstance(source, Path):
             with opened(source) as file:
                 start = memoryview(bytearray(PART_BYTES))
                 if (filled := from_stream(file)(start)) < PART_BYTES:
-                    return self._put_block(bytes(start[:filled]), content_type)
+                    return self._put_block(bytes(start[:filled]), content_type, replace=replace)
                 del start
-                return self._put_parts(of_file(file, self._checksum()), content_type)
+                return self._put_parts(of_file(file, self._checksum()), content_type, replace=replace)
         with filling(source) as fill:
             start = memoryview(bytearray(PART_BYTES))
             if (filled := fill(start)) < PART_BYTES:
-                return self._put_block(bytes(start[:filled]), content_type)
+                return self._put_block(bytes(start[:filled]), content_type, replace=replace)
             with of_stream(rejoined(start, fill), self._checksum(), self._spool) as parts:
                 del start
-                return self._put_parts(parts, content_type)
+                return self._put_parts(parts, content_type, replace=replace)
 
     def _checksum(self) -> Checksum:
         return checksum_for(self._s3.client()[1])
 
-    def _put_block(self, content: bytes, content_type: str) -> StoredObject:
+    def _put_block(self, content: bytes, content_type: str, *, replace: bool) -> StoredObject:
         digest = Digest(hashlib.sha256(content).hexdigest(), len(content))
         checksum = self._checksum()
         whole: dict[str, Any] = {
@@ -145,7 +145,7 @@ class S3ObjectStore:
             "Metadata": {"sha256": digest.sha256},
             **checksum.header(checksum.of(content)),
         }
-        unless_there = True
+        unless_there = not replace
         for _ in range(ATTEMPTS):
             how = {"IfNoneMatch": "*"} if unless_there and self._conditional else {}
             try:
@@ -154,9 +154,8 @@ class S3ObjectStore:
                 if refusal.code in UNSUPPORTED:
                     self._conditional = False
                 elif self._kept(digest):
-                    return self._stored(
-                        digest, young=False
-                    )  # there before, or our own put, whose answer was lost
+                    # There before, or our own put, whose answer was lost.
+                    return self._stored(digest, young=False)
                 else:
                     unless_there = False  # damaged, or gone since: the good copy takes its place
             else:
@@ -165,9 +164,9 @@ class S3ObjectStore:
             f"bucket {self.bucket}: {whole['Key']} could not be put: others put and remove it"
         )
 
-    def _put_parts(self, parts: Parts, content_type: str) -> StoredObject:
+    def _put_parts(self, parts: Parts, content_type: str, *, replace: bool) -> StoredObject:
         digest = Digest(parts.sha256, parts.size)
-        there = self._kept(digest)
+        there = not replace and self._kept(digest)
         if not there:
             name, metadata = self._name(key_of(digest.sha256)), {"sha256": digest.sha256}
             upload(self._s3, name, parts, content_type=content_type, metadata=metadata)

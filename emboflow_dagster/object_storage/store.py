@@ -27,8 +27,11 @@ class ObjectStore(Protocol):
         """What `StorageRef.bucket` says."""
         ...
 
-    def put(self, source: Source, *, content_type: str) -> StoredObject:
+    def put(self, source: Source, *, content_type: str, replace: bool = False) -> StoredObject:
         """Store a payload durably and return where it is; memory does not grow with its size.
+
+        With ``replace`` it is written, at once or not at all, although one of its name is there: that one is
+        damaged.
 
         Raises:
             InvalidInputError: ``source`` is no payload.

@@ -78,7 +78,7 @@ def mismatch(key: str, found_sha256: str, found_size: int, sha256: str, size: in
     return IntegrityError(
         f"{key}: found {found_size} bytes with sha256 {found_sha256}, recorded are {size} with {sha256}",
         kind=ErrorKind.HASH_MISMATCH if found_size == size else ErrorKind.SIZE_MISMATCH,
-    )
+    ).with_found(found_sha256, found_size)
 
 
 class HashingRaw(io.RawIOBase):

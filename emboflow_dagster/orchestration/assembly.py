@@ -39,7 +39,10 @@ def build_definitions(
     if catalog is None:
         return dg.build_defs_for_component(component)
     return definitions_from_catalog(
-        component.selected(catalog), resources=component.resources(), translator=component.translator()
+        component.selected(catalog),
+        resources=component.resources(),
+        translator=component.translator(),
+        scrub=component.scrub(),
     )
 
 

@@ -28,6 +28,7 @@ from emboflow_dagster.orchestration.definitions import definitions_from_catalog
 from emboflow_dagster.orchestration.io_manager import BlobIOManager
 from emboflow_dagster.orchestration.nodes import IO_MANAGER, RESOURCE
 from emboflow_dagster.orchestration.resources import EmboFlowResource
+from emboflow_dagster.orchestration.scrub import Budget
 from emboflow_dagster.orchestration.specs import EmboFlowTranslator
 from emboflow_dagster.project.handle import EmboFlow
 
@@ -52,6 +53,11 @@ class EmboFlowWorkflows(dg.StateBackedComponent, dg.Resolvable):
             the last known state when it does not answer.
         defs_state: Where the state is kept; versioned, so that a queued run executes the definitions it
             was planned with.
+        scrub_cron: When the scrubber runs by itself; else ``EMBOFLOW_SCRUB_CRON``, else every night at 3.
+            Its schedule is stopped until it is turned on.
+        scrub_max_bytes: What one run of it reads of each workspace at most, in bytes; else
+            ``EMBOFLOW_SCRUB_MAX_BYTES``, else 100 GiB.
+        scrub_max_seconds: Likewise in seconds; else ``EMBOFLOW_SCRUB_MAX_SECONDS``, else an hour.
     """
 
     workspace: str | None = None
@@ -63,6 +69,9 @@ class EmboFlowWorkflows(dg.StateBackedComponent, dg.Resolvable):
             refresh_if_dev=False,
         )
     )
+    scrub_cron: str | None = None
+    scrub_max_bytes: int | None = None
+    scrub_max_seconds: float | None = None
 
     @property
     def defs_state_config(self) -> DefsStateConfig:
@@ -77,6 +86,15 @@ class EmboFlowWorkflows(dg.StateBackedComponent, dg.Resolvable):
     def resources(self) -> dict[str, Any]:
         """``emboflow`` and ``emboflow_io_manager``, from the environment; override to say it in code."""
         return {RESOURCE: EmboFlowResource(), IO_MANAGER: BlobIOManager()}
+
+    def scrub(self) -> Budget:
+        """How much the scrubber reads, and when: the attributes, else the environment."""
+        said = Budget.from_env()
+        return Budget(
+            self.scrub_max_bytes or said.max_bytes,
+            self.scrub_max_seconds or said.max_seconds,
+            self.scrub_cron or said.cron,
+        )
 
     # ------------------------------------------------------------------------------------- the state
 
@@ -156,7 +174,9 @@ class EmboFlowWorkflows(dg.StateBackedComponent, dg.Resolvable):
         return found
 
     def _defs(self, catalog: Catalog) -> dg.Definitions:
-        return definitions_from_catalog(catalog, resources=self.resources(), translator=self.translator())
+        return definitions_from_catalog(
+            catalog, resources=self.resources(), translator=self.translator(), scrub=self.scrub()
+        )
 
 
 def _attempt(action: Callable[[], T]) -> T | EmboflowError:

@@ -13,6 +13,7 @@ from emboflow_dagster.orchestration.catalog import (
     Workflow,
     projects,
 )
+from emboflow_dagster.orchestration.checks import bytes_checks
 from emboflow_dagster.orchestration.jobs import (
     MAX_WORKFLOW_JOBS,
     Launchable,
@@ -24,6 +25,7 @@ from emboflow_dagster.orchestration.nodes import RESOURCE, node_assets
 from emboflow_dagster.orchestration.raw_events import raw_events_sensor
 from emboflow_dagster.orchestration.recorder import recorder_sensor
 from emboflow_dagster.orchestration.schedules import workflow_schedule
+from emboflow_dagster.orchestration.scrub import Budget, quarantine_sensor, scrub_job, scrub_schedule
 from emboflow_dagster.orchestration.sensors import queue_sensor
 from emboflow_dagster.orchestration.specs import (
     DatasetProps,
@@ -39,6 +41,7 @@ def definitions_from_catalog(
     *,
     resources: Mapping[str, Any],
     translator: EmboFlowTranslator | None = None,
+    scrub: Budget | None = None,
 ) -> dg.Definitions:
     """Everything a code location shows of one database.
 
@@ -48,6 +51,7 @@ def definitions_from_catalog(
         catalog: What :meth:`EmboFlow.catalog` wrote.
         resources: ``emboflow`` and ``emboflow_io_manager``.
         translator: Decides groups, kinds, owners and descriptions.
+        scrub: How much the scrubber reads, and when; by default what ``EMBOFLOW_SCRUB_*`` says.
     """
     parts = _Parts(translator or EmboFlowTranslator())
     everything = list(projects(catalog))
@@ -64,6 +68,9 @@ def definitions_from_catalog(
         parts.jobs.append(shared_job(node_keys))
     for place, project in everything:
         parts.add_project(place, project, shared=shared)
+    budget = scrub or Budget.from_env()
+    parts.jobs.append(scrub_job(resources[RESOURCE], parts.shown, budget))
+    parts.schedules.append(scrub_schedule(budget))
     return dg.Definitions(
         assets=parts.assets,
         jobs=parts.jobs,
@@ -80,13 +87,13 @@ class _Parts:
         self.jobs: list[Any] = []
         self.sensors: list[dg.SensorDefinition] = []
         self.schedules: list[dg.ScheduleDefinition] = []
+        self.shown: list[tuple[Place, list[dg.AssetKey]]] = []
 
     def add_project(self, place: Place, project: CatalogProject, *, shared: bool) -> None:
         """One project: its assets, jobs, schedules and sensors. ``jobs[0]`` runs any version."""
         by_workflow = nodes_by_workflow(place, project)
-        self.assets += [
-            self.translator.raw_asset_spec(RawAssetProps(place, asset)) for asset in project["assets"]
-        ]
+        raw = [self.translator.raw_asset_spec(RawAssetProps(place, asset)) for asset in project["assets"]]
+        self.assets += raw
         jobs = list(self.jobs[: 2 if shared else 1])
         held: dict[str, Launchable] = {}
         for workflow in project["workflows"]:
@@ -101,12 +108,18 @@ class _Parts:
                 self.jobs.append(job)
             if workflow["schedule"]:
                 self.schedules.append(workflow_schedule(place, workflow, workflow["schedule"], entry.job))
-        self.assets += self._imported_datasets(place, project, by_workflow)
+        imported = self._imported_datasets(place, project, by_workflow)
+        self.assets += imported
+        shown = [spec.key for spec in (*raw, *imported)]
+        shown += [props.key for nodes in by_workflow.values() for props in nodes.values()]
+        self.assets += bytes_checks(place, shown)
+        self.shown.append((place, shown))
         self.sensors += [
             queue_sensor(place, held, jobs),
             raw_events_sensor(place),
             recorder_sensor(place),
             wiped_sensor(place),
+            quarantine_sensor(place, shown),
         ]
 
     def _imported_datasets(

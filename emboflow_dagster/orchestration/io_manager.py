@@ -8,18 +8,18 @@ import atexit
 import shutil
 import tempfile
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 import dagster as dg
 from pydantic import Field
 
-from emboflow_dagster.errors import EmboflowError, InvalidInputError, NotFoundError
+from emboflow_dagster.errors import EmboflowError, IntegrityError, InvalidInputError, NotFoundError
 from emboflow_dagster.model.blob import BlobObject
 from emboflow_dagster.model.storage import StorageRef, object_id_for
 from emboflow_dagster.model.text import check_version
-from emboflow_dagster.orchestration import keys, page, payloads, retention, steps, wiped
+from emboflow_dagster.orchestration import checks, keys, page, payloads, retention, steps, wiped
 from emboflow_dagster.orchestration.resources import EmboFlowResource, MongoResource, ObjectStoreResource
 from emboflow_dagster.project.handle import EmboFlow
 
@@ -125,7 +125,15 @@ class BlobIO(dg.IOManager):
                     }
                 return self._load(ef, context, expected, None)
         except EmboflowError as error:
+            if isinstance(error, IntegrityError) and context.has_asset_key:
+                self._tell(context)
             raise steps.failure(error) from error
+
+    def _tell(self, context: dg.InputContext) -> None:
+        """Turn the check of the asset red at once, rather than at the next tick of the sensor."""
+        with suppress(EmboflowError), self._open(context) as ef:
+            for key, note in checks.reds(ef, [context.asset_key]).items():
+                context.step_context.instance.report_runless_asset_event(checks.failed(key, note))
 
     def _load(self, ef: EmboFlow, context: dg.InputContext, expected: object, partition: str | None) -> Any:
         pin = self._pin(context)

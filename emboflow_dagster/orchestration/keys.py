@@ -25,6 +25,8 @@ DATASETS: Final = "datasets"
 ANY_VERSION_JOB: Final = "emboflow__any_version"
 # One job for everything, where a job per workflow would be too many.
 SHARED_JOB: Final = "emboflow__workflows"
+# Reads stored bytes and hashes them.
+SCRUB_JOB: Final = "emboflow_scrub"
 
 
 def raw_key(place: Place, asset: str) -> dg.AssetKey:

@@ -1,6 +1,7 @@
 """The handle: one deployment, one scope, everything a user, a command or a Dagster step does with them."""
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +27,7 @@ from emboflow_dagster.project.runs import Runs
 from emboflow_dagster.project.settings import Settings
 from emboflow_dagster.project.tasks import Tasks
 from emboflow_dagster.project.tenancy import open_scope, scope_to_check
-from emboflow_dagster.project.verify import VerifyReport, verify
+from emboflow_dagster.project.verify import Budget, VerifyReport, scrub, verify
 from emboflow_dagster.project.workflows import Workflows
 
 #: Folder in the home where streams are kept on their way to S3.
@@ -161,12 +162,67 @@ class EmboFlow:
         """Make or repair collections, validators and indexes; says what it did."""
         return set_up(self.mongo)
 
-    def verify(self, *, all: bool = False) -> VerifyReport:  # noqa: A002 - the contract's word
+    def verify(
+        self,
+        *,
+        all: bool = False,  # noqa: A002 - the contract's word
+        resume: bool = False,
+        quarantine: bool = True,
+        max_bytes: int | None = None,
+        max_seconds: float | None = None,
+        since: datetime | None = None,
+        workers: int | None = None,
+        tick: Callable[[int, int], None] | None = None,
+    ) -> VerifyReport:
         """Check every invariant, bytes included, over this workspace; with ``all`` over every workspace.
 
         A workspace that is not there (any more) cannot be looked through: then all are.
+
+        Args:
+            all: Every workspace of the database.
+            resume: Go on reading payloads where an interrupted verification stopped.
+            quarantine: Set aside what is damaged; a later read of it is refused at once.
+            max_bytes: Stop reading payloads after so many bytes; ``complete`` is then false.
+            max_seconds: Likewise after so many seconds.
+            since: Read only payloads of versions stored at or after this moment.
+            workers: Threads that read payloads; by default one a core.
+            tick: Called with payloads and bytes read so far.
+
+        Raises:
+            InvalidInputError: A bound is not above zero.
         """
-        return verify(self._opened, everything=all or not self.scope.workspace_id)
+        return verify(
+            self._opened,
+            everything=all or not self.scope.workspace_id,
+            resume=resume,
+            budget=Budget(max_bytes, max_seconds, since),
+            quarantine=quarantine,
+            workers=workers,
+            tick=tick,
+        )
+
+    def scrub(
+        self,
+        *,
+        max_bytes: int | None = None,
+        max_seconds: float | None = None,
+        workers: int | None = None,
+        tick: Callable[[int, int], None] | None = None,
+    ) -> VerifyReport:
+        """Read the next slice of this workspace's payloads and set aside what is damaged.
+
+        Every slice goes on where the one before stopped; after the last payload it begins anew.
+
+        Args:
+            max_bytes: The slice's size in bytes; without any bound all payloads are read.
+            max_seconds: Likewise in seconds.
+            workers: Threads that read; by default one a core.
+            tick: Called with payloads and bytes read so far.
+
+        Raises:
+            InvalidInputError: A bound is not above zero.
+        """
+        return scrub(self._opened, budget=Budget(max_bytes, max_seconds), workers=workers, tick=tick)
 
     def gc(
         self,

@@ -1,252 +1,294 @@
-"""Every version's bytes are there and hash to what is recorded; versions and owners are whole."""
+"""Every version's bytes are there and hash to what is recorded (I1, I5)."""
 
-import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Final
 
-from emboflow_dagster.blobs.listing import is_listing, payload_ref, read_listing
+from emboflow_dagster.blobs.examine import (
+    UNREADABLE,
+    Content,
+    Damage,
+    address,
+    elsewhere,
+    is_folder,
+    judged,
+    look,
+    no_folder,
+    of_version,
+    parts,
+)
+from emboflow_dagster.blobs.homes import Homes
+from emboflow_dagster.blobs.quarantine import SET_ASIDE, Quarantine, described
 from emboflow_dagster.errors import EmboflowError, ErrorKind, IntegrityError
 from emboflow_dagster.model.asset import Asset, AssetSourceType
 from emboflow_dagster.model.blob import BlobObject
-from emboflow_dagster.model.collections import BLOB_FIELDS
-from emboflow_dagster.model.records import is_out_of_use
-from emboflow_dagster.model.storage import MANIFEST_TYPE, StorageRef
-from emboflow_dagster.mongo.client import translated
-from emboflow_dagster.mongo.marks import name_of
+from emboflow_dagster.model.storage import StorageRef
+from emboflow_dagster.mongo import marks
+from emboflow_dagster.mongo.client import Raw
+from emboflow_dagster.mongo.marks import Mark
 from emboflow_dagster.project.asset_files import check_in_place
-from emboflow_dagster.project.gc.tombstones import collected_names
+from emboflow_dagster.project.verify.pool import in_order, threads
+from emboflow_dagster.project.verify.progress import BEGINNING, UNLIMITED, Budget, Position, Progress
 from emboflow_dagster.project.verify.report import VerifyReport, View
-from emboflow_dagster.project.verify.uploads import was_let_go
+from emboflow_dagster.project.verify.walk import IN_PLACE, STORED, Item, Row, items
 
-CHUNK: Final = 1 << 20
 Tick = Callable[[int, int], None]
-# A listing or manifest with sound bytes may still be no listing or manifest.
-_UNREADABLE: Final = (EmboflowError, ValueError, KeyError, TypeError, AttributeError)
+#: Sound payloads that are remembered, so that what many folders share is read once.
+_REMEMBERED: Final = 200_000
 
 
-def check_payloads(view: View, report: VerifyReport, tick: Tick | None = None) -> None:
-    """Read and hash every payload once, also those that listings and manifests name (I1, I5)."""
-    payloads = _Payloads(view, report, tick)
-    for collection in ("objects", "object_history"):
-        for raw in view.sound(collection):
-            payloads.version(collection, raw["_id"], raw)
-            for row in raw.get("tail") or []:
-                payloads.version(collection, raw["_id"], row)
-    for raw in view.sound("assets"):
-        asset = Asset.from_mongo(raw)
-        if asset.source_type == AssetSourceType.REGISTERED_PATH:
-            payloads.in_place(asset)
+def check_payloads(
+    view: View,
+    report: VerifyReport,
+    progress: Progress,
+    *,
+    start: Position = BEGINNING,
+    known: int = 0,
+    budget: Budget = UNLIMITED,
+    quarantine: bool = True,
+    workers: int | None = None,
+    tick: Tick | None = None,
+) -> bool:
+    """Read and hash every payload once, also those that listings and manifests name.
+
+    Args:
+        view: What to look through.
+        report: Where findings go.
+        progress: Told how far it came.
+        start: Where to go on.
+        known: So many of the report's problems are not about payloads.
+        budget: When to stop before the end.
+        quarantine: Set aside what is damaged.
+        workers: Threads that read; one a core by default.
+        tick: Called with payloads and bytes read so far.
+
+    Returns:
+        Whether it came to the end.
+    """
+    until = None if budget.max_seconds is None else time.monotonic() + budget.max_seconds
+    enough = None if budget.max_bytes is None else report.counts["bytes"] + budget.max_bytes
+    position = start
+    width = threads(workers)
+    with ThreadPoolExecutor(width, thread_name_prefix="verify") as pool:
+        payloads = Payloads(view, report, pool, width, set_aside=quarantine, tick=tick)
+        walked = in_order(pool, width, payloads.read, items(view, start, budget.since))
+        for item, result in walked:
+            payloads.judge(item, result)
+            position = item.position
+            over = (enough is not None and report.counts["bytes"] >= enough) or (
+                until is not None and time.monotonic() >= until
+            )
+            if over:
+                progress.save(position, report, known)
+                pool.shutdown(wait=False, cancel_futures=True)  # what was to come is not read
+                return False
+            progress.came_to(position, report, known)
+    return True
 
 
-class _Payloads:
+class Payloads:
     """Looks at each payload once and says what is wrong with it for every version that needs it."""
 
-    def __init__(self, view: View, report: VerifyReport, tick: Tick | None) -> None:
-        self.view = view
-        self.report = report
-        self.tick = tick
-        everywhere = view.everything
-        self.collected = collected_names(view.mongo, None if everywhere else view.workspace_id)
-        self.known: dict[tuple[str, str, int], tuple[str, str] | None] = {}
-        """Key, sha256 and size to what is wrong: code and message."""
+    def __init__(
+        self,
+        view: View,
+        report: VerifyReport,
+        pool: ThreadPoolExecutor,
+        width: int,
+        *,
+        set_aside: bool,
+        tick: Tick | None,
+    ) -> None:
+        self._view = view
+        self._report = report
+        self._pool = pool
+        self._width = width
+        self._set_aside = set_aside
+        self._tick = tick
+        self._homes = Homes(view.mongo, view.store, view.workspace_id, allow_gridfs=True)
+        self._sound: dict[str, int] = {}
+        self._wrong: dict[str, Content | None] = {}
+        space = None if view.everything else view.workspace_id
+        self._notes = {row["name"]: row for row in marks.every(view.mongo, Mark.QUARANTINE, "", space)}
+        self._gone = {row["name"] for row in marks.every(view.mongo, Mark.TOMBSTONE, "", space)}
+        self._quarantines: dict[str, Quarantine] = {}
         rows = view.sound("assets", {"sourceType": 1, "storageRef.objectId": 1})
-        self.in_place_listings = {
+        self._in_place_listings = {
             row["storageRef"].get("objectId")
             for row in rows
             if row["sourceType"] == AssetSourceType.REGISTERED_PATH.value
         }
 
-    def version(self, collection: str, id_: str, row: Any) -> None:
-        """One version of a blob."""
+    # ------------------------------------------------------------------------- in any thread: reading
 
-        def add(code: str, field: str, message: str) -> None:
-            self.report.add(code, collection, id_, field, message)
+    def read(self, item: Item) -> Any:
+        """What is in an item's place; failures of the store are a result too."""
+        if item.stage == STORED:
+            return self._look(item.at)
+        if item.stage == IN_PLACE:
+            return self._in_place(item.rows[0])
+        return [self._elsewhere(row) for row in item.rows]
 
+    def _look(self, key: str) -> Content | EmboflowError | None:
+        size = self._sound.get(key)
+        if size is not None:
+            return Content(str(address(key)), size)
         try:
-            blob = BlobObject.from_mongo(row)
-        except _UNREADABLE as error:
-            add("document-invalid", "tail", str(error))
-            return
-        name = f"{blob.object_id} version {blob.version}"
-        if not blob.completed:  # an upload that was announced: nothing to read yet
-            return
-        if name_of(blob.object_id, blob.version) in self.collected:
-            self.report.counts["collected"] += 1
-            return
-        ref = blob.storage_ref
-        if ref is None:
-            self.elsewhere(blob, add)
-            return
-        if ref.sha256 != blob.data_sha256:
-            add("ref-mismatch", "data_sha256", f"{name}: is not the hash of storage_ref")
-        if ref.size != blob.object_size_bytes:
-            add("ref-mismatch", "object_size_bytes", f"{name}: is not the size of storage_ref")
-        wrong = self.read(ref)
-        if wrong is not None:
-            add(wrong[0], "storage_ref", f"{name}: {wrong[1]}")
-            return
-        try:
-            for part, inner in self.parts(blob.object_id, ref):
-                wrong = self.read(inner)
-                if wrong is not None:
-                    add(wrong[0], "storage_ref", f"{name}: {part}: {wrong[1]}")
-        except _UNREADABLE as error:
-            add(ErrorKind.FILE_CORRUPT.value, "storage_ref", f"{name}: is no {ref.content_type}: {error}")
-
-    def elsewhere(self, blob: BlobObject, add: Callable[[str, str, str], None]) -> None:
-        """A version whose bytes are not in the object store: they belong to it alone."""
-        self.count(blob.size)
-        try:
-            with self.view.blobs.open_blob(blob) as stream:
-                while stream.read(CHUNK):
-                    pass
+            return self._wrong[key] if key in self._wrong else look(self._view.store, key)
         except EmboflowError as error:
-            kind = error.kind if isinstance(error, IntegrityError) else ErrorKind.UNAVAILABLE
-            add(kind.value, "grid_fs_file_id" if blob.grid_fs_file_id else "data", error.message)
+            return error
 
-    def parts(self, object_id: str, ref: StorageRef) -> list[tuple[str, StorageRef]]:
-        """The payloads that a listing or manifest names."""
-        if is_listing(ref):
-            with self.view.blobs.open_ref(ref) as stream:
-                entries = list(read_listing(stream))
-            # Files of a folder registered in place are not in the store; they are checked with the asset.
-            kept = object_id in self.in_place_listings
-            return [] if kept else [(e.path, payload_ref(ref, e.sha256, e.size)) for e in entries]
-        if ref.content_type == MANIFEST_TYPE:
-            rows = json.loads(self.view.blobs.read_ref(ref))["files"]
-            return [(row["path"], payload_ref(ref, row["sha256"], row["size"])) for row in rows]
-        return []
+    def _elsewhere(self, row: Row) -> Damage | None:
+        blob = _blob(row.raw)
+        if not isinstance(blob, BlobObject) or not blob.completed or self._collected(blob):
+            return None
+        return elsewhere(self._homes, blob)
 
-    def read(self, ref: StorageRef) -> tuple[str, str] | None:
-        """What is wrong with a payload, ``None`` when it is sound."""
-        key = (ref.key, ref.sha256, ref.size)
-        if key not in self.known:
-            self.count(ref.size)
-            self.known[key] = self._read(ref)
-        return self.known[key]
-
-    def _read(self, ref: StorageRef) -> tuple[str, str] | None:
+    def _in_place(self, row: Row) -> list[IntegrityError]:
         try:
-            with self.view.blobs.open_ref(ref) as stream:
-                while stream.read(CHUNK):
-                    pass
-        except EmboflowError as error:
-            kind = error.kind if isinstance(error, IntegrityError) else ErrorKind.UNAVAILABLE
-            return kind.value, error.message
-        return None
+            return list(check_in_place(self._view.blobs, Asset.from_mongo(row.raw)))
+        except UNREADABLE:  # its listing, reported with the blob
+            return []
 
-    def in_place(self, asset: Asset) -> None:
-        """The files of an asset that were left where they are."""
-        self.count(asset.size_bytes)
+    # -------------------------------------------------------------------- in one thread: judging
+
+    def judge(self, item: Item, result: Any) -> None:
+        """Findings of one item, and what follows from them."""
+        if item.stage == IN_PLACE:
+            self._count(item.rows[0].raw.get("sizeBytes", 0))
+            for error in result:
+                self._report.add(error.kind.value, "assets", item.at, "storageRef", error.message)
+            return
+        if item.stage == STORED:
+            self._stored(item, result)
+            return
+        for row, damage in zip(item.rows, result, strict=True):
+            blob = self._readable(row)
+            if blob is not None:
+                self._count(blob.size)
+                self._said(row, blob, [damage] if damage else [])
+
+    def _stored(self, item: Item, found: Content | EmboflowError | None) -> None:
+        versions = [(row, blob) for row in item.rows if (blob := self._readable(row)) is not None]
+        if not versions:
+            return
+        self._remember(item.at, found)
+        inner: dict[tuple[str, str], list[Damage]] = {}
+        for row, blob in versions:
+            ref = blob.storage_ref
+            if ref is None:
+                continue
+            if isinstance(found, EmboflowError):
+                said = Content(ref.sha256, ref.size)
+                kind = found.kind if isinstance(found, IntegrityError) else ErrorKind.UNAVAILABLE
+                self._said(row, blob, [Damage(kind, "storage_ref", found.message, said)])
+                continue
+            wrong = list(of_version(blob, ref, found))
+            if not wrong and is_folder(ref.content_type) and blob.object_id not in self._in_place_listings:
+                what = (ref.content_type, ref.checksum)
+                if what not in inner:
+                    inner[what] = self._parts(ref)
+                wrong = inner[what]
+            self._said(row, blob, wrong)
+
+    def _parts(self, ref: StorageRef) -> list[Damage]:
+        """What is wrong with the files of a folder or dataset version, read by all threads."""
+        damages: list[Damage] = []
         try:
-            for error in check_in_place(self.view.blobs, asset):
-                self.report.add(error.kind.value, "assets", asset.id, "storageRef", error.message)
-        except _UNREADABLE:  # its listing, reported with the blob
-            pass
+            named = self._new_parts(ref)
+            for (path, inner), found in in_order(self._pool, self._width, self._part, named):
+                self._remember(inner.key, found)
+                if isinstance(found, EmboflowError):
+                    said = Content(inner.sha256, inner.size)
+                    text = f"{path}: {found.message}"
+                    damages.append(Damage(ErrorKind.UNAVAILABLE, "storage_ref", text, said, None, inner.key))
+                    continue
+                damage = judged(Content(inner.sha256, inner.size), found, key=inner.key, part=path)
+                if damage is not None:
+                    damages.append(damage)
+        except UNREADABLE as error:
+            damages.append(no_folder(ref, error))
+        return damages
 
-    def count(self, size: int) -> None:
-        """One more payload of so many bytes."""
-        self.report.counts["payloads"] += 1
-        self.report.counts["bytes"] += size
-        if self.tick:
-            self.tick(self.report.counts["payloads"], self.report.counts["bytes"])
+    def _new_parts(self, ref: StorageRef) -> Iterator[tuple[str, StorageRef]]:
+        """The files that are not known to be sound."""
+        for path, inner in parts(self._view.store, ref):
+            if self._sound.get(inner.key) != inner.size or address(inner.key) != inner.sha256:
+                yield path, inner
 
+    def _part(self, named: tuple[str, StorageRef]) -> Content | EmboflowError | None:
+        return self._look(named[1].key)
 
-def check_versions(view: View, report: VerifyReport) -> None:
-    """Versions of a blob are 0 to head, each once (I2)."""
-    shape = {"object_id": 1, "version": 1, "prev_version": 1}
-    with translated():
-        for raw in view.sound("objects", {**shape, "tail": 1, "first_kept": 1}):
-            older = view.mongo["object_history"].find({"object_id": raw["object_id"]}, {"version": 1})
-            rows = [*older, *(row for row in raw.get("tail") or [] if isinstance(row, dict))]
-            numbers = {row.get("version") for row in rows}
-            kept = isinstance(raw.get("tail"), list)  # else only the newest is (C-08)
-            expected = set(range(raw.get("first_kept") or 0, raw["version"])) if kept else set()
-            if numbers != expected:
-                missing = sorted(expected - numbers)[:20]
-                report.add(
-                    "version-gap",
-                    "objects",
-                    raw["_id"],
-                    "version",
-                    f"head is {raw['version']}; missing {missing}",
+    def _remember(self, key: str, found: Content | EmboflowError | None) -> None:
+        if key in self._sound or key in self._wrong:
+            return
+        self._count(found.size if isinstance(found, Content) else 0)
+        if isinstance(found, Content) and found.sha256 == address(key):
+            self._sound[key] = found.size
+            if len(self._sound) > _REMEMBERED:  # the oldest half goes: read again, should it come again
+                for old in list(self._sound)[: _REMEMBERED // 2]:
+                    del self._sound[old]
+        elif not isinstance(found, EmboflowError) and len(self._wrong) < _REMEMBERED:
+            self._wrong[key] = found
+
+    # ------------------------------------------------------------------------------------ versions
+
+    def _readable(self, row: Row) -> BlobObject | None:
+        """The version, when there should be bytes: not announced only, not collected on purpose."""
+        blob = _blob(row.raw)
+        if not isinstance(blob, BlobObject):
+            field = "tail" if row.outbox else None
+            self._report.add("document-invalid", row.collection, row.id, field, str(blob))
+            return None
+        if self._collected(blob):
+            self._report.counts["collected"] += 1
+            return None
+        return blob if blob.completed else None
+
+    def _collected(self, blob: BlobObject) -> bool:
+        return marks.name_of(blob.object_id, blob.version) in self._gone
+
+    def _said(self, row: Row, blob: BlobObject, damages: list[Damage]) -> None:
+        name = marks.name_of(blob.object_id, blob.version)
+        text = f"{blob.object_id} version {blob.version}"
+        for damage in damages:
+            message = damage.message if damage.message.startswith(text) else f"{text}: {damage.message}"
+            self._report.add(damage.code.value, row.collection, row.id, damage.field, message)
+        note = self._notes.get(name)
+        if note is not None:
+            self._report.counts["quarantined"] += 1
+            if not damages:
+                field = "storage_ref" if blob.storage_ref else "data"
+                message = (
+                    f"{text}: quarantined since {note['seenAt']:%Y-%m-%d %H:%M} UTC ({described(note)}), but "
+                    f"its bytes are right: `emboflow blob repair {blob.object_id} --version {blob.version}`"
                 )
-            _previous(report, "objects", raw)
-        for raw in view.sound("object_history", shape):
-            _previous(report, "object_history", raw)
+                self._report.add("blob-quarantined", row.collection, row.id, field, message)
+        if self._report.sound is not None and not damages:
+            self._report.sound.add(name)
+        if self._set_aside and note is None:
+            worst = next((damage for damage in damages if damage.code in SET_ASIDE), None)
+            if worst is not None and self._quarantine(blob.workspace_id).note(blob, worst):
+                self._report.counts["quarantined"] += 1
+
+    def _quarantine(self, workspace_id: str) -> Quarantine:
+        if workspace_id not in self._quarantines:
+            scope = replace(self._view.scope, workspace_id=workspace_id)
+            self._quarantines[workspace_id] = Quarantine(self._view.mongo, scope)
+        return self._quarantines[workspace_id]
+
+    def _count(self, size: int) -> None:
+        """One more payload of so many bytes."""
+        self._report.counts["payloads"] += 1
+        self._report.counts["bytes"] += size
+        if self._tick:
+            self._tick(self._report.counts["payloads"], self._report.counts["bytes"])
 
 
-def _previous(report: VerifyReport, collection: str, raw: dict[str, Any]) -> None:
-    expected = raw["version"] - 1 if raw["version"] else None
-    if raw.get("prev_version") != expected:
-        report.add(
-            "version-gap",
-            collection,
-            raw["_id"],
-            "prev_version",
-            f"is {raw.get('prev_version')}; expected {expected}",
-        )
-
-
-def check_owners(view: View, report: VerifyReport) -> None:
-    """An owned blob's owner refers to exactly that version, and the other way round (I8, I17)."""
-    with translated():
-        for raw in view.sound("objects"):
-            _owner_of(view, report, raw)
-        for record, field in BLOB_FIELDS:
-            for raw in view.sound(record, {field: 1, "status": 1}):
-                _owned_by(view, report, record, field, raw)
-
-
-def _owner_of(view: View, report: VerifyReport, raw: dict[str, Any]) -> None:
-    record, field, record_id = (
-        raw.get("owner_record"),
-        raw.get("owner_record_field"),
-        raw.get("owner_record_id"),
-    )
-    if record_id is None or (record, field) not in BLOB_FIELDS:
-        return
-    owner = view.mongo[str(record)].find_one({"_id": record_id}, {str(field): 1})
-    ref = _reference((owner or {}).get(str(field)))
-    found = (ref.get("objectId"), ref.get("version"))
-    if found != (raw["object_id"], raw["version"]):
-        report.add(
-            "owner-mismatch",
-            "objects",
-            raw["_id"],
-            "owner_record_id",
-            f"{record} {record_id}.{field} does not refer to version {raw['version']}",
-        )
-
-
-def _reference(value: Any) -> dict[str, Any]:
-    """What a field refers to; a probe report that fits its document refers to nothing."""
-    if not isinstance(value, dict):
-        return {}
-    inner = value.get("ref")
-    return inner if isinstance(inner, dict) and "objectId" not in value else value
-
-
-def _owned_by(view: View, report: VerifyReport, record: str, field: str, raw: dict[str, Any]) -> None:
-    ref = _reference(raw[field])
-    object_id, version = ref.get("objectId"), ref.get("version")
-    if object_id is None:
-        return
-    head = view.mongo["objects"].find_one({"_id": object_id})
-    if head is None:  # reported as a reference without an end
-        return
-    rows = [head, *(row for row in head.get("tail") or [] if isinstance(row, dict))]
-    blob = next((row for row in rows if row.get("version") == version), None) or view.mongo[
-        "object_history"
-    ].find_one({"object_id": object_id, "version": version})
-    if blob is None:
-        message = f"version is {version!r}; blob {object_id} has no such version"
-        report.add("ref-not-found", record, raw["_id"], f"{field}.version", message)
-    elif blob.get("owner_record_id") != raw["_id"]:
-        if is_out_of_use(record, raw) and was_let_go(view, blob):
-            return
-        message = f"blob {object_id} version {version} is owned by {blob.get('owner_record_id')!r}"
-        report.add("owner-mismatch", record, raw["_id"], field, message)
-    elif f"sha256:{blob.get('data_sha256')}" != ref.get("checksum", f"sha256:{blob.get('data_sha256')}"):
-        message = f"checksum is not that of blob {object_id} version {version}"
-        report.add("ref-mismatch", record, raw["_id"], f"{field}.checksum", message)
+def _blob(raw: Raw) -> BlobObject | Exception:
+    try:
+        return BlobObject.from_mongo(raw)
+    except UNREADABLE as error:
+        return error

@@ -7,7 +7,9 @@ from typing import Any
 
 from emboflow_dagster.blobs.store import Blobs
 from emboflow_dagster.model.collections import COLLECTIONS, Reach
+from emboflow_dagster.model.scope import Scope
 from emboflow_dagster.mongo.client import Mongo, translated
+from emboflow_dagster.object_storage.store import ObjectStore
 from emboflow_dagster.project.opened import Opened
 
 MAX_PROBLEMS = 10_000
@@ -40,6 +42,10 @@ class VerifyReport:
 
     problems: list[Finding] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    complete: bool = True
+    """Every payload was read; ``False`` when a budget ended it before."""
+    sound: set[str] | None = None
+    """Names (``<object_id>.v<n>``) of the versions whose bytes were read and are right, where asked for."""
 
     @property
     def ok(self) -> bool:
@@ -52,12 +58,13 @@ class VerifyReport:
             self.problems.append(Finding(code, collection, str(id_), field_, message))
 
     def to_json(self) -> dict[str, Any]:
-        """``{"ok", "problems", "counts"}``."""
-        return {
+        """``{"ok", "problems", "counts"}``, and ``"complete": false`` when payloads are left to read."""
+        result: dict[str, Any] = {
             "ok": self.ok,
             "problems": [p.to_json() for p in self.problems],
             "counts": dict(sorted(self.counts.items())),
         }
+        return result if self.complete else {**result, "complete": False}
 
 
 class View:
@@ -65,6 +72,8 @@ class View:
 
     def __init__(self, opened: Opened, *, everything: bool) -> None:
         self.mongo: Mongo = opened.mongo
+        self.store: ObjectStore = opened.store
+        self.scope: Scope = opened.scope
         self.blobs: Blobs = opened.blobs
         self._store = opened.store
         self.workspace_id = opened.scope.workspace_id
@@ -80,9 +89,11 @@ class View:
 
     def sound(self, name: str, projection: dict[str, int] | None = None) -> Iterator[dict[str, Any]]:
         """As :meth:`find`, without the documents that were found invalid."""
-        yield from (
-            raw for raw in self.find(name, projection) if (name, repr(raw["_id"])) not in self.invalid
-        )
+        yield from (raw for raw in self.find(name, projection) if self.is_sound(name, raw))
+
+    def is_sound(self, name: str, raw: dict[str, Any]) -> bool:
+        """Whether a document was not found invalid."""
+        return (name, repr(raw["_id"])) not in self.invalid
 
     def limits(self, name: str) -> dict[str, Any]:
         """The filter that keeps to what is verified."""

@@ -261,7 +261,19 @@ def a_damaged_file_of_a_dataset_version(whole: Whole) -> Found:
 @damage
 def a_recorded_hash_that_is_another(whole: Whole) -> Found:
     whole.set("objects", "model", data_sha256="0" * 64)
-    return {("ref-mismatch", "objects", "model", "data_sha256")}
+    return {("hash-recorded-wrong", "objects", "model", "data_sha256")}
+
+
+@damage
+def a_reference_of_a_blob_that_has_another_hash(whole: Whole) -> Found:
+    whole.set("objects", "model", storage_ref__checksum=f"sha256:{'0' * 64}")
+    return {("hash-recorded-wrong", "objects", "model", "storage_ref.checksum")}
+
+
+@damage
+def a_reference_of_a_blob_that_has_another_size(whole: Whole) -> Found:
+    whole.set("objects", "model", storage_ref__size=1, object_size_bytes=1)
+    return {("ref-mismatch", "objects", "model", "storage_ref.size")}
 
 
 @damage
@@ -273,7 +285,7 @@ def a_recorded_size_that_is_another(whole: Whole) -> Found:
 @damage
 def a_version_without_a_payload(whole: Whole) -> Found:
     whole.set("objects", "model", storage_ref=None)
-    return {("payload-missing", "objects", "model", "storage_ref")}
+    return {("payload-missing", "objects", "model", "data")}
 
 
 @damage

@@ -14,7 +14,7 @@ from emboflow_dagster.model.run import RunStatus
 
 TOP: Any = typer.main.get_command(app)
 CONTRACT = {
-    *("init", "doctor", "dev", "demo", "verify", "gc", "sync", "worker"),
+    *("init", "doctor", "dev", "demo", "verify", "scrub", "gc", "sync", "worker"),
     *(f"mongo {verb}" for verb in ("uri", "status", "stop")),
     *(f"asset {verb}" for verb in ("register", "probe", "show", "list", "reports")),
     *(f"dataset {verb}" for verb in ("create", "show", "list", "versions", "export")),
@@ -22,7 +22,7 @@ CONTRACT = {
     *(f"run {verb}" for verb in ("show", "list", "wait")),
     *(f"task {verb}" for verb in ("show", "list", "logs")),
     *(f"artifact {verb}" for verb in ("list", "show", "get")),
-    *(f"blob {verb}" for verb in ("put", "get", "list", "history", "show", "verify")),
+    *(f"blob {verb}" for verb in ("put", "get", "list", "history", "show", "verify", "repair")),
     *(f"blob {verb}" for verb in ("announce", "upload", "abandon")),
     *(f"blob {verb}" for verb in ("withdraw", "reinstate", "retain", "why-kept")),
     *("blob import-flowcept", "blob export-flowcept"),
