@@ -10,6 +10,7 @@ from emboflow_dagster.orchestration.payloads.handler import Draft, Facts, Handle
 NPY: Final = "application/x-npy"
 NPZ: Final = "application/x-npz"
 _MAX_SHOWN: Final = 200
+_MAX_DTYPE: Final = 8_000  # numpy reads headers of at most 10,000
 
 
 def _is_array(value: object) -> bool:
@@ -30,6 +31,11 @@ def _checked(value: Any, name: str) -> Any:
             kind=ErrorKind.SERIALISED_UNSAFE,
             hint="give it a numeric or text dtype",
         )
+    if len(str(value.dtype.descr)) > _MAX_DTYPE:
+        raise InvalidInputError(
+            f"{name} has a dtype of more than {_MAX_DTYPE} characters, which numpy would not read back",
+            kind=ErrorKind.VALUE_TYPE,
+        )
     # Equal arrays are equal bytes, whichever way they lie in memory.
     return np.asarray(value, order="C")
 
@@ -37,7 +43,9 @@ def _checked(value: Any, name: str) -> Any:
 def _write(out: IO[bytes], value: Any) -> None:
     import numpy as np
 
-    np.lib.format.write_array(out, value, allow_pickle=False)
+    # Said, not guessed: numpy warns when it has to take the newer one.
+    version = (1, 0) if str(value.dtype.descr).isascii() else (3, 0)
+    np.lib.format.write_array(out, value, version=version, allow_pickle=False)
 
 
 def _read_one(file: IO[bytes]) -> Any:

@@ -2,7 +2,8 @@
 
 Arrow and pandas' own metadata bring back most of a frame. What they would change without a word is written
 beside the table, in the schema's metadata, and put right on loading: object columns, column labels that are
-no unique texts, categories, kinds of text columns, a range without columns, the frequency of an index. Other programs read the file as they read every other one.
+no unique texts, categories, kinds of text columns, a range without columns, the frequency of an index. Other
+programs read the file as they read every other one.
 """
 
 import json

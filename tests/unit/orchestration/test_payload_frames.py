@@ -189,7 +189,7 @@ CELLS = hp.data_frames(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(CELLS, st.sampled_from(FORMATS))
 def test_any_frame_comes_back_and_equal_frames_are_equal_bytes(frame, format):  # noqa: A002
     content, payload = dumped(frame, format=format)

@@ -1,7 +1,7 @@
 """Nothing is unpickled unless it is named: every row of the shared corpus is refused with its code."""
 
 import collections
-import datetime
+import datetime as dt
 import json
 import os
 import pickle
@@ -92,11 +92,11 @@ def test_a_named_type_is_stored_and_loaded():
 
 def test_what_a_named_type_brings_along_must_be_named_too():
     with pytest.raises(InvalidInputError, match=r"asks for 'datetime\.date'") as caught:
-        dumped(Calibration(datetime.date(2026, 1, 1)), handlers=Handlers(allow_pickle=[NAME]))
+        dumped(Calibration(dt.date(2026, 1, 1)), handlers=Handlers(allow_pickle=[NAME]))
     both = Handlers(allow_pickle=[NAME, "datetime.date"])
 
     assert caught.value.kind == "pickle-global"
-    assert dumped(Calibration(datetime.date(2026, 1, 1)), handlers=both)
+    assert dumped(Calibration(dt.date(2026, 1, 1)), handlers=both)
 
 
 def test_a_name_is_that_name_alone():

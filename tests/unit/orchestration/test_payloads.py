@@ -57,23 +57,26 @@ class Grasp:
     force: float = 1.0
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.dictionaries(TEXT, JSON))
 def test_json_comes_back_as_it_was(value):
     assert back(value) == value
     assert back(value, dict) == value
 
 
+@settings(deadline=None, max_examples=40)
 @given(TEXT)
 def test_text_comes_back_as_it_was(value):
     assert back(value) == back(value, str) == value
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.binary())
 def test_bytes_come_back_as_they_were(value):
     assert back(value) == back(value, bytes) == value
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(
     hnp.arrays(
         dtype=hnp.scalar_dtypes() | hnp.unicode_string_dtypes() | hnp.array_dtypes(),
