@@ -220,7 +220,7 @@ def object_id_for(*parts: str) -> str:
     >>> object_id_for("acme", "pick-place", "artifacts", "triage", "probe")
     'acme.pick-place.artifacts.triage.probe'
     >>> object_id_for("acme", "a|b")
-    'acme.a-b-8bb0c2c8d1cba6e0a6ff'
+    'acme.a-b-47401805e4735b7aed2c'
     """
     import hashlib
 

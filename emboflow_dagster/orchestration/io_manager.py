@@ -155,7 +155,7 @@ class BlobIO(dg.IOManager):
     def _store(self, ef: EmboFlow, context: dg.OutputContext, obj: object, partition: str | None) -> _Put:
         """The one place where a value becomes a version: what is to happen with each belongs here."""
         options = {**self._defaults, **io_names.metadata_of(context)}
-        object_id = io_names.object_id_of(context, partition)
+        object_id = io_names.object_id_of(context, _place(ef), partition)
         lineage = io_lineage.lineage_of(context, partition)
         if context.has_asset_key:
             io_lineage.check_same_place(_newest(ef, object_id), lineage)
@@ -255,7 +255,7 @@ class BlobIO(dg.IOManager):
         ref = io_names.recorded_ref(ef, context.asset_key, pin) if context.has_asset_key else None
         blob: BlobObject | None = None
         if ref is None:
-            object_id = io_names.object_id_of(context, partition)
+            object_id = io_names.object_id_of(context, _place(ef), partition)
             try:
                 blob = ef.blobs.get(object_id, pin)
             except NotFoundError as error:
@@ -330,6 +330,10 @@ class BlobIO(dg.IOManager):
             self._folder = Path(tempfile.mkdtemp(prefix="emboflow-input-"))
             atexit.register(shutil.rmtree, self._folder, ignore_errors=True)
         return Path(tempfile.mkdtemp(dir=self._folder))
+
+
+def _place(ef: EmboFlow) -> Place:
+    return Place(ef.scope.workspace_slug, ef.scope.project_slug)
 
 
 def _newest(ef: EmboFlow, object_id: str) -> BlobObject | None:

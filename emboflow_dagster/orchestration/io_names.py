@@ -9,6 +9,7 @@ from emboflow_dagster.errors import InvalidInputError, NotFoundError, shown
 from emboflow_dagster.model.storage import StorageRef, object_id_for
 from emboflow_dagster.model.text import check_version
 from emboflow_dagster.orchestration import keys
+from emboflow_dagster.orchestration.catalog import Place
 from emboflow_dagster.project.handle import EmboFlow
 
 #: Asset or input metadata that the IO manager reads.
@@ -24,19 +25,25 @@ def metadata_of(context: dg.InputContext | dg.OutputContext) -> dict[str, Any]:
     }
 
 
-def object_id_of(context: dg.InputContext | dg.OutputContext, partition: str | None = None) -> str:
-    """The blob of an asset (and partition), or of an op's output."""
+def object_id_of(
+    context: dg.InputContext | dg.OutputContext, place: Place, partition: str | None = None
+) -> str:
+    """The blob of an asset (and partition) of a project, or of an op's output."""
     if not context.has_asset_key:
         source = context.upstream_output if isinstance(context, dg.InputContext) else context
         if source is None:
             raise InvalidInputError("an input without an upstream output cannot be loaded from a blob")
         return object_id_for("outputs", *source.get_identifier())
-    return asset_object_id(context.asset_key, partition)
+    return asset_object_id(context.asset_key, place, partition)
 
 
-def asset_object_id(key: dg.AssetKey, partition: str | None = None) -> str:
-    """The blob of an asset, or of one partition of it: the same in every run, never that of another place."""
-    return object_id_for(*key.path, *([partition] if partition is not None else []))
+def asset_object_id(key: dg.AssetKey, place: Place, partition: str | None = None) -> str:
+    """The blob of an asset, or of one partition of it: the same in every run.
+
+    A key that names no project is that of an asset of ``place``: projects share a database, never a blob.
+    """
+    own = [] if keys.place_of(key) else [place.workspace, place.project]
+    return object_id_for(*own, *key.path, *([partition] if partition is not None else []))
 
 
 def expected_type(context: dg.InputContext) -> Any:
