@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from emboflow_dagster.orchestration.assembly import build_definitions
     from emboflow_dagster.orchestration.component import EmboFlowWorkflows
     from emboflow_dagster.orchestration.io_manager import BlobIOManager
+    from emboflow_dagster.orchestration.payloads.handler import Draft, Handler, Payload, Stored
     from emboflow_dagster.orchestration.resources import MongoResource, ObjectStoreResource
     from emboflow_dagster.project.handle import EmboFlow
     from emboflow_dagster.project.settings import Settings
@@ -18,21 +19,29 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "BlobIOManager": "orchestration.io_manager",
+    "Draft": "orchestration.payloads.handler",
     "EmboFlow": "project.handle",
     "EmboFlowWorkflows": "orchestration.component",
+    "Handler": "orchestration.payloads.handler",
     "MongoResource": "orchestration.resources",
     "ObjectStoreResource": "orchestration.resources",
+    "Payload": "orchestration.payloads.handler",
     "Settings": "project.settings",
+    "Stored": "orchestration.payloads.handler",
     "build_definitions": "orchestration.assembly",
 }
 
 __all__ = [
     "BlobIOManager",
+    "Draft",
     "EmboFlow",
     "EmboFlowWorkflows",
+    "Handler",
     "MongoResource",
     "ObjectStoreResource",
+    "Payload",
     "Settings",
+    "Stored",
     "build_definitions",
 ]
 
