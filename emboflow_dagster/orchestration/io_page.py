@@ -19,10 +19,10 @@ IDENTITY: Final = frozenset({"object_id", "version", "checksum", "size", "uri", 
 def blob_metadata(blob: BlobObject) -> dict[str, Any]:
     """Which blob and version, where its bytes are, their hash and size."""
     result: dict[str, Any] = {
-        "object_id": blob.object_id,
         "version": blob.version,
-        "checksum": f"sha256:{blob.sha256}",
         "size": blob.size,
+        "object_id": blob.object_id,
+        "checksum": f"sha256:{blob.sha256}",
         "content_type": blob.content_type,
         "home": blob.storage_type.value,
     }
@@ -52,7 +52,7 @@ def output_metadata(
         declared: The asset's own metadata; its column schema gives descriptions.
         given: What the step itself attached: it is not overwritten.
     """
-    result = blob_metadata(blob) | {"unchanged": unchanged}
+    result: dict[str, Any] = {}  # in the order of the page: what it is first, where it is last
     if facts.row_count is not None:
         result[ROW_COUNT] = facts.row_count
     if facts.columns is not None:
@@ -74,6 +74,7 @@ def output_metadata(
                 for one in upstream
             ]
         )
+    result |= {"unchanged": unchanged} | blob_metadata(blob)
     return {name: value for name, value in result.items() if name in IDENTITY or name not in given}
 
 

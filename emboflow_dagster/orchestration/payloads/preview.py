@@ -6,7 +6,10 @@ from typing import Any, Final
 
 MAX_COLUMNS: Final = 12
 MAX_CELL: Final = 48
-MAX_TEXT: Final = 2_000
+MAX_TEXT: Final = 900
+#: Dagster draws Markdown of fewer than a thousand characters on the page itself, and more in a dialog.
+INLINE: Final = 950
+_FEWEST: Final = 3
 _MARKUP: Final = re.compile(r"([\\`*_{}\[\]()#+!|~$<>&-])")
 
 
@@ -17,11 +20,16 @@ def markdown_table(names: Sequence[str], rows: Sequence[Sequence[Any]], *, total
     more = len(names) - MAX_COLUMNS
     shown = list(names[:MAX_COLUMNS]) + ([f"... {more} more"] if more > 0 else [])
     lines = [_row([cell(name) for name in shown]), _row(["---"] * len(shown))]
+    length, count = sum(map(len, lines)), 0
     for row in rows:
-        cells = [cell(value) for value in row[:MAX_COLUMNS]]
-        lines.append(_row(cells + ["..."] * (more > 0)))
-    if total is not None and total > len(rows):
-        lines += ["", f"{len(rows)} of {total} rows"]
+        line = _row([cell(value) for value in row[:MAX_COLUMNS]] + ["..."] * (more > 0))
+        length += len(line) + 1
+        if length > INLINE and count >= _FEWEST:
+            break
+        lines.append(line)
+        count += 1
+    if total is not None and total > count:
+        lines += ["", f"{count} of {total} rows"]
     return "\n".join(lines)
 
 
