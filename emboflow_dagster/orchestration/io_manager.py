@@ -34,6 +34,7 @@ from emboflow_dagster.orchestration.resources import (
 from emboflow_dagster.project.handle import EmboFlow
 
 _SHOWN_MISSING: Final = 5
+_MAX_IDLE_S: Final = 20.0
 
 
 class BlobIOManager(dg.ConfigurableIOManagerFactory):
@@ -321,7 +322,8 @@ class BlobIO(dg.IOManager):
                 yield handle
             return
         settings = self._opener.settings(workspace, project)
-        with handles.kept_open(self._opener, Place(settings.workspace, settings.project)) as handle:
+        place = Place(settings.workspace, settings.project)
+        with handles.kept_open(self._opener, place, max_idle_s=_MAX_IDLE_S) as handle:
             yield handle
 
     def _scratch(self) -> Path:

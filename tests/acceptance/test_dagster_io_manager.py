@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from emboflow_dagster import BlobIOManager
 from emboflow_dagster.errors import NotFoundError
+from emboflow_dagster.orchestration import handles
 from tests.acceptance import io_steps
 
 
@@ -497,3 +498,16 @@ def test_projects_share_a_database_never_a_blob(ef, settings):
 
     assert ef.blobs.read(f"{settings.workspace}.pick-place.report") == b"1"
     assert ef.blobs.read(f"{settings.workspace}.sorting.report") == b"2"
+
+
+def test_a_step_that_computes_for_long_finds_a_server_that_has_moved(ef, key, monkeypatch):
+    """A handle that nobody used for a while is not trusted to lead anywhere."""
+    stored({"n": 1}, key)
+    [first] = handles._open.values()
+    stored({"n": 2}, key)
+    assert list(handles._open.values()) == [first]
+    monkeypatch.setattr("emboflow_dagster.orchestration.io_manager._MAX_IDLE_S", 0.0)
+    stored({"n": 3}, key)
+
+    assert first not in handles._open.values()
+    assert ef.blobs.get(".".join(key.path)).version == 2
