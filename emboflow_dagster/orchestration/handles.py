@@ -1,4 +1,4 @@
-"""Handles that stay open: for sensors that tick every few seconds, and for the inputs and outputs of a step."""
+"""Handles that stay open: for sensors that tick every few seconds, and for what a step loads and stores."""
 
 import atexit
 import threading

@@ -269,7 +269,7 @@ class BlobIO(dg.IOManager):
         io_lineage.remember(
             context,
             io_lineage.Loaded(
-                input=context.name,
+                input=context.name if context.has_input_name else "",
                 asset=context.asset_key.to_user_string() if context.has_asset_key else None,
                 partition=partition,
                 object_id=blob.object_id if blob else ref.object_id if ref else None,

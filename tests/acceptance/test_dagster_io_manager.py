@@ -1,6 +1,7 @@
 """What assets return becomes versioned, hashed blobs, and comes back as what it was."""
 
 import fractions
+import threading
 from pathlib import Path
 
 import dagster as dg
@@ -330,6 +331,16 @@ def test_home_format_and_preview_are_chosen_for_all_or_for_one_asset(ef, key, ob
 def test_options_that_are_none_are_refused(ef, key, options, message):
     with pytest.raises(dg.Failure, match=message):
         stored({"n": 1}, key, **options)
+
+
+def test_a_table_too_large_for_its_home_is_refused_and_leaves_nothing(ef, key, object_id):
+    import pandas as pd
+
+    with pytest.raises(dg.Failure, match=r"error\[size\]: the payload is larger than 256 KiB"):
+        stored(pd.DataFrame({"a": range(1_000_000)}), key, home="in_object")
+
+    assert ef.blobs.history(object_id) == []
+    assert [thread for thread in threading.enumerate() if thread.name == "payload"] == []
 
 
 def test_a_pickle_is_loaded_only_where_it_is_named(ef, key, object_id):

@@ -214,3 +214,21 @@ def test_one_run_over_a_range_that_returns_something_else_is_refused(ef, setting
     with pytest.raises(dg.Failure, match=message):
         run(daily, tags=days("2026-01-02", "2026-01-03"))
     assert ef.blobs.history(f"{settings.workspace}.pick-place.daily.2026-01-02") == []
+
+
+def test_values_are_loaded_outside_of_runs(run, instance):
+    """What a notebook does."""
+
+    @dg.asset
+    def plain(by_robot: dict[str, dict[str, str]]):
+        return len(by_robot)
+
+    resources = {"io_manager": BlobIOManager()}
+    definitions = dg.Definitions([by_robot, plain], resources=resources)
+    for key in ROBOTS.get_partition_keys():
+        run(by_robot, partition=key)
+    run(by_robot, plain, select=["plain"])
+
+    assert definitions.load_asset_value("plain", instance=instance) == 4
+    found = definitions.load_asset_value("by_robot", partition_key="a|b", instance=instance)
+    assert found == {"robot": "a|b"}

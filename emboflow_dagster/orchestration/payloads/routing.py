@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from emboflow_dagster.errors import ConfigurationError, ErrorKind, InvalidInputError, shown
 from emboflow_dagster.orchestration.payloads.arrays import ArrayHandler, ArraysHandler
+from emboflow_dagster.orchestration.payloads.arrow_tables import ArrowHandler
 from emboflow_dagster.orchestration.payloads.frames import PandasHandler
 from emboflow_dagster.orchestration.payloads.handler import Draft, Handler, Payload, Stored
 from emboflow_dagster.orchestration.payloads.pickles import PickleHandler
@@ -17,7 +18,6 @@ from emboflow_dagster.orchestration.payloads.plain import (
     TextHandler,
 )
 from emboflow_dagster.orchestration.payloads.polars_frames import PolarsHandler
-from emboflow_dagster.orchestration.payloads.tables import ArrowHandler
 from emboflow_dagster.orchestration.payloads.values import JsonHandler, ModelHandler, plain_of
 
 _BYTES: Final = BytesHandler()

@@ -11,21 +11,13 @@ from contextlib import suppress
 from typing import IO, Any, Final
 
 from emboflow_dagster.errors import ErrorKind, IntegrityError, InvalidInputError, shown
-from emboflow_dagster.orchestration.payloads.handler import (
-    Column,
-    Draft,
-    Facts,
-    Handler,
-    Payload,
-    Stored,
-    is_named,
-)
+from emboflow_dagster.orchestration.payloads.handler import Column, Draft, Facts, Payload, Stored
 from emboflow_dagster.orchestration.payloads.preview import markdown_table
 
 PARQUET: Final = "application/vnd.apache.parquet"
 ARROW: Final = "application/vnd.apache.arrow.file"
 FORMATS: Final = {"parquet": PARQUET, "arrow": ARROW}
-_WINDOW_BYTES: Final = 32 << 20
+_WINDOW_BYTES: Final = 16 << 20
 _MIN_ROWS, _MAX_ROWS = 1 << 10, 1 << 20
 _IN_MEMORY: Final = 4 << 20
 
@@ -55,21 +47,30 @@ def read(stored: Stored) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    small = stored.size <= _IN_MEMORY
-    source: Any = pa.BufferReader(stored.read()) if small else pa.memory_map(str(stored.file()))
+    source = source_of(stored)
     try:
         if stored.content_type.startswith(ARROW):
             return pa.ipc.open_file(source).read_all()
         file = pq.ParquetFile(source)
         table = file.read()
-        return table if stored.serializer is None else _as_written(table, file.metadata.metadata)
+        return table if stored.serializer is None else as_written(table, file.metadata.metadata)
     except pa.ArrowException as error:
         raise IntegrityError(
             f"the payload cannot be read as a table: {error}", kind=ErrorKind.FILE_CORRUPT
         ) from None
 
 
-def _as_written(table: Any, metadata: dict[bytes, bytes] | None) -> Any:
+def source_of(stored: Stored) -> Any:
+    """The bytes, verified: an Arrow file is used where it lies, a Parquet file is decoded anyway."""
+    import pyarrow as pa
+
+    if stored.size <= _IN_MEMORY:
+        return pa.BufferReader(stored.read())
+    path = str(stored.file())
+    return pa.memory_map(path) if stored.content_type.startswith(ARROW) else pa.OSFile(path)
+
+
+def as_written(table: Any, metadata: dict[bytes, bytes] | None) -> Any:
     """Types that Parquet writes as others (seconds, names inside of lists) as they were."""
     import pyarrow as pa
 
@@ -194,7 +195,7 @@ class arrow_errors:  # noqa: N801 - used like a function
 
 
 def rows_of(schema: Any) -> int:
-    """How many rows of a schema make about 32 MiB."""
+    """How many rows of a schema make about 16 MiB."""
     width = 0
     for kind in schema.types:
         try:
@@ -263,79 +264,3 @@ def _write_arrow(out: IO[bytes], schema: Any, windows: Iterable[Any]) -> int:
             writer.write_table(window)
             rows += window.num_rows
     return rows
-
-
-def _is_arrow(value: object) -> bool:
-    return any(
-        is_named(kind, "pyarrow.Table", "pyarrow.RecordBatch", "pyarrow.RecordBatchReader")
-        for kind in type(value).__mro__
-    )
-
-
-class ArrowHandler(Handler):
-    """``pyarrow.Table`` and ``RecordBatch``; a ``RecordBatchReader`` is streamed, both ways."""
-
-    name = "arrow-table"
-    reads = frozenset({ARROW})
-
-    def stores(self, value: object) -> bool:
-        """Whether it is one of Arrow's tables."""
-        return _is_arrow(value)
-
-    def makes(self, annotation: Any) -> bool:
-        """Whether an input wants one of them."""
-        return isinstance(annotation, type) and is_named(
-            annotation, "pyarrow.Table", "pyarrow.RecordBatch", "pyarrow.RecordBatchReader"
-        )
-
-    def dump(self, value: Any, draft: Draft) -> Payload:
-        """The table in the format of the manager."""
-        import pyarrow as pa
-
-        check_schema(value, draft, self.name)
-        if isinstance(value, pa.RecordBatchReader):
-            columns = [
-                Column(f.name, str(f.type), nullable=f.nullable, description=description_of(f))
-                for f in value.schema
-            ]
-            return payload(value, draft, self.name, Facts(columns=columns))
-        table = value if isinstance(value, pa.Table) else pa.Table.from_batches([value])
-        return payload(table, draft, self.name, facts_of(table, draft))
-
-    def load(self, stored: Stored) -> Any:
-        """A table, or what is annotated."""
-        wanted = getattr(stored.annotation, "__name__", "Table")
-        if wanted == "RecordBatchReader":
-            return _reader(stored)
-        table = read(stored)
-        if wanted == "RecordBatch":
-            return table.combine_chunks().to_batches()[0] if table.num_rows else _empty_batch(table.schema)
-        return table
-
-
-def _reader(stored: Stored) -> Any:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    source = pa.memory_map(str(stored.file()))
-    if stored.content_type.startswith(ARROW):
-        file = pa.ipc.open_file(source)
-        batches = (file.get_batch(index) for index in range(file.num_record_batches))
-        return pa.RecordBatchReader.from_batches(file.schema, batches)
-    file = pq.ParquetFile(source)
-    own = stored.serializer is not None
-    schema = _as_written(file.schema_arrow.empty_table(), file.metadata.metadata if own else None).schema
-    batches = (
-        part
-        for batch in file.iter_batches()
-        for part in _as_written(
-            pa.Table.from_batches([batch]), file.metadata.metadata if own else None
-        ).to_batches()
-    )
-    return pa.RecordBatchReader.from_batches(schema, batches)
-
-
-def _empty_batch(schema: Any) -> Any:
-    import pyarrow as pa
-
-    return pa.RecordBatch.from_pylist([], schema=schema)

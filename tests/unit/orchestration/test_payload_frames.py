@@ -12,6 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from emboflow_dagster.errors import InvalidInputError
+from emboflow_dagster.orchestration.payloads.handler import Draft
+from emboflow_dagster.orchestration.payloads.routing import Handlers
 from tests.unit.orchestration.roundtrip import back, dumped, loaded
 
 FORMATS = ["parquet", "arrow"]
@@ -264,3 +266,28 @@ def test_a_reader_that_fails_in_the_middle_fails_the_put():
 def test_another_format_is_refused():
     with pytest.raises(InvalidInputError, match="allowed are parquet, arrow"):
         dumped(pd.DataFrame({"a": [1]}), format="feather")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_table_of_any_length_is_streamed(format):  # noqa: A002
+    """192 MiB go by; Arrow never holds more than a few windows of them."""
+    schema = pa.schema([(f"joint_{n}", pa.float64()) for n in range(8)])
+    numbers = np.random.default_rng(0).random(16384)
+
+    def batches():
+        for turn in range(192):
+            yield pa.record_batch([pa.array(numbers + turn) for _ in range(8)], schema=schema)
+
+    pool, before = pa.proxy_memory_pool(pa.default_memory_pool()), pa.default_memory_pool()
+    pa.set_memory_pool(pool)
+    try:
+        with Draft(format=format) as draft:
+            payload = Handlers().dump(pa.RecordBatchReader.from_batches(schema, batches()), draft)
+            written = sum(len(chunk) for chunk in payload.source)
+        peak = pool.max_memory()
+    finally:
+        pa.set_memory_pool(before)
+
+    assert payload.facts.row_count == 192 * 16384
+    assert written > 100 << 20
+    assert 0 < peak < 100 << 20
