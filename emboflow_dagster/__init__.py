@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from emboflow_dagster.orchestration.assembly import build_definitions
     from emboflow_dagster.orchestration.component import EmboFlowWorkflows
     from emboflow_dagster.orchestration.io_manager import BlobIOManager
+    from emboflow_dagster.orchestration.payloads.handler import Draft, Handler, Payload, Stored
     from emboflow_dagster.orchestration.resources import MongoResource, ObjectStoreResource
     from emboflow_dagster.project.changes import Create, Deactivate, Update
     from emboflow_dagster.project.handle import EmboFlow
@@ -23,11 +24,15 @@ _WHERE = {
     "BlobRef": "model.storage",
     "Create": "project.changes",
     "Deactivate": "project.changes",
+    "Draft": "orchestration.payloads.handler",
     "EmboFlow": "project.handle",
     "EmboFlowWorkflows": "orchestration.component",
+    "Handler": "orchestration.payloads.handler",
     "MongoResource": "orchestration.resources",
     "ObjectStoreResource": "orchestration.resources",
+    "Payload": "orchestration.payloads.handler",
     "Settings": "project.settings",
+    "Stored": "orchestration.payloads.handler",
     "Update": "project.changes",
     "build_definitions": "orchestration.assembly",
 }
@@ -37,11 +42,15 @@ __all__ = [
     "BlobRef",
     "Create",
     "Deactivate",
+    "Draft",
     "EmboFlow",
     "EmboFlowWorkflows",
+    "Handler",
     "MongoResource",
     "ObjectStoreResource",
+    "Payload",
     "Settings",
+    "Stored",
     "Update",
     "build_definitions",
 ]

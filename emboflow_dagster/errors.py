@@ -173,6 +173,11 @@ class ErrorKind(StrEnum):
     SERIALISED_UNSAFE = "serialised-unsafe"
     SERIALISED_UNKNOWN = "serialised-unknown"
     STORE_REFUSED = "store-refused"
+    PICKLE_GLOBAL = "pickle-global"
+    PICKLE_OPCODE = "pickle-opcode"
+    PICKLE_PERSISTENT = "pickle-persistent"
+    PICKLE_CORRUPT = "pickle-corrupt"
+    PICKLE_SIZE = "pickle-size"
     # ownership of blobs (Voedger's four, one code each)
     BLOB_OWNER_NOT_EMPTY = "blob-owner-not-empty"
     BLOB_OWNER_MISMATCH = "blob-owner-mismatch"

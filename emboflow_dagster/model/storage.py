@@ -218,12 +218,23 @@ def check_key(key: object) -> str:
 def object_id_for(*parts: str) -> str:
     """The blob id of a place in the asset graph: its parts joined by dots.
 
+    Parts that an object id cannot hold as they are (``a|b``, ``a.b``, ``..``) are written with what it can,
+    and a hash of the parts keeps them apart from every other place.
+
     >>> object_id_for("acme", "pick-place", "artifacts", "triage", "probe")
     'acme.pick-place.artifacts.triage.probe'
+    >>> object_id_for("acme", "a|b")
+    'acme.a-b-47401805e4735b7aed2c'
     """
     import hashlib
 
-    plain = ".".join(re.sub(r"[^A-Za-z0-9_-]", "-", part).strip("-") or "x" for part in parts)
-    if len(plain) <= 128:  # noqa: PLR2004 - the limit of object ids
+    words = [re.sub(r"[^A-Za-z0-9_-]", "-", part).strip("-") or "x" for part in parts]
+    if not words[0][0].isalnum():
+        words[0] = "x" + words[0]
+    plain = ".".join(words)
+    if len(plain) <= 128 and words == list(parts):  # noqa: PLR2004 - the limit of object ids
         return plain
-    return f"{plain[:87].rstrip('.-')}-{hashlib.sha256('/'.join(parts).encode()).hexdigest()[:40]}"
+    # Length before text: no two lists of parts are one text.
+    told = "".join(f"{len(part)}:{part}" for part in parts)
+    digest = hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{plain[:107].rstrip('.-')}-{digest[:20]}"

@@ -5,31 +5,56 @@ the next version, one with the same bytes is no new version and keeps everything
 """
 
 import atexit
+import hashlib
 import shutil
 import tempfile
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import dagster as dg
 from pydantic import Field
 
-from emboflow_dagster.errors import EmboflowError, IntegrityError, InvalidInputError, NotFoundError
-from emboflow_dagster.model.blob import BlobObject
-from emboflow_dagster.model.storage import StorageRef, object_id_for
-from emboflow_dagster.model.text import check_version
-from emboflow_dagster.orchestration import checks, keys, page, payloads, retention, steps, wiped
-from emboflow_dagster.orchestration.resources import EmboFlowResource, MongoResource, ObjectStoreResource
+from emboflow_dagster.blobs import listing
+from emboflow_dagster.errors import EmboflowError, IntegrityError, InvalidInputError, NotFoundError, shown
+from emboflow_dagster.model.blob import BlobObject, StorageType
+from emboflow_dagster.model.storage import LISTING_TYPE, StorageRef
+from emboflow_dagster.orchestration import (
+    checks,
+    handles,
+    io_lineage,
+    io_names,
+    io_page,
+    io_partitions,
+    keys,
+    retention,
+    steps,
+)
+from emboflow_dagster.orchestration.catalog import Place
+from emboflow_dagster.orchestration.payloads.handler import Draft, Stored
+from emboflow_dagster.orchestration.payloads.routing import Handlers
+from emboflow_dagster.orchestration.payloads.values import admits_none, plain_of
+from emboflow_dagster.orchestration.resources import (
+    EmboFlowResource,
+    MongoResource,
+    ObjectStoreResource,
+    OpenHandle,
+)
 from emboflow_dagster.project.handle import EmboFlow
+
+_SHOWN_MISSING: Final = 5
+_MAX_IDLE_S: Final = 20.0
 
 
 class BlobIOManager(dg.ConfigurableIOManagerFactory):
     """Stores what assets and ops return as blobs of a project, and loads them again.
 
-    Stored are DataFrames (Parquet), dicts, lists and numbers (JSON), text, bytes, and files (``Path``).
+    Stored are pandas, Arrow and polars tables, numpy arrays and dicts of them, dicts, lists, numbers, models
+    and dataclasses (JSON), text, bytes, files and folders (``Path``), open binary files, and the types of
+    ``handlers``.
     An input reads the newest version, or the one it is pinned to: in code by
-    ``AssetIn(metadata={"emboflow/version": 3})``, in the launchpad by ``pins``.
+    ``AssetIn(metadata={"emboflow/version": 3})``, in the launchpad by ``pins``. See ``docs/io-manager.md``.
     """
 
     mongo: MongoResource
@@ -41,7 +66,24 @@ class BlobIOManager(dg.ConfigurableIOManagerFactory):
         default=None, description="Project of assets whose key names none. Empty: EMBOFLOW_PROJECT."
     )
     pins: dict[str, int] = Field(
-        default_factory=dict, description="Asset key, parts joined by '/', to the version to load."
+        default_factory=dict,
+        description="Asset key, parts joined by '/', or key@partition, to the version to load.",
+    )
+    format: str = Field(default="parquet", description="What tables are written as: parquet or arrow.")
+    home: str = Field(
+        default=StorageType.OBJECT_STORE.value,
+        description="Where payloads go: object_store, in_object (at most 256 KiB) or gridfs (where allowed).",
+    )
+    preview_rows: int = Field(
+        default=10, description="Rows that the asset page shows. 0: no values in Dagster's event log."
+    )
+    handlers: list[str] = Field(
+        default_factory=list,
+        description="Handlers for types of your own, as module:name; asked before the built-in ones.",
+    )
+    allow_pickle: list[str] = Field(
+        default_factory=list,
+        description="Globals, as module.name, that a pickle may hold. Empty: nothing is pickled.",
     )
 
     def __init__(self, **values: Any) -> None:
@@ -56,7 +98,17 @@ class BlobIOManager(dg.ConfigurableIOManagerFactory):
             workspace=self.workspace,
             project=self.project,
             pins=self.pins,
+            handlers=Handlers.configured(self.handlers, self.allow_pickle),
+            format=self.format,
+            home=self.home,
+            preview_rows=self.preview_rows,
         )
+
+
+class _Put(NamedTuple):
+    blob: BlobObject
+    unchanged: bool
+    metadata: dict[str, Any]
 
 
 class BlobIO(dg.IOManager):
@@ -64,66 +116,130 @@ class BlobIO(dg.IOManager):
 
     def __init__(
         self,
-        opener: Any,
+        opener: EmboFlowResource | OpenHandle,
         *,
         workspace: str | None = None,
         project: str | None = None,
         pins: Mapping[str, int] | None = None,
+        handlers: Handlers | None = None,
+        format: str = "parquet",  # noqa: A002 - the word of the configuration
+        home: str = StorageType.OBJECT_STORE.value,
+        preview_rows: int = 10,
     ) -> None:
         self._opener: Final = opener
         self._workspace: Final = workspace
         self._project: Final = project
         self._pins: Final = dict(pins or {})
-        self._loaded: Path | None = None
+        self._handlers: Final = handlers or Handlers()
+        self._defaults: Final = {
+            io_names.FORMAT: format,
+            io_names.HOME: home,
+            io_names.PREVIEW_ROWS: preview_rows,
+        }
+        self._folder: Path | None = None
 
     # ---------------------------------------------------------------------------------------- output
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
-        """Store a value as the next version of its blob.
+        """Store a value as the next version of its blob; a dict by partition key where there are several.
 
         Raises:
             Failure: Its type is not known, or it could not be stored.
         """
-        if obj is None:
-            return  # a step that stored what it made itself, or nothing
+        partitions = io_partitions.partitions_of(context)
         try:
-            payload = payloads.dump(obj)
+            if obj is None and context.has_asset_key:
+                # The step stored what it made itself, or made nothing.
+                context.add_output_metadata({"stored": io_partitions.NOTHING})
+                return
             with self._open(context) as ef:
-                blob = ef.blobs.put(
-                    payload.source,
-                    object_id=object_id_of(context),
-                    type="dagster_asset" if context.has_asset_key else "dagster_output",
-                    content_type=payload.content_type,
-                    serializer=payload.serializer,
-                    custom_metadata={
-                        "dagsterRunId": context.run_id,
-                        "step": context.step_key,
-                        **wiped.described(context),
-                    },
-                )
-                retention.keep(ef, blob.object_id, context.definition_metadata)
+                if partitions is not None and len(partitions) > 1:
+                    self._store_each(ef, context, obj, partitions)
+                    return
+                put = self._store(ef, context, obj, partitions[0] if partitions else None)
         except EmboflowError as error:
             raise steps.failure(error) from error
-        context.add_output_metadata(blob_metadata(blob) | page.page_metadata(payload.facts))
+        context.add_output_metadata(put.metadata)
         if context.has_asset_key:
-            set_data_version(context, blob.sha256)
+            set_data_version(context, put.blob.sha256)
+
+    def _store(self, ef: EmboFlow, context: dg.OutputContext, obj: object, partition: str | None) -> _Put:
+        """The one place where a value becomes a version: what is to happen with each belongs here."""
+        options = {**self._defaults, **io_names.metadata_of(context)}
+        object_id = io_names.object_id_of(context, _place(ef), partition)
+        lineage = io_lineage.lineage_of(context, partition)
+        if context.has_asset_key:
+            io_lineage.check_same_place(_newest(ef, object_id), lineage)
+
+        def put_folder(folder: Path) -> bytes:
+            return listing.write_listing(listing.put_folder(ef.blobs, folder))
+
+        draft = Draft(
+            format=str(options[io_names.FORMAT]),
+            preview_rows=_count(options[io_names.PREVIEW_ROWS]),
+            put_folder=put_folder,
+        )
+        with draft, ef.blobs.writing():  # from the first file of a folder on to the version that names it
+            payload = self._handlers.dump(obj, draft)
+            # The files of a folder are in the object store, and their listing says so by being there too.
+            folder = payload.content_type == LISTING_TYPE
+            blob = ef.blobs.put(
+                payload.source,
+                object_id=object_id,
+                type="dagster_asset" if context.has_asset_key else "dagster_output",
+                content_type=payload.content_type,
+                serializer=payload.serializer,
+                home=StorageType.OBJECT_STORE if folder else str(options[io_names.HOME]),
+                custom_metadata={"lineage": lineage} | ({"name": payload.name} if payload.name else {}),
+            )
+        retention.keep(ef, blob.object_id, context.definition_metadata)
+        # Equal bytes leave the version as it was made first, by another run or attempt.
+        unchanged = blob.custom_metadata.get("lineage") != lineage
+        metadata = io_page.output_metadata(
+            blob,
+            payload.facts,
+            io_lineage.upstream_of(context),
+            unchanged=unchanged,
+            declared=options,
+            given=context.output_metadata or {},
+        )
+        if version := lineage["code_version"]:
+            metadata["code_version"] = version
+        return _Put(blob, unchanged, metadata)
+
+    def _store_each(
+        self, ef: EmboFlow, context: dg.OutputContext, obj: object, partitions: Sequence[str]
+    ) -> None:
+        """One run over several partitions returns a dict by partition key; each is a blob of its own."""
+        values = io_partitions.by_partition(context, obj, partitions)
+        puts = {key: self._store(ef, context, values[key], key) for key in partitions if key in values}
+        for key, put in puts.items():
+            context.step_context.add_asset_metadata(put.metadata, context.asset_key, key)
+        blobs = {key: put.blob for key, put in puts.items()}
+        context.add_output_metadata(
+            {"partitions": io_page.partitions_table(blobs, {key: put.unchanged for key, put in puts.items()})}
+        )
+        # Dagster gives all partitions of one output one data version.
+        whole = "".join(f"{key}\0{blob.sha256}\n" for key, blob in sorted(blobs.items()))
+        set_data_version(context, hashlib.sha256(whole.encode()).hexdigest())
 
     # ----------------------------------------------------------------------------------------- input
 
     def load_input(self, context: dg.InputContext) -> Any:
-        """Load the pinned or newest version, verified; partitions as a dict by partition key.
+        """Load the pinned or newest version, verified; several partitions as a dict by partition key.
 
         Raises:
             Failure: There is no such version, or its bytes are damaged.
         """
-        expected = expected_type(context)
+        annotation = io_names.expected_type(context)
+        partitions = io_partitions.partitions_of(context)
         try:
             with self._open(context) as ef:
-                if context.has_asset_partitions and len(context.asset_partition_keys) > 1:
-                    return {
-                        key: self._load(ef, context, expected, key) for key in context.asset_partition_keys
-                    }
-                return self._load(ef, context, expected, None)
+                if partitions is None:
+                    return self._load(ef, context, annotation, None)
+                if io_partitions.comes_as_dict(context, partitions):
+                    return self._load_each(ef, context, io_partitions.value_type(annotation), partitions)
+                return self._load(ef, context, annotation, partitions[0])
         except EmboflowError as error:
             if isinstance(error, IntegrityError) and context.has_asset_key:
                 self._tell(context)
@@ -135,103 +251,123 @@ class BlobIO(dg.IOManager):
             for key, note in checks.reds(ef, [context.asset_key]).items():
                 context.step_context.instance.report_runless_asset_event(checks.failed(key, note))
 
-    def _load(self, ef: EmboFlow, context: dg.InputContext, expected: object, partition: str | None) -> Any:
-        pin = self._pin(context)
-        recorded = recorded_ref(ef, context.asset_key, pin) if context.has_asset_key else None
-        if recorded is None:
-            object_id = object_id_of(context, partition)
-            ref = ef.blobs.ref(ef.blobs.get(object_id, pin))
-            name = f"{object_id}.{ref.version}"
-        else:
-            ref, name = recorded, recorded.sha256
-        handler = payloads.loader(ref.content_type, expected)
-        with ef.blobs.open_ref(ref) as stream:
-            return handler.load(stream, self._scratch() / name)
+    def _load_each(
+        self, ef: EmboFlow, context: dg.InputContext, annotation: Any, partitions: Sequence[str]
+    ) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        missing: list[str] = []
+        for key in partitions:
+            try:
+                result[key] = self._load(ef, context, annotation, key)
+            except NotFoundError:
+                missing.append(key)
+        if missing and not io_partitions.may_be_missing(context):
+            names = ", ".join(missing[:_SHOWN_MISSING]) + (", ..." if len(missing) > _SHOWN_MISSING else "")
+            raise NotFoundError(
+                f"{context.asset_key.to_user_string()}: {len(missing)} of {len(partitions)} partitions have "
+                f"nothing stored: {names}",
+                hint=f'materialize them, or AssetIn(metadata={{"{io_partitions.ALLOW_MISSING}": True}})',
+            )
+        return result
 
-    def _pin(self, context: dg.InputContext) -> int | None:
-        pin: Any = (context.definition_metadata or {}).get(keys.METADATA_VERSION)
-        if pin is None and context.has_asset_key:
-            pin = self._pins.get(context.asset_key.to_user_string())
-        if pin is None:
-            return None
-        value = getattr(pin, "value", pin)
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise InvalidInputError(f"{keys.METADATA_VERSION}: found {value!r}; a version is an int")
-        return check_version(value, keys.METADATA_VERSION)
+    def _load(self, ef: EmboFlow, context: dg.InputContext, annotation: Any, partition: str | None) -> Any:
+        pin = io_names.pin_of(context, self._pins, partition)
+        ref = io_names.recorded_ref(ef, context.asset_key, pin) if context.has_asset_key else None
+        blob: BlobObject | None = None
+        if ref is None:
+            object_id = io_names.object_id_of(context, _place(ef), partition)
+            try:
+                blob = ef.blobs.get(object_id, pin)
+            except NotFoundError as error:
+                if pin is None and (admits_none(annotation) or io_partitions.was_none(context, partition)):
+                    return None
+                told = f", partition {partition}" if partition is not None else ""
+                raise NotFoundError(f"{error.message}{told}", hint=error.hint, kind=error.kind) from error
+        stored = self._stored(ef, annotation, blob=blob, ref=ref)
+        value = self._handlers.load(stored)
+        io_lineage.remember(
+            context,
+            io_lineage.Loaded(
+                input=context.name if context.has_input_name else "",
+                asset=context.asset_key.to_user_string() if context.has_asset_key else None,
+                partition=partition,
+                object_id=blob.object_id if blob else ref.object_id if ref else None,
+                version=blob.version if blob else ref.version if ref else None,
+                sha256=blob.sha256 if blob else ref.sha256 if ref else "",
+                pinned=pin is not None,
+            ),
+        )
+        return value
 
-    def _open(self, context: dg.InputContext | dg.OutputContext) -> AbstractContextManager[EmboFlow]:
+    def _stored(
+        self, ef: EmboFlow, annotation: Any, *, blob: BlobObject | None, ref: StorageRef | None
+    ) -> Stored:
+        if blob is not None:
+            ref = blob.storage_ref
+        local = ef.blobs.local_path(ref) if ref is not None else None
+
+        def opener() -> Any:
+            if blob is not None:
+                return ef.blobs.open_blob(blob)
+            return ef.blobs.open_ref(ref)  # pyright: ignore[reportArgumentType] - one of the two is there
+
+        def restore(target: Path) -> Path:
+            if ref is None:
+                raise InvalidInputError("the listing of a folder is in the object store, with its files")
+            return listing.restore(ef.blobs, ref, target)
+
+        name = blob.custom_metadata.get("name") if blob else None
+        return Stored(
+            content_type=blob.content_type if blob else ref.content_type if ref else "",
+            serializer=blob.serializer if blob else None,
+            size=blob.size if blob else ref.size if ref else 0,
+            annotation=plain_of(annotation),
+            name=name if isinstance(name, str) else None,
+            opener=opener,
+            scratch=self._scratch,
+            local=local,
+            restore=restore,
+        )
+
+    # ------------------------------------------------------------------------------------------ both
+
+    @contextmanager
+    def _open(self, context: dg.InputContext | dg.OutputContext) -> Iterator[EmboFlow]:
+        """The project that an asset's key names, else the configured one; its connection stays open."""
         place = keys.place_of(context.asset_key) if context.has_asset_key else None
-        if place is not None:
-            return self._opener.open(place.workspace, place.project)
-        return self._opener.open(self._workspace, self._project)
+        workspace, project = (place.workspace, place.project) if place else (self._workspace, self._project)
+        if isinstance(self._opener, OpenHandle):
+            with self._opener.open(workspace, project) as handle:
+                yield handle
+            return
+        settings = self._opener.settings(workspace, project)
+        place = Place(settings.workspace, settings.project)
+        with handles.kept_open(self._opener, place, max_idle_s=_MAX_IDLE_S) as handle:
+            yield handle
 
     def _scratch(self) -> Path:
-        """A folder for loaded files; it goes when the process of the step ends."""
-        if self._loaded is None:
-            self._loaded = Path(tempfile.mkdtemp(prefix="emboflow-input-"))
-            atexit.register(shutil.rmtree, self._loaded, ignore_errors=True)
-        return self._loaded
+        """A fresh folder for a loaded file; it goes when the process of the step ends."""
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="emboflow-input-"))
+            atexit.register(shutil.rmtree, self._folder, ignore_errors=True)
+        return Path(tempfile.mkdtemp(dir=self._folder))
 
 
-def object_id_of(context: dg.InputContext | dg.OutputContext, partition: str | None = None) -> str:
-    """The blob of an asset (and partition), or of an op's output."""
-    if not context.has_asset_key:
-        source = context.upstream_output if isinstance(context, dg.InputContext) else context
-        if source is None:
-            raise InvalidInputError("an input without an upstream output cannot be loaded from a blob")
-        return object_id_for("outputs", *source.get_identifier())
-    parts = list(context.asset_key.path)
-    if partition is None and context.has_asset_partitions:
-        partition = context.asset_partition_key
-    return object_id_for(*parts, *([partition] if partition else []))
+def _place(ef: EmboFlow) -> Place:
+    return Place(ef.scope.workspace_slug, ef.scope.project_slug)
 
 
-def recorded_ref(ef: EmboFlow, key: dg.AssetKey, pin: int | None) -> StorageRef | None:
-    """Where the bytes of a key are that a workflow produces; ``None`` for a key of somebody else's.
-
-    A dataset's bytes are the manifest of its newest version (pinned: of version ``v<pin>``), a node's
-    those of the first artifact of its newest success.
-
-    Raises:
-        NotFoundError: The dataset has no such version.
-        InvalidInputError: A node's artifact is pinned: only blobs and datasets have numbered versions.
-    """
-    match list(key.path):
-        case [_, _, keys.DATASETS, name]:
-            return ef.datasets.version(name, None if pin is None else f"v{pin}").manifest_ref
-        case [_, _, keys.ARTIFACTS, workflow, node]:
-            try:
-                task = ef.runs.last_success(ef.workflows.get(workflow).id, node)
-            except NotFoundError:
-                return None
-            artifacts = ef.artifacts.of_task(task) if task else []
-            if artifacts and pin is not None:
-                raise InvalidInputError(
-                    f"{key.to_user_string()} cannot be pinned to version {pin}: artifacts have no numbers",
-                    hint="pin the dataset that the workflow publishes",
-                )
-            return artifacts[0].storage_ref if artifacts else None
-    return None
+def _newest(ef: EmboFlow, object_id: str) -> BlobObject | None:
+    try:
+        return ef.blobs.get(object_id)
+    except NotFoundError:
+        return None
 
 
-def expected_type(context: dg.InputContext) -> object:
-    """The annotation of an input, or ``None`` when there is none that says anything."""
-    kind = context.dagster_type.typing_type if context.dagster_type is not None else None
-    return None if kind in (None, Any, type(None)) else kind
-
-
-def blob_metadata(blob: BlobObject) -> dict[str, Any]:
-    """What the asset page shows of a stored version."""
-    result: dict[str, Any] = {
-        "object_id": blob.object_id,
-        "version": blob.version,
-        "checksum": f"sha256:{blob.sha256}",
-        "size": blob.size,
-        "content_type": blob.content_type,
-    }
-    if blob.storage_ref is not None:
-        result["uri"] = dg.MetadataValue.url(blob.storage_ref.uri)
-    return result
+def _count(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise InvalidInputError(f"{io_names.PREVIEW_ROWS}: found {shown(value)}; a number of rows, or 0")
+    return min(value, 100)
 
 
 def set_data_version(context: dg.OutputContext, sha256: str) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 import dagster as dg
 
@@ -17,11 +17,11 @@ from dagster._core.events import AssetWipedData
 from dagster._core.instance.utils import RUNLESS_RUN_ID
 
 from emboflow_dagster.errors import EmboflowError
-from emboflow_dagster.model.storage import object_id_for
 from emboflow_dagster.mongo.client import translated
 from emboflow_dagster.orchestration import keys
 from emboflow_dagster.orchestration.catalog import Place
 from emboflow_dagster.orchestration.handles import kept_open
+from emboflow_dagster.orchestration.io_names import asset_object_id
 from emboflow_dagster.orchestration.nodes import RESOURCE
 from emboflow_dagster.project.handle import EmboFlow
 
@@ -29,8 +29,8 @@ INTERVAL_SECONDS: Final = 300
 # A step that was storing when the wipe came has told Dagster about it by then.
 SETTLED_S: Final = 60.0
 PAGE: Final = 500
-ASSET_KEY: Final = "assetKey"
-PARTITION: Final = "partition"
+# What the IO manager records with a version of what it is.
+_ASSET: Final = "custom_metadata.lineage.asset"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +40,6 @@ class Wipe:
     key: dg.AssetKey
     partition: str | None
     at: float
-
-
-def described(context: dg.OutputContext) -> dict[str, Any]:
-    """What a blob's ``custom_metadata`` says about the asset it belongs to, so that a wipe finds it."""
-    if not context.has_asset_key:
-        return {}
-    partition = {PARTITION: context.asset_partition_key} if context.has_asset_partitions else {}
-    return {ASSET_KEY: context.asset_key.to_user_string(), **partition}
 
 
 def wipes(instance: dg.DagsterInstance, after: float, before: float) -> list[Wipe]:
@@ -93,9 +85,10 @@ def let_go(
     found = wipes(instance, after, time.time() - settled_s)
     mine = [wipe for wipe in found if _is_mine(ef, wipe.key)]
     known = _blobs(ef, mine)
+    place = Place(ef.scope.workspace_slug, ef.scope.project_slug)
     done: dict[str, int] = {}
     for wipe in mine:
-        for object_id in sorted(_objects(wipe, known)):
+        for object_id in sorted(_objects(wipe, known, place)):
             count = ef.blobs.let_go_unless_needed(
                 object_id,
                 until=datetime.fromtimestamp(wipe.at, UTC),
@@ -126,19 +119,18 @@ def _blobs(ef: EmboFlow, found: Iterable[Wipe]) -> Mapping[tuple[str, str | None
         filter_ = {
             "workspace_id": ef.scope.workspace_id,
             "type": "dagster_asset",
-            f"custom_metadata.{ASSET_KEY}": {"$in": names},
+            _ASSET: {"$in": names},
         }
         with translated():
             for raw in ef.mongo["objects"].find(filter_, {"custom_metadata": 1}):
-                said = raw["custom_metadata"]
-                blobs.setdefault((said[ASSET_KEY], said.get(PARTITION)), set()).add(str(raw["_id"]))
+                said = raw["custom_metadata"]["lineage"]
+                blobs.setdefault((said["asset"], said.get("partition")), set()).add(str(raw["_id"]))
     return blobs
 
 
-def _objects(wipe: Wipe, known: Mapping[tuple[str, str | None], set[str]]) -> set[str]:
+def _objects(wipe: Wipe, known: Mapping[tuple[str, str | None], set[str]], place: Place) -> set[str]:
     name = wipe.key.to_user_string()
-    parts = [wipe.partition] if wipe.partition else []
-    found = {object_id_for(*wipe.key.path, *parts)}
+    found = {asset_object_id(wipe.key, place, wipe.partition)}
     for (key, partition), objects in known.items():
         if key == name and wipe.partition in (None, partition):
             found |= objects

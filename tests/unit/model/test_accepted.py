@@ -239,6 +239,29 @@ def test_ids_sort_by_time_and_blob_ids_stay_short() -> None:
     )
 
 
+def test_places_that_look_alike_have_blob_ids_of_their_own() -> None:
+    places = [
+        ("acme", "a-b"),
+        ("acme", "a|b"),
+        ("acme", "a.b"),
+        ("acme", "a", "b"),
+        ("acme.a", "b"),
+        ("acme", "-a-b"),
+        ("acme", "a-b-"),
+        ("acme", ""),
+        ("acme", "x"),
+        ("_acme", "x"),
+        ("acme", "é" * 300),
+        ("acme", "è" * 300),
+        ("acme", "\ud800"),
+    ]
+    ids = [object_id_for(*parts) for parts in places]
+
+    assert len(set(ids)) == len(places)
+    assert all(text.check_object_id(one) == one for one in ids)
+    assert (ids[0], ids[3], ids[8]) == ("acme.a-b", "acme.a.b", "acme.x")
+
+
 @pytest.mark.parametrize(
     "name", ["Arm demo (1).hdf5", "実験", "new", "-", "É" * 200, "api all", "x" * 62 + "-y"]
 )
