@@ -1,5 +1,6 @@
 """Raw assets: registered once, probed as often as one likes."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,12 +62,14 @@ class Assets:
             The asset; the existing one when the same content has that name already.
 
         Raises:
-            InvalidInputError: Unknown type, bad name, or a folder with links in it.
+            InvalidInputError: Unknown type, bad name, something that cannot be read, or a folder with links
+                or EMBOFLOW_HOME in it.
             NotFoundError: Nothing at ``path``.
             AlreadyExistsError: ``name`` is taken by other content.
         """
         source = Path(path).expanduser().absolute()
         kind = _type(type)
+        self._refuse_home(source)
         taken = take(self._opened.blobs, source, in_place=in_place, progress=progress)
         wanted = name or source.name
         draft = {
@@ -99,6 +102,15 @@ class Assets:
             return self._insert(asset, session)
 
         return self._opened.mongo.in_transaction(body)
+
+    def _refuse_home(self, source: Path) -> None:
+        home = self._opened.settings.home
+        if home.resolve().is_relative_to(os.path.realpath(source)):  # Path.resolve raises on a link to itself
+            raise InvalidInputError(
+                f"{source}: EMBOFLOW_HOME ({home}) is in it, where everything registered is kept",
+                kind=ErrorKind.PATH_RESERVED,
+                hint="register the folder of the recordings alone",
+            )
 
     def _known(
         self, name: str, kind: AssetType, source: Path, ref: StorageRef, session: Session, *, chosen: bool
