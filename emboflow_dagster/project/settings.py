@@ -12,6 +12,7 @@ from emboflow_dagster.model.text import check_slug
 DEFAULT_DATABASE = "emboflow"
 DEFAULT_SLUG = "default"
 _DATABASE = re.compile(r"^[A-Za-z0-9_-]{1,63}$")
+_SERVERS_OWN = frozenset({"admin", "config", "local"})
 _ACTOR = re.compile(r"^(user|system):([A-Za-z0-9_-]{1,64})$")
 
 
@@ -81,6 +82,11 @@ class Settings:
         if not _DATABASE.match(self.database):
             raise InvalidInputError(
                 f"EMBOFLOW_DATABASE: found {self.database!r}; allowed are 1-63 of A-Z a-z 0-9 _ -",
+                kind=ErrorKind.ID,
+            )
+        if self.database.lower() in _SERVERS_OWN:
+            raise InvalidInputError(
+                f"EMBOFLOW_DATABASE: found {self.database!r}; admin, config and local are MongoDB's own",
                 kind=ErrorKind.ID,
             )
 

@@ -140,6 +140,28 @@ def test_the_doctor_names_what_a_folder_lacks(deployment):
     assert [c["name"] for c in json.loads(sick.stdout)["checks"] if c["status"] == "fail"] == ["object store"]
 
 
+def test_the_doctor_says_where_the_embedded_database_could_not_live(deployment, monkeypatch):
+    monkeypatch.delenv("EMBOFLOW_MONGO_URI")
+    (deployment / "file").write_text("")
+
+    sick = ended("doctor", "--json", EMBOFLOW_HOME=str(deployment / "file"))
+
+    assert sick.returncode == 1
+    assert [c["name"] for c in json.loads(sick.stdout)["checks"] if c["status"] == "fail"] == [
+        *("database", "object store", "dagster home")
+    ]
+
+
+@pytest.mark.parametrize("name", ["admin", "Config", "local"])
+def test_the_servers_own_databases_are_refused(deployment, name):
+    refused = ended("init", EMBOFLOW_DATABASE=name)
+
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == (
+        f"error[id]: EMBOFLOW_DATABASE: found '{name}'; admin, config and local are MongoDB's own\n"
+    )
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["asset", "list"], ["mongo", "uri"], ["mongo", "status"], ["mongo", "stop"], ["doctor"], ["init"]],
