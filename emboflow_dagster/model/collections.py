@@ -294,6 +294,10 @@ COLLECTIONS: Final[dict[str, Collection]] = {
     )
 }
 
+# Newest first, a page at a time: without `_id` in the index the server reads and sorts the whole project.
+_PAGES: Final = dict.fromkeys(
+    ("assets", "workflow_runs", "artifacts"), (Index(("projectId", "createdAt", "_id")),)
+)
 # The queue is polled for ever; the index holds only what waits in it.
 _QUEUE: Final = {"workflow_runs": (Index(("status", "createdAt", "_id")),)}
 
@@ -302,6 +306,7 @@ def indexes_of(collection: Collection) -> list[Index]:
     """Every index a collection must have, most specific first, without doubles."""
     rows = [Index(keys, unique=True) for keys in collection.unique]
     rows += [Index(keys) for keys in collection.compound]
+    rows += _PAGES.get(collection.name, ())
     rows += _QUEUE.get(collection.name, ())
     rows += [Index((field,)) for field in _ALWAYS if field in collection.fields]
     unique = {row.keys for row in rows if row.unique}
