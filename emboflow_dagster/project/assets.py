@@ -23,6 +23,7 @@ from emboflow_dagster.mongo.documents import Documents
 from emboflow_dagster.project.asset_files import Progress, take, view
 from emboflow_dagster.project.lookup import by_id_or_name
 from emboflow_dagster.project.opened import Opened
+from emboflow_dagster.project.settings import full_path
 from emboflow_dagster.runtime.child import run_child
 from emboflow_dagster.runtime.in_child import probe_safely
 from emboflow_dagster.runtime.outputs import add_probe_report
@@ -67,7 +68,7 @@ class Assets:
             NotFoundError: Nothing at ``path``.
             AlreadyExistsError: ``name`` is taken by other content.
         """
-        source = Path(path).expanduser().absolute()
+        source = full_path(path)
         kind = _type(type)
         self._refuse_home(source)
         taken = take(self._opened.blobs, source, in_place=in_place, progress=progress)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from emboflow_dagster.errors import ErrorKind, InvalidInputError
+from emboflow_dagster.errors import ConfigurationError, ErrorKind, InvalidInputError, NotFoundError
 from emboflow_dagster.model.text import check_slug
 
 DEFAULT_DATABASE = "emboflow"
@@ -49,9 +49,10 @@ class Settings:
 
         Raises:
             InvalidInputError: A slug, actor or database name is not allowed; all that are, at once.
+            ConfigurationError: A path is relative, and the working directory is gone.
         """
         env = os.environ.get
-        root = Path(home or env("EMBOFLOW_HOME") or ".emboflow").expanduser().absolute()
+        root = full_path(home or env("EMBOFLOW_HOME") or ".emboflow")
         settings = cls(
             home=root,
             mongo_uri=mongo_uri or env("EMBOFLOW_MONGO_URI") or None,
@@ -60,7 +61,7 @@ class Settings:
             workspace=workspace or env("EMBOFLOW_WORKSPACE") or DEFAULT_SLUG,
             project=project or env("EMBOFLOW_PROJECT") or DEFAULT_SLUG,
             actor=actor or env("EMBOFLOW_ACTOR") or f"user:{_login()}",
-            dagster_home=Path(env("DAGSTER_HOME") or root / "dagster").expanduser().absolute(),
+            dagster_home=full_path(env("DAGSTER_HOME") or root / "dagster"),
         )
         settings.check()
         return settings
@@ -108,6 +109,25 @@ class Settings:
         if self.mongo_uri:
             variables["EMBOFLOW_MONGO_URI"] = self.mongo_uri
         return variables
+
+
+def full_path(path: Path | str) -> Path:
+    """``path`` from the root of the file system, ``~`` and ``~user`` resolved.
+
+    Raises:
+        NotFoundError: There is no such user.
+        ConfigurationError: It is relative, and the working directory is gone.
+    """
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError:
+        raise NotFoundError(
+            f"{path}: there is no user of that name", hint="write ./~name for a file that is called so"
+        ) from None
+    except FileNotFoundError:
+        raise ConfigurationError(
+            "the working directory is gone", hint="change to one that exists, or use full paths"
+        ) from None
 
 
 def _login() -> str:
