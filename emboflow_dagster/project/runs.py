@@ -59,7 +59,8 @@ class Runs:
 
         Args:
             workflow: Slug or id.
-            assets: Names or ids, in the order to bind them; one named twice is bound once, at its first place.
+            assets: Names or ids, in the order to bind them; one named twice is bound once, at the first of
+                its places.
             version: A version number; the published one when omitted.
             triggered_by: Who or what asked; the actor when omitted.
             run_id: An id of the caller's, so that asking twice makes one run.
