@@ -83,13 +83,16 @@ def test_a_page_of_history_reads_no_more_than_it_shows(
     profiled.db.drop_collection("system.profile")
     profiled.db.command("profile", 2)
 
-    pages = {"assets": ef.assets.list(limit=20), "workflow_runs": ef.runs.list(limit=20)}
-    pages["artifacts"] = ef.artifacts.list(limit=20)
+    pages: dict[str, list[str]] = {
+        "assets": [row.id for row in ef.assets.list(limit=20)],
+        "workflow_runs": [row.id for row in ef.runs.list(limit=20)],
+        "artifacts": [row.id for row in ef.artifacts.list(limit=20)],
+    }
 
     for collection, page in pages.items():
         [asked] = profiled["system.profile"].find({"ns": f"{profiled.db.name}.{collection}", "op": "query"})
         assert (len(page), asked["docsExamined"], asked.get("hasSortStage", False)) == (20, 20, False)
-        assert [row.id for row in page] == [
+        assert page == [
             row["_id"] for row in ef.mongo[collection].find().sort({"createdAt": -1, "_id": -1}).limit(20)
         ]
 
