@@ -75,8 +75,9 @@ def proven_type(path: Path) -> str:
         typer.BadParameter: It proves none.
     """
     from emboflow_dagster.formats.detect import read_head, signature
+    from emboflow_dagster.project.settings import full_path
 
-    path = path.expanduser()
+    path = full_path(path)
     if not path.exists():
         raise NotFoundError(f"{path}: there is no such file or folder")
     if path.is_dir():

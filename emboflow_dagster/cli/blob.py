@@ -68,8 +68,11 @@ def put(
     ] = None,
 ) -> None:
     """Store a file as the next version of a blob; equal content makes no new version."""
+    from emboflow_dagster.project.settings import full_path
+
     custom = _object(metadata)
-    if not file.expanduser().is_file():
+    path = full_path(file)
+    if not path.is_file():
         raise NotFoundError(f"{file}: there is no such file")
     if temporary:
         if object_id is not None or metadata is not None:
@@ -80,7 +83,7 @@ def put(
         return
     with opened() as ef, progress.waiting(f"storing {file}"):
         blob = ef.blobs.put(
-            file.expanduser(),
+            path,
             object_id=object_id,
             type=type_,
             content_type=content_type,

@@ -153,6 +153,10 @@ def _database(found: "Settings") -> Iterator[Check]:
     if found.mongo_uri is None:
         server = embedded.find(found.home)
         if server is None:
+            unfit = [row for row in _folder("database", found.home / "mongo") if row.status == "fail"]
+            if unfit:
+                yield from unfit
+                return
             yield Check("database", "pass", f"embedded, not running; started on first use in {found.home}")
             return
         uri, text = server.uri, f"embedded, pid {server.pid}, port {server.port}"

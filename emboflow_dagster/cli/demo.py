@@ -43,11 +43,14 @@ def demo(
 
     Nothing is downloaded. Again on the same home everything is unchanged but for one more run.
     """
+    from emboflow_dagster.project.settings import full_path
+
     deployment = settings()
     if fresh:
         deployment = replace(deployment, project=_new_project())
     tell = _quiet if state.current().json else _told
-    outcome = demo_flow.run_demo(deployment, input_, tell, output.note)
+    folder = None if input_ is None else full_path(input_)
+    outcome = demo_flow.run_demo(deployment, folder, tell, output.note)
     output.emit(_summary(outcome), lambda: _ending(outcome, deployment.project if fresh else None))
     demo_outcome.require_clean(outcome)
 
@@ -180,7 +183,7 @@ def _command() -> str:
         return "emboflow"
     try:
         return str(called.absolute().relative_to(Path.cwd()))
-    except ValueError:
+    except (ValueError, OSError):  # elsewhere, or the working directory is gone
         return str(called)
 
 

@@ -281,5 +281,5 @@ def _near(path: Path) -> str:
     """A path as short as it can be typed here."""
     try:
         return str(path.expanduser().absolute().relative_to(Path.cwd()))
-    except ValueError:
+    except (ValueError, OSError):  # elsewhere, or the working directory is gone
         return str(path)

@@ -316,6 +316,10 @@ _REFERRING: Final = {
     "annotations": ("payload", "payload.ref"),
 }
 
+# Newest first, a page at a time: without `_id` in the index the server reads and sorts the whole project.
+_PAGES: Final = dict.fromkeys(
+    ("assets", "workflow_runs", "artifacts"), (Index(("projectId", "createdAt", "_id")),)
+)
 # Indexes that no requirement lists.
 _MORE: Final = {
     # The queue is polled for ever.
@@ -329,6 +333,7 @@ def indexes_of(collection: Collection) -> list[Index]:
     """Every index a collection must have, most specific first, without doubles."""
     rows = [Index(keys, unique=True) for keys in collection.unique]
     rows += [Index(keys) for keys in collection.compound]
+    rows += _PAGES.get(collection.name, ())
     rows += _MORE.get(collection.name, ())
     for path in _REFERRING.get(collection.name, ()):
         rows.append(Index((f"{path}.objectId",), partial=((f"{path}.objectId", "$type", "string"),)))

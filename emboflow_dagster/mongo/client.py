@@ -242,6 +242,12 @@ def _refuse_weak(uri: str) -> str:
             kind=ErrorKind.WRITE_CONCERN,
             hint="leave w, journal, retryWrites and readConcernLevel out: majority and journaled are used",
         )
+    preference = str(options.get("readpreference", "primary"))
+    if preference.lower() != "primary":
+        raise ConfigurationError(
+            f"EMBOFLOW_MONGO_URI asks for readPreference={preference}; what was just written could be missed",
+            hint="leave readPreference out: the primary is read",
+        )
     return ", ".join(f"{host}:{port}" if port else str(host) for host, port in parsed["nodelist"])
 
 

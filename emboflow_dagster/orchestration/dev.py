@@ -1,5 +1,6 @@
 """``emboflow dev``: database, webserver, code server and daemon as one foreground process."""
 
+import fcntl
 import os
 import signal
 import socket
@@ -24,6 +25,7 @@ CODE_LOCATION: Final = "emboflow_dagster.orchestration.code_location"
 READY_SECONDS: Final = 120.0
 GRACE_SECONDS: Final = 25.0
 LINGER_SECONDS: Final = 5.0
+_LOCK: Final = "emboflow-dev.lock"
 Say = Callable[[str], None]
 
 
@@ -51,14 +53,14 @@ def run_dev(
         The exit status: 0 when it was asked to stop.
 
     Raises:
-        ConfigurationError: The port is taken.
+        ConfigurationError: The port is taken, or another one runs on this DAGSTER_HOME.
         ExecutionError: A child ended by itself, or did not become ready.
     """
     url = f"http://{host}:{free_port(host, port)}"
     with _stopping() as stopped, _database(settings, say):
         instance.prepare(settings.dagster_home)
         server = Webserver(url)
-        with _dagster(settings, url, workspace_file) as process:
+        with _alone(settings.dagster_home), _dagster(settings, url, workspace_file) as process:
             try:
                 _wait_until_ready(process, server, stopped)
                 if not stopped():
@@ -154,6 +156,29 @@ def _stop_embedded(settings: Settings) -> None:
         if embedded.find(settings.home) is None or time.monotonic() > deadline:
             return
         time.sleep(0.2)
+
+
+@contextmanager
+def _alone(dagster_home: Path) -> Iterator[None]:
+    """One a home: two daemons would evaluate every sensor twice, and the first to end would hide the other.
+
+    Raises:
+        ConfigurationError: There is one already.
+    """
+    fd = os.open(dagster_home / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            other = Webserver.known(dagster_home)
+            where = other.url if other else "it is still starting"
+            raise ConfigurationError(
+                f"`emboflow dev` runs already for {dagster_home}: {where}",
+                hint="use that one, or end it first; another EMBOFLOW_HOME can have its own",
+            ) from None
+        yield
+    finally:
+        os.close(fd)
 
 
 @contextmanager

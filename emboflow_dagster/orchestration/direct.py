@@ -21,6 +21,7 @@ from emboflow_dagster.orchestration.catalog import Place, catalog_of
 from emboflow_dagster.orchestration.definitions import definitions_from_catalog, launchables
 from emboflow_dagster.orchestration.io_manager import BlobIO
 from emboflow_dagster.orchestration.nodes import IO_MANAGER, RESOURCE
+from emboflow_dagster.orchestration.raw_events import tell_before
 from emboflow_dagster.orchestration.resources import OpenHandle
 from emboflow_dagster.orchestration.sensors import request_of
 from emboflow_dagster.orchestration.webserver import LOCATION
@@ -74,6 +75,7 @@ def _execute(instance: dg.DagsterInstance, ef: EmboFlow, run: WorkflowRun) -> No
         raise TransitionError(f"run {run.id}: no job executes it")
     # "Ephemeral" is Dagster's word for a job bound to the executor of this process.
     job = definitions.resolve_job_def(request.job_name).as_ephemeral_job(resource_defs={}, input_values={})
+    tell_before(instance, ef, place, run.asset_ids)
     selection = frozenset(request.asset_selection) if request.asset_selection else None
     dagster_run = instance.create_run_for_job(
         job_def=job.get_subset(asset_selection=selection) if selection else job,

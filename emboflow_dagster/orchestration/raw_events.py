@@ -1,7 +1,7 @@
 """Raw inputs and dataset versions that no step produced, as runless events on their asset pages."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -100,6 +100,25 @@ def raw_events_sensor(place: Place) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.RUNNING,
         required_resource_keys={RESOURCE},
     )
+
+
+def tell_before(instance: dg.DagsterInstance, ef: EmboFlow, place: Place, asset_ids: Iterable[str]) -> None:
+    """Tell Dagster now about assets that a run is about to read, where its last word on them is another.
+
+    A step writes down the data version of what it reads as Dagster knows it. What the sensor tells only
+    afterwards would look like a change: the run's first node was out of date from the beginning.
+    """
+    wanted = frozenset(asset_ids)
+    if not wanted:
+        return
+    for row in raw_rows(ef, place):
+        if row.id not in wanted:
+            continue
+        known = instance.get_latest_materialization_event(row.event.asset_key)
+        told = known.asset_materialization if known else None
+        version = (row.event.tags or {})[keys.TAG_DATA_VERSION]
+        if told is None or (told.tags or {}).get(keys.TAG_DATA_VERSION) != version:
+            instance.report_runless_asset_event(row.event)
 
 
 def raw_rows(ef: EmboFlow, place: Place) -> Iterator[Row]:

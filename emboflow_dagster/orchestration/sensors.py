@@ -18,6 +18,7 @@ from emboflow_dagster.orchestration.catalog import Place
 from emboflow_dagster.orchestration.handles import kept_open
 from emboflow_dagster.orchestration.jobs import Launchable
 from emboflow_dagster.orchestration.nodes import RESOURCE
+from emboflow_dagster.orchestration.raw_events import tell_before
 from emboflow_dagster.orchestration.steps import run_tags
 
 INTERVAL_SECONDS: Final = 5
@@ -40,6 +41,7 @@ def queue_sensor(
         try:
             with kept_open(context.resources.emboflow, place) as ef:
                 queued = ef.runs.queued(limit=MAX_REQUESTS)
+                tell_before(context.instance, ef, place, (a for run in queued for a in run.asset_ids))
         except EmboflowError as error:
             return dg.SensorResult(skip_reason=f"error[{error.kind.value}]: {error.message}")
         if not queued:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -11,13 +12,21 @@ from pathlib import Path
 
 from emboflow_dagster.blobs.listing import Entry, is_listing, payload_ref, read_listing, walk, write_listing
 from emboflow_dagster.blobs.store import Blobs
-from emboflow_dagster.errors import ErrorKind, IntegrityError, InvalidInputError, NotFoundError
+from emboflow_dagster.errors import (
+    EmboflowError,
+    ErrorKind,
+    IntegrityError,
+    InvalidInputError,
+    NotFoundError,
+    shown,
+)
 from emboflow_dagster.model.asset import MAX_TOP_LEVEL_PATHS, Asset
 from emboflow_dagster.model.storage import LISTING_TYPE, PATH_BUCKET, StorageRef
 
 Progress = Callable[[int, int], None]
 CHUNK = 1 << 20
 _BYTES = "application/octet-stream"
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:")
 _TYPES = {
     ".mcap": "application/vnd.mcap",
     ".bag": "application/vnd.rosbag",
@@ -53,16 +62,29 @@ def take(blobs: Blobs, path: Path, *, in_place: bool, progress: Progress | None 
 
     Raises:
         NotFoundError: There is nothing at ``path``.
-        InvalidInputError: It is neither a file nor a folder, or holds links or devices.
+        InvalidInputError: It is neither a file nor a folder, holds links or devices, cannot be read, or
+            a name in it is no text.
     """
+    with _naming_failures(path):
+        return _take(blobs, path, in_place=in_place, progress=progress)
+
+
+def _take(blobs: Blobs, path: Path, *, in_place: bool, progress: Progress | None) -> Taken:
     if not path.exists():
-        raise NotFoundError(f"{path}: there is no such file or folder")
+        url = any(_SCHEME.fullmatch(part) for part in path.parts)
+        raise NotFoundError(
+            f"{path}: there is no such file or folder",
+            hint="files and folders of this machine can be registered, URLs cannot" if url else None,
+        )
+    _refuse_unspeakable(path)
     if path.is_file():
         kind = _TYPES.get(path.suffix.lower(), _BYTES)
         ref = _in_place(path, kind, progress) if in_place else _put(blobs, path, kind, progress)
         return Taken(ref, ref.size, 1, [path.name])
     if not path.is_dir():
         raise InvalidInputError(f"{path}: neither a file nor a folder", kind=ErrorKind.FORMAT_UNSUPPORTED)
+    for file in walk(path):  # before anything is read: what is refused in the end was read for nothing
+        _refuse_unspeakable(file)
     entries: list[Entry] = []
     done = 0
     for file in walk(path):
@@ -130,6 +152,31 @@ def check_in_place(blobs: Blobs, asset: Asset) -> Iterator[IntegrityError]:
             _refuse_changed(path, sha256, size, asset)
         except IntegrityError as error:
             yield error
+
+
+@contextmanager
+def _naming_failures(path: Path) -> Iterator[None]:
+    """What the disk refuses while reading, as an error of our tree that names the file."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, EmboflowError):
+            raise
+        raise InvalidInputError(
+            f"{error.filename or path} cannot be read: {error.strerror or error}",
+            kind=ErrorKind.FILE_UNREADABLE,
+        ) from error
+
+
+def _refuse_unspeakable(path: Path) -> None:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InvalidInputError(
+            f"{shown(str(path), 300)}: the name is not UTF-8",
+            kind=ErrorKind.PATH_ENCODING,
+            hint="rename it: names are stored as text",
+        ) from None
 
 
 def _put(blobs: Blobs, path: Path, kind: str, progress: Progress | None) -> StorageRef:

@@ -1,5 +1,6 @@
 """Raw assets: registered once, probed as often as one likes."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from emboflow_dagster.mongo.documents import Documents
 from emboflow_dagster.project.asset_files import Progress, Taken, take, view
 from emboflow_dagster.project.lookup import by_id_or_name
 from emboflow_dagster.project.opened import Opened
+from emboflow_dagster.project.settings import full_path
 from emboflow_dagster.runtime.child import run_child
 from emboflow_dagster.runtime.in_child import probe_safely
 from emboflow_dagster.runtime.outputs import add_probe_report
@@ -61,12 +63,14 @@ class Assets:
             The asset; the existing one when the same content has that name already.
 
         Raises:
-            InvalidInputError: Unknown type, bad name, or a folder with links in it.
+            InvalidInputError: Unknown type, bad name, something that cannot be read, or a folder with links
+                or EMBOFLOW_HOME in it.
             NotFoundError: Nothing at ``path``.
             AlreadyExistsError: ``name`` is taken by other content.
         """
-        source = Path(path).expanduser().absolute()
+        source = full_path(path)
         kind = _type(type)
+        self._refuse_home(source)
         with self._opened.blobs.writing():  # from the first file on to the asset that names it
             taken = take(self._opened.blobs, source, in_place=in_place, progress=progress)
             return self._record(taken, kind, source, name, in_place=in_place)
@@ -105,6 +109,15 @@ class Assets:
             return self._insert(asset, session)
 
         return self._opened.mongo.in_transaction(body)
+
+    def _refuse_home(self, source: Path) -> None:
+        home = self._opened.settings.home
+        if home.resolve().is_relative_to(os.path.realpath(source)):  # Path.resolve raises on a link to itself
+            raise InvalidInputError(
+                f"{source}: EMBOFLOW_HOME ({home}) is in it, where everything registered is kept",
+                kind=ErrorKind.PATH_RESERVED,
+                hint="register the folder of the recordings alone",
+            )
 
     def _known(
         self, name: str, kind: AssetType, source: Path, ref: StorageRef, session: Session, *, chosen: bool

@@ -59,7 +59,8 @@ class Runs:
 
         Args:
             workflow: Slug or id.
-            assets: Names or ids, in the order to bind them.
+            assets: Names or ids, in the order to bind them; one named twice is bound once, at the first of
+                its places.
             version: A version number; the published one when omitted.
             triggered_by: Who or what asked; the actor when omitted.
             run_id: An id of the caller's, so that asking twice makes one run.
@@ -67,14 +68,14 @@ class Runs:
 
         Raises:
             NotFoundError: No such workflow, version or asset in this project.
-            InvalidInputError: No asset, or one twice.
+            InvalidInputError: No asset.
             TransitionError: The workflow is archived or was never published.
         """
         head = self._workflows.get(workflow)
         if head.status != WorkflowStatus.PUBLISHED:
             raise TransitionError(f"workflow {head.slug} is {head.status}; only a published one runs")
         chosen = self._workflows.version(head.id, version)
-        asset_ids = [self._assets.get(name).id for name in assets]
+        asset_ids = list(dict.fromkeys(self._assets.get(name).id for name in assets))
         run, tasks = plan_run(
             self._opened.scope,
             head,

@@ -6,12 +6,13 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from emboflow_dagster.errors import ErrorKind, InvalidInputError
+from emboflow_dagster.errors import ConfigurationError, ErrorKind, InvalidInputError, NotFoundError
 from emboflow_dagster.model.text import check_slug
 
 DEFAULT_DATABASE = "emboflow"
 DEFAULT_SLUG = "default"
 _DATABASE = re.compile(r"^[A-Za-z0-9_-]{1,63}$")
+_SERVERS_OWN = frozenset({"admin", "config", "local"})
 _ACTOR = re.compile(r"^(user|system):([A-Za-z0-9_-]{1,64})$")
 
 
@@ -51,9 +52,10 @@ class Settings:
 
         Raises:
             InvalidInputError: A slug, actor or database name is not allowed; all that are, at once.
+            ConfigurationError: A path is relative, and the working directory is gone.
         """
         env = os.environ.get
-        root = Path(home or env("EMBOFLOW_HOME") or ".emboflow").expanduser().absolute()
+        root = full_path(home or env("EMBOFLOW_HOME") or ".emboflow")
         settings = cls(
             home=root,
             mongo_uri=mongo_uri or env("EMBOFLOW_MONGO_URI") or None,
@@ -62,7 +64,7 @@ class Settings:
             workspace=workspace or env("EMBOFLOW_WORKSPACE") or DEFAULT_SLUG,
             project=project or env("EMBOFLOW_PROJECT") or DEFAULT_SLUG,
             actor=actor or env("EMBOFLOW_ACTOR") or f"user:{_login()}",
-            dagster_home=Path(env("DAGSTER_HOME") or root / "dagster").expanduser().absolute(),
+            dagster_home=full_path(env("DAGSTER_HOME") or root / "dagster"),
             allow_gridfs=_flag("EMBOFLOW_ALLOW_GRIDFS") if allow_gridfs is None else allow_gridfs,
         )
         settings.check()
@@ -85,6 +87,11 @@ class Settings:
         if not _DATABASE.match(self.database):
             raise InvalidInputError(
                 f"EMBOFLOW_DATABASE: found {self.database!r}; allowed are 1-63 of A-Z a-z 0-9 _ -",
+                kind=ErrorKind.ID,
+            )
+        if self.database.lower() in _SERVERS_OWN:
+            raise InvalidInputError(
+                f"EMBOFLOW_DATABASE: found {self.database!r}; admin, config and local are MongoDB's own",
                 kind=ErrorKind.ID,
             )
 
@@ -117,6 +124,25 @@ def _flag(name: str) -> bool:
     if text in ("1", "true", "yes"):
         return True
     raise InvalidInputError(f"{name}: found {text!r}; allowed are 1 and 0")
+
+
+def full_path(path: Path | str) -> Path:
+    """``path`` from the root of the file system, ``~`` and ``~user`` resolved.
+
+    Raises:
+        NotFoundError: There is no such user.
+        ConfigurationError: It is relative, and the working directory is gone.
+    """
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError:
+        raise NotFoundError(
+            f"{path}: there is no user of that name", hint="write ./~name for a file that is called so"
+        ) from None
+    except FileNotFoundError:
+        raise ConfigurationError(
+            "the working directory is gone", hint="change to one that exists, or use full paths"
+        ) from None
 
 
 def _login() -> str:

@@ -71,6 +71,25 @@ def queued_run(served):
     return served.deployment.emboflow("run", "show", run["_id"])
 
 
+def test_a_second_one_on_the_same_home_is_refused_and_leaves_the_first_alone(served):
+    dagster_home = served.deployment.home / "dagster"
+
+    second = subprocess.run(
+        [serving.EMBOFLOW, "dev", "--port", str(serving.free_port())],
+        env=served.deployment.environment,
+        cwd=served.deployment.folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert second.returncode == 1
+    assert f"runs already for {dagster_home}: {served.server.url}\n" in second.stderr
+    assert Webserver.known(dagster_home) == served.server
+    assert served.server.is_up()
+
+
 def path_of(node):
     return "/".join(node["assetKey"]["path"])
 

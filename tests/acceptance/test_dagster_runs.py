@@ -306,6 +306,33 @@ def test_raw_inputs_are_told_once_and_again_when_they_are_probed(ef, asset, sens
     assert [e.metadata["formats"].value for e in probed.asset_events] == ["csv"]
 
 
+def test_a_run_reads_raw_inputs_at_the_version_that_they_have(ef, asset, queued, instance, sensor, place):
+    raw = keys.raw_key(place, "joints-csv")
+    sensor("queue")
+    untold = instance.get_latest_materialization_event(raw)
+    run = queued()
+
+    for _ in range(2):
+        sensor("queue")
+    execute_queued(ef, run.id)
+
+    assert untold is None
+    [told] = instance.fetch_materializations(raw, limit=10).records
+    source = instance.get_latest_materialization_event(keys.artifact_key(place, "triage", "take"))
+    assert told.asset_materialization.tags["dagster/data_version"] == asset.storage_ref.sha256
+    assert (
+        source.asset_materialization.tags[f"dagster/input_data_version/{raw.to_user_string()}"]
+        == asset.storage_ref.sha256
+    )
+
+
+def test_a_run_that_nobody_queued_for_a_daemon_does_so_too(ef, asset, queued, instance, place):
+    execute_queued(ef, queued().id)
+
+    [told] = instance.fetch_materializations(keys.raw_key(place, "joints-csv"), limit=10).records
+    assert told.asset_materialization.tags["dagster/data_version"] == asset.storage_ref.sha256
+
+
 def test_a_schedules_tick_is_one_run_however_often_it_is_evaluated(ef, asset, instance):
     schedule = {"cron": "0 3 * * *", "timezone": "UTC", "assets": [asset.display_name]}
     ef.workflows.publish({**chain(), "schedule": schedule})

@@ -140,6 +140,64 @@ def test_the_doctor_names_what_a_folder_lacks(deployment):
     assert [c["name"] for c in json.loads(sick.stdout)["checks"] if c["status"] == "fail"] == ["object store"]
 
 
+def test_the_doctor_says_where_the_embedded_database_could_not_live(deployment, monkeypatch):
+    monkeypatch.delenv("EMBOFLOW_MONGO_URI")
+    (deployment / "file").write_text("")
+
+    sick = ended("doctor", "--json", EMBOFLOW_HOME=str(deployment / "file"))
+
+    assert sick.returncode == 1
+    assert [c["name"] for c in json.loads(sick.stdout)["checks"] if c["status"] == "fail"] == [
+        *("database", "object store", "dagster home")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [
+        (("asset", "register", "~nobody-here/x", "--type", "raw_file"), {}),
+        (("asset", "register", "~nobody-here/x"), {}),
+        (("blob", "put", "~nobody-here/x"), {}),
+        (("demo", "--input", "~nobody-here/x"), {}),
+        (("asset", "list"), {"EMBOFLOW_HOME": "~nobody-here/x"}),
+        (("asset", "list"), {"DAGSTER_HOME": "~nobody-here/x"}),
+    ],
+)
+def test_a_home_of_nobody_is_not_found(deployment, arguments, environment):
+    told = ended(*arguments, **environment)
+
+    assert (told.returncode, told.stdout) == (1, "")
+    assert "error[not-found]: ~nobody-here/x: there is no user of that name\n" in told.stderr
+
+
+def test_a_working_directory_that_is_gone_is_named(deployment, monkeypatch):
+    monkeypatch.delenv("EMBOFLOW_HOME")
+    gone = deployment / "gone"
+    gone.mkdir()
+
+    told = subprocess.run(
+        ["/bin/sh", "-c", f"rmdir '{gone}'; exec '{COMMAND}' asset list"],
+        cwd=gone,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+    assert (told.returncode, told.stdout) == (1, "")
+    assert told.stderr.startswith("error[configuration]: the working directory is gone\n")
+
+
+@pytest.mark.parametrize("name", ["admin", "Config", "local"])
+def test_the_servers_own_databases_are_refused(deployment, name):
+    refused = ended("init", EMBOFLOW_DATABASE=name)
+
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == (
+        f"error[id]: EMBOFLOW_DATABASE: found '{name}'; admin, config and local are MongoDB's own\n"
+    )
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["asset", "list"], ["mongo", "uri"], ["mongo", "status"], ["mongo", "stop"], ["doctor"], ["init"]],

@@ -81,7 +81,7 @@ def locate_mongod() -> Path:
     """
     named = os.environ.get(VARIABLE)
     if named:
-        path = Path(named).expanduser()
+        path = Path(os.path.expanduser(named))  # noqa: PTH111 - Path's raises where there is no such user
         if not path.is_file() or not os.access(path, os.X_OK):
             raise ConfigurationError(
                 f"{VARIABLE} names {named}, which is not an executable file",

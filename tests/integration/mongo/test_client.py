@@ -110,9 +110,20 @@ def test_weak_options_are_refused_before_anything_is_asked(options: str, named: 
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.parametrize("mode", ["secondary", "primaryPreferred", "nearest"])
+def test_reading_elsewhere_than_where_is_written_is_refused(mode: str) -> None:
+    uri = f"mongodb://ada:{PASSWORD}@127.0.0.1:{free_port()}/?readPreference={mode}"
+
+    with pytest.raises(ConfigurationError, match=f"readPreference={mode}") as caught:
+        connect(uri, timeout_ms=20_000)
+
+    assert PASSWORD not in f"{caught.value} {caught.value.hint}"
+
+
 def test_options_that_repeat_ours_are_taken(mongo_uri: str) -> None:
     sign = "&" if "?" in mongo_uri else "/?"
-    opened = connect(f"{mongo_uri}{sign}w=majority&journal=true&retryWrites=true&readConcernLevel=majority")
+    ours = "w=majority&journal=true&retryWrites=true&readConcernLevel=majority&readPreference=primary"
+    opened = connect(f"{mongo_uri}{sign}{ours}")
     assert opened["x"].write_concern.document == {"w": "majority", "j": True}
     assert opened["x"].read_concern.level == "majority"
     opened.close()

@@ -1,6 +1,7 @@
 """Every read of the handle uses an index: the server's own profiler saw no collection scan."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,44 @@ def test_no_read_scans_a_collection(ef: EmboFlow, profiled: Mongo, asset_file: P
     ef.catalog()
 
     assert scans(profiled) == []
+
+
+def test_a_page_of_history_reads_no_more_than_it_shows(
+    ef: EmboFlow, profiled: Mongo, asset_file: Path
+) -> None:
+    asset = ef.assets.register(asset_file, type="raw_file", name="rows")
+    ef.workflows.publish(SMALL)
+    run = ef.runs.work(ef.workflows.run("small", assets=["rows"]).id)
+    made = {"assets": asset.id, "workflow_runs": run.id, "artifacts": ef.artifacts.list()[0].id}
+    for collection, document_id in made.items():
+        row = ef.mongo[collection].find_one({"_id": document_id})
+        assert row is not None
+        ef.mongo[collection].insert_many(
+            [
+                {
+                    **row,
+                    "_id": f"{document_id}-{i}",
+                    "createdAt": row["createdAt"] - timedelta(seconds=i // 2),
+                }
+                for i in range(300)
+            ]
+        )
+    profiled.db.command("profile", 0)
+    profiled.db.drop_collection("system.profile")
+    profiled.db.command("profile", 2)
+
+    pages: dict[str, list[str]] = {
+        "assets": [row.id for row in ef.assets.list(limit=20)],
+        "workflow_runs": [row.id for row in ef.runs.list(limit=20)],
+        "artifacts": [row.id for row in ef.artifacts.list(limit=20)],
+    }
+
+    for collection, page in pages.items():
+        [asked] = profiled["system.profile"].find({"ns": f"{profiled.db.name}.{collection}", "op": "query"})
+        assert (len(page), asked["docsExamined"], asked.get("hasSortStage", False)) == (20, 20, False)
+        assert page == [
+            row["_id"] for row in ef.mongo[collection].find().sort({"createdAt": -1, "_id": -1}).limit(20)
+        ]
 
 
 def test_the_profiler_does_see_a_scan(ef: EmboFlow, profiled: Mongo, asset_file: Path) -> None:

@@ -121,6 +121,57 @@ def test_what_is_not_there_and_what_is_no_file_is_refused(ef: EmboFlow, tmp_path
         ef.assets.register(tmp_path / "pipe", type="raw_file")
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("where", ["file", "folder", "below"])
+def test_a_name_that_is_no_text_is_refused_before_anything_is_read(
+    ef: EmboFlow, tmp_path: Path, where: str, in_place: bool
+) -> None:
+    bad = tmp_path / "f" / os.fsdecode(b"caf\xe9")
+    target = {"file": bad, "folder": bad, "below": bad.parent}[where]
+    (bad if where == "folder" else bad.parent).mkdir(parents=True)
+    (bad / "a.txt" if where == "folder" else bad).write_text("a")
+    read = []
+
+    with pytest.raises(InvalidInputError, match=r"caf\\udce9.*UTF-8") as caught:
+        ef.assets.register(
+            target, type="raw_file", in_place=in_place, name="odd", progress=lambda *done: read.append(done)
+        )
+
+    assert (caught.value.kind, read, ef.assets.list()) == (ErrorKind.PATH_ENCODING, [], [])
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_file_that_cannot_be_read_is_named(ef: EmboFlow, in_place: bool) -> None:
+    unreadable = Path("/proc/self/mem")  # for root too: address 0 is never mapped
+
+    with pytest.raises(InvalidInputError, match=r"/proc/self/mem cannot be read: Input/") as caught:
+        ef.assets.register(unreadable, type="raw_file", in_place=in_place)
+
+    assert (caught.value.kind, ef.assets.list()) == (ErrorKind.FILE_UNREADABLE, [])
+
+
+def test_a_folder_that_holds_everything_registered_is_refused(ef: EmboFlow, tmp_path: Path) -> None:
+    home = ef.settings.home
+    (tmp_path / "link").symlink_to(home)
+    (tmp_path / "loop").symlink_to("loop")
+    (home / "demo" / "recordings").mkdir(parents=True)
+
+    for folder in (home, home.parent, tmp_path / "link"):
+        with pytest.raises(InvalidInputError, match="EMBOFLOW_HOME") as caught:
+            ef.assets.register(folder, type="folder")
+        assert caught.value.kind == ErrorKind.PATH_RESERVED
+    with pytest.raises(NotFoundError):
+        ef.assets.register(tmp_path / "loop", type="folder")
+    assert ef.assets.register(home / "demo" / "recordings", type="folder").file_count == 0
+
+
+def test_a_url_is_not_taken_for_a_lost_file(ef: EmboFlow) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        ef.assets.register("s3://bucket/prefix", type="object_storage_prefix")
+
+    assert "URLs cannot" in (caught.value.hint or "")
+
+
 def test_the_same_content_under_the_same_name_is_the_same_asset(ef: EmboFlow, asset_file: Path) -> None:
     first = ef.assets.register(asset_file, type="raw_file")
     again = ef.assets.register(asset_file, type="raw_file")

@@ -298,12 +298,21 @@ def test_set_operations_narrow_what_comes_after(ef: EmboFlow, tmp_path: Path) ->
     assert ef.verify().problems == []
 
 
-def test_a_run_needs_assets_and_each_once(ef: EmboFlow, assets: list[str]) -> None:
+def test_an_asset_named_twice_is_bound_once_where_it_came_first(ef: EmboFlow, assets: list[str]) -> None:
+    ef.workflows.publish(SMALL)
+    first, second, third = (ef.assets.get(name).id for name in assets[:3])
+
+    run = ef.runs.request("small", assets=[second, first, assets[1], third, first])
+
+    assert run.asset_ids == [second, first, third]
+    assert [task.asset_ids for task in ef.runs.tasks(run)] == [run.asset_ids] * run.summary.total_task_count
+
+
+def test_a_run_needs_assets_that_exist(ef: EmboFlow, assets: list[str]) -> None:
     ef.workflows.publish(SMALL)
 
     for chosen, kind in (
         ([], ErrorKind.INPUT_MISSING),
-        ([assets[0], assets[0]], ErrorKind.DUPLICATE),
         (["x"], ErrorKind.NOT_FOUND),
     ):
         with pytest.raises(EmboflowError) as caught:
