@@ -6,7 +6,9 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
 
 from emboflow_dagster.cli import figures, output, run_page
 from emboflow_dagster.errors import EmboflowError, ErrorKind, ExecutionError, TransitionError
@@ -16,6 +18,38 @@ if TYPE_CHECKING:
     from emboflow_dagster.project.handle import EmboFlow
 
 LOOK_EVERY_S: Final = 0.5
+Wait = Annotated[
+    bool,
+    typer.Option(
+        "--wait", help="Stay until it is over; execute it here when no Dagster daemon would start it."
+    ),
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option("--timeout", min=0.1, metavar="S", help="With --wait: give up after S seconds."),
+]
+
+
+def check_timeout(timeout_s: float | None, *, wait: bool) -> None:
+    """Refuse ``--timeout`` where nothing waits."""
+    if timeout_s is not None and not wait:
+        raise typer.BadParameter("needs --wait", param_hint="'--timeout'")
+
+
+def finish(ef: "EmboFlow", queued: "WorkflowRun", *, wait: bool, timeout_s: float | None) -> None:
+    """Print a requested run; with ``wait``, carried to its end.
+
+    Raises:
+        ExecutionError: It did not succeed (kind ``run-failed``), or is not over (kind ``timeout``).
+    """
+    found = carry_out(ef, queued, timeout_s=timeout_s) if wait else queued
+    tasks = ef.runs.tasks(found)
+    how = None if wait else outlook(ef)
+    output.emit(found.to_json(), lambda: run_page.show(found, tasks))
+    if how:
+        output.note(f"{how}: emboflow run wait {found.id}")
+    if wait:
+        require_success(found, tasks)
 
 
 def carry_out(ef: "EmboFlow", run: "WorkflowRun", *, timeout_s: float | None) -> "WorkflowRun":

@@ -1,6 +1,6 @@
 """`emboflow run`: executions of workflow versions."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -8,6 +8,9 @@ from emboflow_dagster.cli import execution, figures, output, run_page
 from emboflow_dagster.cli.deployment import full_id, opened
 from emboflow_dagster.cli.options import Limit, one_of
 from emboflow_dagster.cli.state import noun, verb
+
+if TYPE_CHECKING:
+    from emboflow_dagster.runtime.compare import Change
 
 app = noun("Runs: executions of a workflow version over assets.")
 Id = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, or its last eight characters.")]
@@ -69,6 +72,47 @@ def list_(
     )
 
 
+@verb(app, "cancel", example="emboflow run cancel run_01JD3ZK4Q8X5V7N2M9B6C0T1RW")
+def cancel(run: Id) -> None:
+    """Cancel a run: nothing of it starts any more, and what runs is terminated.
+
+    Cancelling a cancelled run again is no error.
+    """
+    from emboflow_dagster.orchestration import termination
+
+    with opened() as ef:
+        found = ef.runs.cancel(full_id(ef.runs.documents, run))
+        told = termination.terminate(ef, found)
+        found = ef.runs.get(found.id)
+        tasks = ef.runs.tasks(found)
+    output.emit(found.to_json(), lambda: run_page.show(found, tasks))
+    running = sum(task.status == "running" for task in tasks)
+    if running:
+        how = "was told to end" if told else "ends by itself"
+        output.note(f"{running} of its tasks still {'runs' if running == 1 else 'run'}; the run {how}")
+
+
+@verb(app, "retry", example="emboflow run retry run_01JD3ZK4Q8X5V7N2M9B6C0T1RW --wait")
+def retry(
+    run: Id,
+    latest: Annotated[
+        bool,
+        typer.Option(
+            "--latest", help="The workflow's newest version, not the one that the run was frozen with."
+        ),
+    ] = False,
+    wait: execution.Wait = False,
+    timeout: execution.Timeout = None,
+) -> None:
+    """Request a new run that repeats one that is over: same version, same assets. The old one stays."""
+    execution.check_timeout(timeout, wait=wait)
+    with opened() as ef:
+        old = ef.runs.get(full_id(ef.runs.documents, run))
+        if latest:
+            _say_changes(ef.runs.compare(old))
+        execution.finish(ef, ef.runs.retry(old.id, latest=latest), wait=wait, timeout_s=timeout)
+
+
 @verb(app, "wait", example="emboflow run wait run_01JD3ZK4Q8X5V7N2M9B6C0T1RW --timeout 600")
 def wait(
     run: Id,
@@ -88,3 +132,10 @@ def wait(
         value = ef.runs.show(found.id)
     output.emit(value, lambda: run_page.show(found, tasks))
     execution.require_success(found, tasks)
+
+
+def _say_changes(changes: "list[Change]") -> None:
+    if not changes:
+        output.note("the newest version executes the same")
+    for change in changes:
+        output.note(f"{change.node_id} {change.change}: {change.detail}")

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emboflow_dagster.cli import output, run_page
+from emboflow_dagster.cli import execution, output, run_page
 from emboflow_dagster.cli.deployment import full_id, opened
 from emboflow_dagster.cli.state import noun, verb
 
@@ -58,6 +58,18 @@ def logs(
         [{"stream": name, "line": line} for name, line in wanted],
         lambda: output.lines(line for _, line in wanted),
     )
+
+
+@verb(app, "retry", example="emboflow task retry run_01JD3ZK4Q8X5V7N2M9B6C0T1RW:probe --wait")
+def retry(task: Where, wait: execution.Wait = False, timeout: execution.Timeout = None) -> None:
+    """Execute a task of a run that is over, and all below it, again, in the same run.
+
+    Also a task that succeeded: "again from here". Other branches stay as they are.
+    """
+    execution.check_timeout(timeout, wait=wait)
+    with opened() as ef:
+        run_id, node_id = _parts(ef, task)
+        execution.finish(ef, ef.runs.retry_tasks(run_id, [node_id]), wait=wait, timeout_s=timeout)
 
 
 def _parts(ef: "EmboFlow", text: str) -> tuple[str, str]:

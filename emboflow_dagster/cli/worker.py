@@ -35,6 +35,8 @@ def worker(
     done: list[dict[str, Any]] = []
     with opened() as ef:
         while True:
+            for text in ef.runs.settle_stuck():
+                output.note(text)
             done += _all_queued(ef)
             if once:
                 break

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from emboflow_dagster.cli import execution, figures, output, progress, run_page
+from emboflow_dagster.cli import execution, figures, output, progress
 from emboflow_dagster.cli.deployment import full_id, opened
 from emboflow_dagster.cli.options import Limit
 from emboflow_dagster.cli.state import noun, verb
@@ -151,31 +151,15 @@ def run(
         typer.Option("--asset", metavar="ASSET", help="Name or id of an asset to bind; repeat it, in order."),
     ],
     version: Version = None,
-    wait: Annotated[
-        bool,
-        typer.Option(
-            "--wait", help="Stay until it is over; execute it here when no Dagster daemon would start it."
-        ),
-    ] = False,
-    timeout: Annotated[
-        float | None,
-        typer.Option("--timeout", min=0.1, metavar="S", help="With --wait: give up after S seconds."),
-    ] = None,
+    wait: execution.Wait = False,
+    timeout: execution.Timeout = None,
 ) -> None:
     """Request a run and print its document; with --wait, as it ended. Exit 1 when it did not succeed."""
-    if timeout is not None and not wait:
-        raise typer.BadParameter("needs --wait", param_hint="'--timeout'")
+    execution.check_timeout(timeout, wait=wait)
     with opened() as ef:
         names = [full_id(ef.assets.documents, asset) for asset in assets]
         queued = ef.workflows.run(full_id(ef.workflows.documents, workflow), assets=names, version=version)
-        found = execution.carry_out(ef, queued, timeout_s=timeout) if wait else queued
-        tasks = ef.runs.tasks(found)
-        how = None if wait else execution.outlook(ef)
-    output.emit(found.to_json(), lambda: run_page.show(found, tasks))
-    if how:
-        output.note(f"{how}: emboflow run wait {found.id}")
-    if wait:
-        execution.require_success(found, tasks)
+        execution.finish(ef, queued, wait=wait, timeout_s=timeout)
 
 
 def _published(published: "Published") -> None:

@@ -317,8 +317,9 @@ _REFERRING: Final = {
 }
 
 # Newest first, a page at a time: without `_id` in the index the server reads and sorts the whole project.
-_PAGES: Final = dict.fromkeys(
-    ("assets", "workflow_runs", "artifacts"), (Index(("projectId", "createdAt", "_id")),)
+_PAGED: Final = ("assets", "workflow_runs", "artifacts")
+_PAGES: Final[dict[str, tuple[Index, ...]]] = dict.fromkeys(
+    _PAGED, (Index(("projectId", "createdAt", "_id")),)
 )
 # Indexes that no requirement lists.
 _MORE: Final = {

@@ -24,6 +24,9 @@ from emboflow_dagster.model.base import (
 from emboflow_dagster.model.storage import StorageRef
 from emboflow_dagster.model.workflow import CodeHook, ExecutorType, LogicEdge, NodeId, RuntimeGraph
 
+#: At the end of ``dagsterRunIds``: what was retried waits for a Dagster run. It stays where another worker
+#: took it up, so that the length of the list counts the generations.
+WAITING: Final = ""
 MAX_LOG_LINES: Final = 500
 MAX_LOG_BYTES: Final = 128 << 10
 MAX_ERROR_BYTES: Final = 8 << 10
@@ -58,8 +61,10 @@ TASK_TERMINAL: Final = frozenset({TaskStatus.SUCCESS, TaskStatus.FAILED, TaskSta
 RUN_TRANSITIONS: Final[Mapping[RunStatus, frozenset[RunStatus]]] = MappingProxyType(
     {
         RunStatus.QUEUED: frozenset({RunStatus.RUNNING, RunStatus.CANCELLED}),
-        RunStatus.RUNNING: frozenset({RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.CANCELLED}),
-        # Retrying a task reopens the run that holds it.
+        # Retrying a task reopens the run that holds it; it is queued where no other task runs.
+        RunStatus.RUNNING: frozenset(
+            {RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.QUEUED}
+        ),
         RunStatus.SUCCESS: frozenset({RunStatus.QUEUED}),
         RunStatus.FAILED: frozenset({RunStatus.QUEUED}),
         RunStatus.CANCELLED: frozenset({RunStatus.QUEUED}),
@@ -127,6 +132,11 @@ class WorkflowRun(Document):
     retry_of_run_id: Id | None = None
     selected_node_ids: list[NodeId] | None = None
     scheduled_for: UtcDatetime | None = None
+
+    @property
+    def waits_again(self) -> bool:
+        """Whether a part of it was retried and no Dagster run has taken that up yet."""
+        return self.status in RUN_ACTIVE and self.dagster_run_ids[-1:] == [WAITING]
 
 
 class TaskSummary(Model):

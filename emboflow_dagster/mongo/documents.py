@@ -105,6 +105,7 @@ class Documents(Generic[D]):
         changes: Mapping[str, Any],
         *,
         expected: Mapping[str, Any] | None = None,
+        server_time: Sequence[str] = (),
         session: Session | None = None,
     ) -> D:
         """Set fields of one document that is as ``expected``; all or nothing.
@@ -113,6 +114,7 @@ class Documents(Generic[D]):
             document_id: Which one.
             changes: Stored field names to new values.
             expected: Stored field names to the values (or operators) the document must have.
+            server_time: Fields that become now, on the server's clock.
             session: The transaction this belongs to.
 
         Raises:
@@ -125,7 +127,7 @@ class Documents(Generic[D]):
             raw = find_one_and_update(
                 self.raw,
                 self._scoped({"_id": document_id, **(expected or {})}),
-                {"$set": dict(changes)},
+                _update(changes, server_time),
                 return_document=ReturnDocument.AFTER,
                 session=session,
             )
@@ -179,3 +181,11 @@ class Documents(Generic[D]):
     def _not_found(self, document_id: str) -> NotFoundError:
         word = _WORDS.get(self.row.name, self.row.name.removesuffix("s").replace("_", " "))
         return NotFoundError(f"{word} {shown(document_id)}: there is none in this project")
+
+
+def _update(changes: Mapping[str, Any], server_time: Sequence[str]) -> Raw:
+    # A field cannot be set twice in one update.
+    update: Raw = {"$set": {name: value for name, value in changes.items() if name not in server_time}}
+    if server_time:
+        update["$currentDate"] = dict.fromkeys(server_time, True)
+    return update

@@ -46,7 +46,7 @@ def execute_queued(ef: EmboFlow, run_id: str) -> WorkflowRun:
         TransitionError: The run is over, or a Dagster run has claimed it.
     """
     run = ef.runs.get(run_id)
-    if run.status not in RUN_ACTIVE or run.dagster_run_ids:
+    if run.status not in RUN_ACTIVE or not (run.dagster_run_ids == [] or run.waits_again):
         raise TransitionError(f"run {run_id} is {run.status.value} and cannot be started here")
     with dagster_instance.opened(ef.settings.dagster_home) as instance:
         try:
@@ -70,7 +70,7 @@ def _execute(instance: dg.DagsterInstance, ef: EmboFlow, run: WorkflowRun) -> No
     catalog = catalog_of(ef)
     resources: dict[str, Any] = {RESOURCE: OpenHandle(ef), IO_MANAGER: BlobIO(OpenHandle(ef))}
     definitions = definitions_from_catalog(catalog, resources=resources)
-    request = request_of(run, launchables(catalog), place)
+    request = request_of(ef.runs.to_execute(run), launchables(catalog), place)
     if request.job_name is None:
         raise TransitionError(f"run {run.id}: no job executes it")
     # "Ephemeral" is Dagster's word for a job bound to the executor of this process.

@@ -14,6 +14,8 @@ from emboflow_dagster.orchestration.catalog import Place
 TAG_RUN_ID: Final = "emboflow/run_id"
 TAG_WORKFLOW_VERSION: Final = "emboflow/workflow_version"
 TAG_TRIGGERED_BY: Final = "emboflow/triggered_by"
+# How many Dagster runs the document had when the queue asked for this one.
+TAG_GENERATION: Final = "emboflow/generation"
 TAG_DATA_VERSION: Final = "dagster/data_version"
 METADATA_VERSION: Final = "emboflow/version"
 

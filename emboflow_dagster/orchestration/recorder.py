@@ -11,8 +11,8 @@ from typing import Final
 import dagster as dg
 
 from emboflow_dagster.errors import ConflictError, EmboflowError, NotFoundError
-from emboflow_dagster.model.run import RUN_ACTIVE, WorkflowRun
-from emboflow_dagster.orchestration import keys
+from emboflow_dagster.model.run import RUN_ACTIVE, RunStatus, WorkflowRun
+from emboflow_dagster.orchestration import keys, termination
 from emboflow_dagster.orchestration.catalog import Place
 from emboflow_dagster.orchestration.handles import kept_open
 from emboflow_dagster.orchestration.nodes import RESOURCE
@@ -38,9 +38,9 @@ class Lost:
 def lost_runs(instance: dg.DagsterInstance, runs: Iterable[WorkflowRun]) -> Iterator[Lost]:
     """The active runs whose newest Dagster run has failed, was cancelled, or died unnoticed."""
     for run in runs:
-        if run.status not in RUN_ACTIVE:
+        if run.status not in RUN_ACTIVE and run.finished_at is not None:
             continue
-        if run.dagster_run_ids:
+        if run.dagster_run_ids and not run.waits_again:
             dagster_run_id = run.dagster_run_ids[-1]
             found = instance.get_run_by_id(dagster_run_id)
             if found is None:
@@ -49,25 +49,33 @@ def lost_runs(instance: dg.DagsterInstance, runs: Iterable[WorkflowRun]) -> Iter
             found = ended_if_orphaned(instance, found)
         else:
             # Requested but never claimed: its run key is used up, so nothing would start it again.
-            found = _ended_request(instance, run.id)
+            found = _ended_request(instance, run)
             if found is None:
                 continue
             dagster_run_id = found.run_id
         if found.status in _OVER:
-            cancelled = found.status is dg.DagsterRunStatus.CANCELED
+            cancelled = found.status is dg.DagsterRunStatus.CANCELED or run.status is RunStatus.CANCELLED
             verb = "was cancelled" if cancelled else "failed"
             yield Lost(run.id, dagster_run_id, cancelled, f"its Dagster run {dagster_run_id} {verb}")
 
 
-def _ended_request(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRun | None:
-    requests = instance.get_runs(dg.RunsFilter(tags={keys.TAG_RUN_ID: run_id}), limit=20)
-    mine = [ended_if_orphaned(instance, run) for run in requests if run.parent_run_id is None]
+def _ended_request(instance: dg.DagsterInstance, run: WorkflowRun) -> dg.DagsterRun | None:
+    tags = {keys.TAG_RUN_ID: run.id, keys.TAG_GENERATION: str(len(run.dagster_run_ids))}
+    requests = instance.get_runs(dg.RunsFilter(tags=tags), limit=20)
+    mine = [ended_if_orphaned(instance, one) for one in requests if one.parent_run_id is None]
     return mine[0] if mine and all(run.status in _OVER for run in mine) else None
 
 
 def settle(ef: EmboFlow, instance: dg.DagsterInstance) -> list[Lost]:
-    """Settle every lost run of a project; returns those that were settled."""
-    open_runs = [*ef.runs.active(limit=MAX_RUNS), *ef.runs.queued(limit=MAX_RUNS)]
+    """Settle every lost run of a project; returns those that were settled.
+
+    A cancelled run that Dagster still executes is terminated there first.
+    """
+    draining = ef.runs.draining(limit=MAX_RUNS)
+    for run in draining:
+        for dagster_run in termination.open_dagster_runs(instance, run):
+            termination.end(instance, dagster_run)
+    open_runs = [*ef.runs.active(limit=MAX_RUNS), *ef.runs.queued(limit=MAX_RUNS), *draining]
     settled: list[Lost] = []
     for lost in lost_runs(instance, open_runs):
         try:
@@ -85,11 +93,11 @@ def recorder_sensor(place: Place) -> dg.SensorDefinition:
         try:
             with kept_open(context.resources.emboflow, place) as ef:
                 settled = settle(ef, context.instance)
+                stuck = ef.runs.settle_stuck()
         except EmboflowError as error:
             return dg.SkipReason(f"error[{error.kind.value}]: {error.message}")
-        if not settled:
-            return dg.SkipReason("every active run is being executed")
-        return dg.SkipReason("; ".join(f"{lost.run_id}: {lost.message}" for lost in settled))
+        done = [*(f"{lost.run_id}: {lost.message}" for lost in settled), *stuck]
+        return dg.SkipReason("; ".join(done) or "every active run is being executed")
 
     return dg.SensorDefinition(
         name=keys.place_name(place, "recorder"),

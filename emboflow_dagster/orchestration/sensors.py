@@ -11,7 +11,6 @@ from typing import Any, Final
 import dagster as dg
 
 from emboflow_dagster.errors import EmboflowError
-from emboflow_dagster.model.run import WorkflowRun
 from emboflow_dagster.orchestration import keys
 from emboflow_dagster.orchestration.any_version import PLACE_TAG, place_tag
 from emboflow_dagster.orchestration.catalog import Place
@@ -19,7 +18,8 @@ from emboflow_dagster.orchestration.handles import kept_open
 from emboflow_dagster.orchestration.jobs import Launchable
 from emboflow_dagster.orchestration.nodes import RESOURCE
 from emboflow_dagster.orchestration.raw_events import tell_before
-from emboflow_dagster.orchestration.steps import run_tags
+from emboflow_dagster.orchestration.steps import PARENT_TAG, ROOT_TAG, run_tags
+from emboflow_dagster.project.runs import ToExecute
 
 INTERVAL_SECONDS: Final = 5
 MAX_REQUESTS: Final = 50
@@ -40,13 +40,13 @@ def queue_sensor(
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         try:
             with kept_open(context.resources.emboflow, place) as ef:
-                queued = ef.runs.queued(limit=MAX_REQUESTS)
-                tell_before(context.instance, ef, place, (a for run in queued for a in run.asset_ids))
+                queued = [ef.runs.to_execute(run) for run in ef.runs.queued(limit=MAX_REQUESTS)]
+                tell_before(context.instance, ef, place, (a for one in queued for a in one.run.asset_ids))
         except EmboflowError as error:
             return dg.SensorResult(skip_reason=f"error[{error.kind.value}]: {error.message}")
         if not queued:
             return dg.SensorResult(skip_reason="nothing is queued")
-        return dg.SensorResult(run_requests=[request_of(run, workflows, place) for run in queued])
+        return dg.SensorResult(run_requests=[request_of(one, workflows, place) for one in queued])
 
     return dg.SensorDefinition(
         name=keys.place_name(place, "queue"),
@@ -59,16 +59,21 @@ def queue_sensor(
     )
 
 
-def request_of(run: WorkflowRun, workflows: Mapping[str, Launchable], place: Place) -> dg.RunRequest:
+def request_of(waiting: ToExecute, workflows: Mapping[str, Launchable], place: Place) -> dg.RunRequest:
     """How to start one queued run: its workflow's own job, or the one for any version."""
+    run = waiting.run
     known = workflows.get(run.workflow_definition_id)
-    tags = {**run_tags(run), PLACE_TAG: place_tag(place)}
-    run_key = f"{run.id}:{len(run.dagster_run_ids)}"
+    # A run that is retried in part is executed by several Dagster runs, one after the other.
+    generation = str(len(run.dagster_run_ids))
+    tags = {**run_tags(run), PLACE_TAG: place_tag(place), keys.TAG_GENERATION: generation}
+    if waiting.earlier:  # the UI shows them as one group
+        tags |= {PARENT_TAG: waiting.earlier[-1], ROOT_TAG: waiting.earlier[0]}
+    run_key = f"{run.id}:{generation}"
     if known and known.execution_digest == run.runtime_snapshot.execution_digest:
         return dg.RunRequest(
             run_key=run_key,
             job_name=known.job,
-            asset_selection=known.selection(run.selected_node_ids),
+            asset_selection=known.selection(waiting.node_ids),
             tags=tags,
         )
     return dg.RunRequest(run_key=run_key, job_name=keys.ANY_VERSION_JOB, tags=tags)

@@ -15,8 +15,10 @@ from emboflow_dagster.model.run import WorkflowRun
 from emboflow_dagster.orchestration import keys, page
 from emboflow_dagster.project.handle import EmboFlow
 from emboflow_dagster.project.tasks import Worked
+from emboflow_dagster.runtime.machine import below
 
-_PARENT_TAG: Final = "dagster/parent_run_id"
+PARENT_TAG: Final = "dagster/parent_run_id"
+ROOT_TAG: Final = "dagster/root_run_id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,9 @@ class Launch:
     @classmethod
     def of(cls, run: dg.DagsterRun) -> "Launch":
         """What a step's context says of its run."""
-        return cls(run.run_id, run.tags, run.parent_run_id or run.tags.get(_PARENT_TAG))
+        # The queue names the Dagster run before in a tag, too; only people re-execute.
+        tagged = None if keys.TAG_GENERATION in run.tags else run.tags.get(PARENT_TAG)
+        return cls(run.run_id, run.tags, run.parent_run_id or tagged)
 
     @property
     def triggered_by(self) -> str:
@@ -71,6 +75,8 @@ def run_of(ef: EmboFlow, launch: Launch, target: Target) -> WorkflowRun:
         except (TransitionError, NotFoundError):
             if launch.parent_run_id is None:
                 raise
+    if launch.parent_run_id is not None and (again := _executed_again(ef, launch, target)) is not None:
+        return again
     run = ef.runs.adopt(
         launch.dagster_run_id,
         workflow_version_id=target.version_id,
@@ -84,6 +90,28 @@ def run_of(ef: EmboFlow, launch: Launch, target: Target) -> WorkflowRun:
             hint="materialize the assets of one workflow at a time",
         )
     return run
+
+
+def _executed_again(ef: EmboFlow, launch: Launch, target: Target) -> WorkflowRun | None:
+    """The document of the Dagster run that this one re-executes a part of, with that part reset.
+
+    "Re-execute from failure" and a selection that ends with the graph go on in the same document. A whole
+    run, or a selection in the middle (what is below it would never be executed), is a run of its own.
+    """
+    run = ef.runs.of_dagster(str(launch.parent_run_id), target.definition_id)
+    chosen = set(target.node_ids or ())
+    if run is None or run.workflow_version_id != target.version_id:
+        return None
+    tasks = ef.runs.tasks(run)
+    if not chosen or chosen >= {task.node_id for task in tasks}:
+        return None
+    roots = [t.node_id for t in tasks if t.node_id in chosen and not chosen.intersection(t.upstream_node_ids)]
+    if {*roots, *below(roots, tasks)} != chosen:
+        return None
+    try:
+        return ef.runs.retry_tasks(run.id, roots, dagster_run_id=launch.dagster_run_id)
+    except (TransitionError, NotFoundError):
+        return None
 
 
 def tags_to_add(ef: EmboFlow, launch: Launch, run: WorkflowRun) -> dict[str, str]:

@@ -95,7 +95,9 @@ class Webserver:
             with urllib.request.urlopen(request, timeout=timeout_s) as reply:  # noqa: S310
                 answer = json.load(reply)
         except urllib.error.HTTPError as error:
-            raise ExecutionError(f"{self.url} answers {error.code}", kind=ErrorKind.INTERNAL) from error
+            raise ExecutionError(
+                f"{self.url} answers {error.code}{_reason(error)}", kind=ErrorKind.INTERNAL
+            ) from error
         except (OSError, ValueError) as error:
             raise UnavailableError(f"{self.url} does not answer: {error}") from error
         if answer.get("errors"):
@@ -119,6 +121,14 @@ class Webserver:
         status = _status(found)
         if status not in ("LOADED", "LOADING"):
             raise ExecutionError(f"{location} does not load: {status}", kind=ErrorKind.INTERNAL)
+
+
+def _reason(error: urllib.error.HTTPError) -> str:
+    """What a GraphQL error says: Dagster answers 500 with the message in the body."""
+    try:
+        return f": {json.load(error)['errors'][0]['message']}"
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
 
 
 def _status(entry: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID, uuid5
 
 from ulid import ULID
@@ -15,13 +15,23 @@ from emboflow_dagster.errors import (
     InvalidInputError,
     TransitionError,
 )
-from emboflow_dagster.model.run import RUN_ACTIVE, RUN_TERMINAL, RunStatus, RunTask, TaskStatus, WorkflowRun
+from emboflow_dagster.model.run import (
+    RUN_ACTIVE,
+    RUN_TERMINAL,
+    WAITING,
+    RunStatus,
+    RunTask,
+    TaskStatus,
+    WorkflowRun,
+)
 from emboflow_dagster.model.workflow import WorkflowDefinition, WorkflowDefinitionVersion, WorkflowStatus
 from emboflow_dagster.mongo.documents import OLDEST
 from emboflow_dagster.project import sources
 from emboflow_dagster.project.assets import Assets
 from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.project.workflows import Workflows
+from emboflow_dagster.runtime import control, lease
+from emboflow_dagster.runtime.compare import Change, compare
 from emboflow_dagster.runtime.plan import plan_run
 from emboflow_dagster.runtime.record import Recorder
 from emboflow_dagster.runtime.registry import node_types
@@ -31,6 +41,16 @@ WorkTask = Callable[[str, str, str], object]
 
 POLL_S = 0.2
 _LOOK_BACK = 50
+
+
+class ToExecute(NamedTuple):
+    """A run that waits for a Dagster run."""
+
+    run: WorkflowRun
+    node_ids: Sequence[str] | None
+    """The nodes to execute; all of the workflow when ``None``."""
+    earlier: Sequence[str]
+    """The Dagster runs that executed it, or the run it repeats, before; oldest first."""
 
 
 class Runs:
@@ -54,6 +74,7 @@ class Runs:
         triggered_by: str | None = None,
         run_id: str | None = None,
         scheduled_for: Any = None,
+        retry_of: str | None = None,
     ) -> WorkflowRun:
         """Write a queued run with all of its tasks; a daemon (or :meth:`work`) executes it.
 
@@ -65,6 +86,7 @@ class Runs:
             triggered_by: Who or what asked; the actor when omitted.
             run_id: An id of the caller's, so that asking twice makes one run.
             scheduled_for: The schedule's tick this run is for.
+            retry_of: The run this one repeats.
 
         Raises:
             NotFoundError: No such workflow, version or asset in this project.
@@ -84,6 +106,7 @@ class Runs:
             triggered_by=triggered_by or self._opened.scope.triggered_by,
             run_id=run_id,
             scheduled_for=scheduled_for,
+            retry_of=retry_of,
         )
         return self._write(run, tasks)
 
@@ -168,13 +191,83 @@ class Runs:
         return self.documents.get(run)
 
     def queued(self, *, limit: int = 50) -> list[WorkflowRun]:
-        """Queued runs that no Dagster run has, oldest first: the queue itself, no cursor needed."""
-        return self.documents.find({"status": "queued", "dagsterRunIds": []}, sort=OLDEST, limit=limit)
+        """Runs that wait for a Dagster run, oldest first: the queue itself, no cursor needed.
+
+        Those that were requested, and those of which a part was retried (it may be at work on another part).
+        """
+        fresh = {"status": RunStatus.QUEUED.value, "dagsterRunIds": []}
+        last = {"$expr": {"$eq": [{"$last": "$dagsterRunIds"}, WAITING]}}
+        again = {"status": {"$in": [s.value for s in RUN_ACTIVE]}, "dagsterRunIds": WAITING, **last}
+        return self.documents.find({"$or": [fresh, again]}, sort=OLDEST, limit=limit)
 
     def active(self, *, limit: int = 200) -> list[WorkflowRun]:
         """Runs that a Dagster run has and that are not over."""
-        filter_ = {"status": {"$in": [s.value for s in RUN_ACTIVE]}, "dagsterRunIds.0": {"$exists": True}}
+        filter_ = {
+            "status": {"$in": [s.value for s in RUN_ACTIVE]},
+            "dagsterRunIds.0": {"$exists": True},
+            "$expr": {"$ne": [{"$last": "$dagsterRunIds"}, WAITING]},
+        }
         return self.documents.find(filter_, sort=OLDEST, limit=limit)
+
+    def of_dagster(self, dagster_run_id: str, definition_id: str) -> WorkflowRun | None:
+        """The run of a workflow that a Dagster run executed, or ``None``."""
+        return self.documents.find_one(
+            {"dagsterRunIds": dagster_run_id, "workflowDefinitionId": definition_id}
+        )
+
+    def to_execute(self, run: WorkflowRun) -> "ToExecute":
+        """What a Dagster run of a waiting run has to do."""
+        nodes = control.open_nodes(self.recorder.in_order(run)) if run.waits_again else run.selected_node_ids
+        earlier = [known for known in run.dagster_run_ids if known]
+        if not earlier and run.retry_of_run_id is not None:
+            repeated = self.documents.find_one({"_id": run.retry_of_run_id})
+            earlier = [known for known in (repeated.dagster_run_ids if repeated else []) if known]
+        return ToExecute(run, nodes, earlier)
+
+    def draining(self, *, limit: int = 200) -> list[WorkflowRun]:
+        """Cancelled runs of which a task still runs."""
+        return self.documents.find(
+            {"status": RunStatus.CANCELLED.value, "finishedAt": None}, sort=OLDEST, limit=limit
+        )
+
+    def cancel(self, run: str) -> WorkflowRun:
+        """Cancel what of a run has not begun; see :func:`~emboflow_dagster.runtime.control.cancel`.
+
+        What runs in a Dagster run goes on until that is terminated: the command and the recorder do it.
+        """
+        return control.cancel(self.recorder, run)
+
+    def retry(self, run: str, *, latest: bool = False) -> WorkflowRun:
+        """A new run that repeats one that is over; the old one stays as it is.
+
+        Args:
+            run: Its id.
+            latest: The workflow's newest version instead of the one it was frozen with.
+
+        Raises:
+            TransitionError: It is not over (kind ``run-still-active``), or its workflow is archived.
+        """
+        if not latest:
+            return control.retry_run(self.recorder, run)
+        old = self.get(run)
+        if old.status in RUN_ACTIVE:
+            return control.retry_run(self.recorder, run)  # which says so
+        return self.request(
+            old.workflow_definition_id,
+            assets=old.asset_ids,
+            triggered_by=f"retry:{old.id}",
+            retry_of=old.id,
+        )
+
+    def compare(self, run: WorkflowRun) -> list[Change]:
+        """What a retry with the workflow's newest version would execute differently."""
+        return compare(run.runtime_snapshot, self._workflows.version(run.workflow_definition_id))
+
+    def retry_tasks(
+        self, run: str, nodes: Sequence[str], *, dagster_run_id: str | None = None
+    ) -> WorkflowRun:
+        """Execute nodes of a run, and all below them, again: :func:`.control.retry_tasks`."""
+        return control.retry_tasks(self.recorder, run, nodes, dagster_run_id=dagster_run_id)
 
     def tasks(self, run: WorkflowRun) -> list[RunTask]:
         """A run's tasks in graph order."""
@@ -217,7 +310,7 @@ class Runs:
         """
         while True:
             found = self.get(run)
-            ready = [t for t in self.recorder.states(found) if t.status == TaskStatus.QUEUED]
+            ready = [t for t in self.recorder.in_order(found) if t.status == TaskStatus.QUEUED]
             if found.status not in RUN_ACTIVE or not ready:
                 return found
             for task in ready:
@@ -228,6 +321,19 @@ class Runs:
                 except EmboflowError as error:
                     if error.kind == ErrorKind.UNAVAILABLE:
                         raise
+
+    def settle_stuck(self) -> list[str]:
+        """Settle tasks whose worker is gone, and give runs that nobody works at back to the queue.
+
+        Returns:
+            What was done, one line each.
+        """
+        ended = lease.settle_expired(self.recorder)
+        idle = lease.requeue_idle(self.recorder)
+        return [
+            *(f"task {t.node_id} of {t.workflow_run_id}: {t.error_message}" for t in ended),
+            *(f"{run.id} is in the queue again: nobody worked at it" for run in idle),
+        ]
 
     def settle_lost(self, run_id: str, message: str, *, cancelled: bool = False) -> WorkflowRun:
         """End a run whose Dagster run ended without saying so; see :meth:`Recorder.settle_lost`."""

@@ -28,6 +28,7 @@ from emboflow_dagster.project.assets import Assets
 from emboflow_dagster.project.execution import Execution, Log
 from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.project.runs import Runs
+from emboflow_dagster.runtime import lease
 from emboflow_dagster.runtime.logs import TaskLog
 from emboflow_dagster.runtime.node import NodeResult
 from emboflow_dagster.runtime.outputs import Outputs, dataset_moved, main_digest, store_outputs
@@ -129,7 +130,7 @@ class Tasks:
         tee = partial(_tee, lines, log)
         last = task.attempt > int((task.executor_config or {}).get("retries") or 0)
         try:
-            with working_for(task.workflow_run_id, task.id):
+            with working_for(task.workflow_run_id, task.id), lease.held(self._runs.recorder, claimed):
                 result, lineage = self._execution.run(claimed, folder, lines, tee)
                 return self._record(claimed, result, lineage, lines)
         except EmboflowError as error:

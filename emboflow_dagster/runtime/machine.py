@@ -53,15 +53,60 @@ def promotions(
     by_node = {task.node_id: task for task in tasks}
     ready: dict[str, list[str]] = {}
     for task in tasks:
-        if task.status != TaskStatus.PENDING:
-            continue
-        inside = [by_node[node] for node in task.upstream_node_ids if node in by_node]
-        if all(up.status == TaskStatus.SUCCESS for up in inside):
-            passed = outside_assets(task) | {up.node_id: up.asset_ids for up in inside}
-            sets = [passed[node] for node in task.upstream_node_ids if node in passed]
-            narrowed = effective(narrowings.get(task.node_type), sets, bound) if sets else list(bound)
-            ready[task.id] = narrowed
+        if task.status == TaskStatus.PENDING and _upstream_done(task, by_node):
+            ready[task.id] = effective_assets(task, by_node, bound, narrowings)
     return ready
+
+
+def effective_assets(
+    task: RunTask,
+    by_node: Mapping[str, RunTask],
+    bound: Sequence[str],
+    narrowings: Mapping[str, Narrowing | None],
+) -> list[str]:
+    """The assets that a task is executed with: what its upstream tasks passed on, at a root those bound."""
+    inside = {node: by_node[node].asset_ids for node in task.upstream_node_ids if node in by_node}
+    passed = outside_assets(task) | inside
+    sets = [passed[node] for node in task.upstream_node_ids if node in passed]
+    return effective(narrowings.get(task.node_type), sets, bound) if sets else list(bound)
+
+
+def _upstream_done(task: RunTask, by_node: Mapping[str, RunTask]) -> bool:
+    inside = (by_node[node] for node in task.upstream_node_ids if node in by_node)
+    return all(up.status == TaskStatus.SUCCESS for up in inside)
+
+
+def below(targets: Iterable[str], tasks: Sequence[RunTask]) -> set[str]:
+    """The nodes of a run that stand below any of ``targets``, without the targets themselves."""
+    children: dict[str, list[str]] = {}
+    for task in tasks:
+        for node in task.upstream_node_ids:
+            children.setdefault(node, []).append(task.node_id)
+    wanted = set(targets)
+    found: set[str] = set()
+    frontier = list(wanted)
+    while frontier:
+        for child in children.get(frontier.pop(), ()):
+            if child not in found:
+                found.add(child)
+                frontier.append(child)
+    return found - wanted
+
+
+def not_retryable(target: str, tasks: Sequence[RunTask]) -> str | None:
+    """Why the task of a node cannot be retried now; ``None`` when it can (spec/state-machines.md 4.2)."""
+    by_node = {task.node_id: task for task in tasks}
+    task = by_node[target]
+    if task.status not in TASK_TERMINAL:
+        return f"it is {task.status.value}; a task that is over can be retried"
+    if not _upstream_done(task, by_node):
+        late = next(n for n in task.upstream_node_ids if n in by_node and by_node[n].status != "success")
+        return f"{late}, which comes before it, is {by_node[late].status.value}; retry that one"
+    busy = [n for n in sorted(below([target], tasks)) if by_node[n].status in _AT_WORK]
+    return f"{busy[0]}, which comes after it, is {by_node[busy[0]].status.value}" if busy else None
+
+
+_AT_WORK = (TaskStatus.RUNNING, TaskStatus.QUEUED)
 
 
 def outside_assets(task: RunTask) -> dict[str, list[str]]:

@@ -88,8 +88,8 @@ def plan_run(
                     "image": config.image,
                     "cache": config.cache,
                     "retries": config.retries,
-                    # Promotion needs all sides of a node that stands below both kinds of upstream.
-                    **({"outside": known} if known and inside else {}),
+                    # What is promoted or retried is given its assets anew, from all sides.
+                    **({"outside": known} if known else {}),
                 },
                 code_hook_spec=config.code_hook,
                 artifact_type=config.artifact_type,

@@ -96,13 +96,15 @@ class Recorder:
         run = self.runs.get(run_id)
         if dagster_run_id in run.dagster_run_ids and run.status in RUN_ACTIVE:
             return run
+        bound = [*(run.dagster_run_ids[:-1] if run.waits_again else []), dagster_run_id]
+        # Steps of one Dagster run may come at once: the later one finds what it wants to write.
+        waiting = [run.dagster_run_ids if run.waits_again else [], bound]
         return self.runs.change(
             run_id,
-            {"dagsterRunIds": [dagster_run_id], "updatedAt": utc_now()},
-            # Steps of one Dagster run may come at once: the later one finds what it wants to write.
+            {"dagsterRunIds": bound, "updatedAt": utc_now()},
             expected={
                 "status": {"$in": [s.value for s in RUN_ACTIVE]},
-                "dagsterRunIds": {"$in": [[], [dagster_run_id]]},
+                "dagsterRunIds": {"$in": waiting},
             },
         )
 
@@ -116,7 +118,7 @@ class Recorder:
 
         def body(session: Session) -> Claimed:
             run = self.runs.get(run_id, session=session)
-            tasks = self._states(run, session)
+            tasks = self.in_order(run, session)
             task = next((t for t in tasks if t.node_id == node_id), None)
             if task is None:
                 raise TransitionError(f"run {run_id} has no task for node {node_id!r}; it was not selected")
@@ -133,14 +135,14 @@ class Recorder:
                 {
                     "status": TaskStatus.RUNNING.value,
                     "startedAt": now,
-                    "heartbeatAt": now,
                     "updatedAt": now,
                     "leaseOwner": worker,
                 },
                 expected={"status": TaskStatus.QUEUED.value, "attempt": task.attempt},
+                server_time=("heartbeatAt",),
                 session=session,
             )
-            return Claimed(self._settle_run(run, tasks, {task.id: task}, now, session), task)
+            return Claimed(self.settle_run(run, tasks, {task.id: task}, now, session), task)
 
         return self.mongo.in_transaction(body)
 
@@ -161,11 +163,11 @@ class Recorder:
             run = self.runs.get(claimed.run.id, session=session)
             task = self._end(claimed, TaskStatus.SUCCESS, fields, now, session)
             write_outputs(self.mongo, self.scope, outputs, task, session)
-            tasks = self._states(run, session)
+            tasks = self.in_order(run, session)
             changed = {task.id: task}
             if run.status in RUN_ACTIVE:
                 changed |= self._promote(run, tasks, changed, now, session)
-            self._settle_run(run, tasks, changed, now, session)
+            self.settle_run(run, tasks, changed, now, session)
             return task
 
         return self.mongo.in_transaction(body)
@@ -184,7 +186,7 @@ class Recorder:
             status = TaskStatus.CANCELLED if cancelled else TaskStatus.FAILED
             text = f"interrupted by cancel: {message}" if cancelled else message
             task = self._end(claimed, status, {**fields, "errorMessage": clip(text)}, now, session)
-            self._settle_run(run, self._states(run, session), {task.id: task}, now, session)
+            self.settle_run(run, self.in_order(run, session), {task.id: task}, now, session)
             return task
 
         return self.mongo.in_transaction(body)
@@ -209,14 +211,14 @@ class Recorder:
                     **CLEARED,
                     "attempt": claimed.task.attempt + 1,
                     "startedAt": now,
-                    "heartbeatAt": now,
                     "updatedAt": now,
                     "leaseOwner": worker,
                 },
-                expected=_fence(claimed),
+                expected=fence(claimed),
+                server_time=("heartbeatAt",),
                 session=session,
             )
-            run = self._settle_run(run, self._states(run, session), {task.id: task}, now, session)
+            run = self.settle_run(run, self.in_order(run, session), {task.id: task}, now, session)
             return Claimed(run, task)
 
         return self.mongo.in_transaction(body)
@@ -233,7 +235,7 @@ class Recorder:
             run = self.runs.get(run_id, session=session)
             if run.status not in RUN_ACTIVE and not (cancelled and run.status == RunStatus.CANCELLED):
                 return run
-            tasks = self._states(run, session)
+            tasks = self.in_order(run, session)
             lost = TaskStatus.CANCELLED if cancelled else TaskStatus.FAILED
             open_ = {TaskStatus.RUNNING, TaskStatus.QUEUED} | ({TaskStatus.PENDING} if cancelled else set())
             changed = {}
@@ -251,28 +253,16 @@ class Recorder:
             if cancelled:
                 run = run.model_copy(update={"status": RunStatus.CANCELLED})
                 self.runs.change(run.id, {"status": RunStatus.CANCELLED.value}, session=session)
-            return self._settle_run(run, tasks, changed, now, session)
+            return self.settle_run(run, tasks, changed, now, session)
 
         return self.mongo.in_transaction(body)
-
-    def states(self, run: WorkflowRun) -> list[RunTask]:
-        """A run's tasks in graph order, without their logs and previews."""
-        return self._states(run, None)
 
     def _end(
         self, claimed: Claimed, status: TaskStatus, fields: Mapping[str, Any], now: datetime, session: Session
     ) -> RunTask:
-        started = claimed.task.started_at or now
-        changes = {
-            **fields,
-            "status": status.value,
-            "finishedAt": now,
-            "durationMs": _millis(started, now),
-            "updatedAt": now,
-            "leaseOwner": None,
-        }
+        changes = {**fields, **ending(claimed.task, status, now)}
         try:
-            return self.tasks.change(claimed.task.id, changes, expected=_fence(claimed), session=session)
+            return self.tasks.change(claimed.task.id, changes, expected=fence(claimed), session=session)
         except TransitionError as error:
             raise TransitionError(error.message, kind=ErrorKind.FENCED) from None
 
@@ -295,7 +285,7 @@ class Recorder:
             )
         return promoted
 
-    def _settle_run(
+    def settle_run(
         self,
         run: WorkflowRun,
         tasks: Sequence[RunTask],
@@ -303,17 +293,35 @@ class Recorder:
         now: datetime,
         session: Session,
     ) -> WorkflowRun:
+        """Bring a run's summary, status and times to what its tasks, with ``changed``, make them."""
         current = [changed.get(task.id, task) for task in tasks]
         return self.runs.change(run.id, run_changes(run, current, now), session=session)
 
-    def _states(self, run: WorkflowRun, session: Session | None) -> list[RunTask]:
+    def in_order(self, run: WorkflowRun, session: Session | None = None) -> list[RunTask]:
+        """A run's tasks in graph order, without their logs and previews."""
         rows = self.tasks.raw.find({"workflowRunId": run.id}, _HEAVY, session=session)
+        return self.ordered(run, [RunTask.from_mongo(row) for row in rows])
+
+    @staticmethod
+    def ordered(run: WorkflowRun, tasks: Sequence[RunTask]) -> list[RunTask]:
+        """Tasks of a run in graph order."""
         place = {node: i for i, node in enumerate(run.runtime_snapshot.node_types)}
-        tasks = [RunTask.from_mongo(row) for row in rows]
         return sorted(tasks, key=lambda task: place.get(task.node_id, len(place)))
 
 
-def _fence(claimed: Claimed) -> dict[str, Any]:
+def ending(task: RunTask, status: TaskStatus, now: datetime) -> dict[str, Any]:
+    """The fields of a running task that ends now."""
+    return {
+        "status": status.value,
+        "finishedAt": now,
+        "durationMs": _millis(task.started_at or now, now),
+        "updatedAt": now,
+        "leaseOwner": None,
+    }
+
+
+def fence(claimed: Claimed) -> dict[str, Any]:
+    """What a task must still be for its worker to write to it."""
     return {
         "status": TaskStatus.RUNNING.value,
         "attempt": claimed.task.attempt,

@@ -89,10 +89,14 @@ def _task(
         add("finishedAt", f"is {task.status} without both times")
     with translated():
         made = view.mongo["artifacts"].find(
-            {"producerType": "run_task", "producerId": task.id}, {"lineage.attempt": 1}
+            {"producerType": "run_task", "producerId": task.id}, {"lineage.attempt": 1, "createdAt": 1}
         )
+        # Below a task that was retried the attempt stays: what it left before is older than its start.
         current = {
-            row["_id"] for row in made if (row.get("lineage") or {}).get("attempt") in (None, task.attempt)
+            row["_id"]
+            for row in made
+            if (row.get("lineage") or {}).get("attempt") in (None, task.attempt)
+            and (task.started_at is None or row["createdAt"] >= task.started_at)
         }
     if task.status != TaskStatus.SUCCESS:
         current = set()

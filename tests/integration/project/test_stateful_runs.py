@@ -27,7 +27,7 @@ from emboflow_dagster.mongo.documents import Documents
 from emboflow_dagster.project.handle import EmboFlow
 from emboflow_dagster.project.verify.report import VerifyReport, View
 from emboflow_dagster.project.verify.runs import check_runs
-from emboflow_dagster.runtime import machine, record
+from emboflow_dagster.runtime import control, machine, record
 from emboflow_dagster.runtime.node import Narrowing
 from emboflow_dagster.runtime.outputs import Outputs
 from emboflow_dagster.runtime.plan import plan_run
@@ -133,6 +133,8 @@ class Runs(RuleBasedStateMachine):
         for name, node in self.nodes.items():
             if self.status[name] == "pending" and all(self.status[up] == "success" for up in node.after):
                 self.status[name] = "queued"
+                if not node.after:
+                    continue
                 first, *rest = (set(self.assets[up]) for up in node.after)
                 match node.kind:
                     case "intersection":
@@ -244,6 +246,51 @@ class Runs(RuleBasedStateMachine):
             self.run_status = "cancelled"
         self.settle()
 
+    @rule(pick=st.integers(0, 9))
+    def cancel(self, pick: int) -> None:
+        """One time in five."""
+        if pick > 1:
+            return
+        if self.run_status in ("success", "failed"):
+            with pytest.raises(TransitionError) as caught:
+                control.cancel(self.recorder, self.run_id)
+            assert caught.value.kind == ErrorKind.RUN_FINISHED
+            return
+        control.cancel(self.recorder, self.run_id)
+        for name, status in self.status.items():
+            if status in ("queued", "pending"):
+                self.status[name] = "cancelled"
+        self.run_status = "cancelled"
+
+    @rule(pick=PICK)
+    def retry(self, pick: int) -> None:
+        name = self.node(pick)
+        below = self.below(name)
+        fine = (
+            self.status[name] in ("success", "failed", "cancelled")
+            and all(self.status[up] == "success" for up in self.nodes[name].after)
+            and not any(self.status[n] in ("queued", "running") for n in below)
+        )
+        if not fine:
+            with pytest.raises(TransitionError) as caught:
+                control.retry_tasks(self.recorder, self.run_id, [name])
+            assert caught.value.kind == ErrorKind.TASK_NOT_RETRYABLE
+            return
+        control.retry_tasks(self.recorder, self.run_id, [name])
+        for lower in below:
+            self.status[lower], self.assets[lower] = "pending", ASSETS
+        self.status[name], self.assets[name] = "pending", ASSETS
+        self.attempt[name] += 1
+        self.promote()
+        self.run_status = "running" if "running" in self.status.values() else "queued"
+
+    def below(self, name: str) -> set[str]:
+        found: set[str] = set()
+        for lower, node in self.nodes.items():  # a node comes after those it follows
+            if {name, *found}.intersection(node.after):
+                found.add(lower)
+        return found
+
     def refused(self, call: Callable[[], object]) -> None:
         with pytest.raises(TransitionError) as caught:
             call()
@@ -256,7 +303,7 @@ class Runs(RuleBasedStateMachine):
         if not self.status:
             return
         run = self.recorder.runs.get(self.run_id)
-        tasks = {t.node_id: t for t in self.recorder.states(run)}
+        tasks = {t.node_id: t for t in self.recorder.in_order(run)}
         assert {n: t.status.value for n, t in tasks.items()} == self.status
         assert run.status == self.run_status
         assert {n: t.asset_ids for n, t in tasks.items()} == self.assets
@@ -316,9 +363,10 @@ PROMOTIONS, RUN_CHANGES, RUN_STATUS, FENCE = (
     machine.promotions,
     machine.run_changes,
     machine.run_status,
-    record._fence,
+    record.fence,
 )
 SUMMARISE, CHANGE, EFFECTIVE = machine.summarise, Documents.change, machine.effective
+NOT_RETRYABLE, REOPENED = control.not_retryable, control._reopened
 
 
 def promotes_when_any_upstream_is_done(
@@ -380,13 +428,37 @@ def counts_running_as_done(tasks: Sequence[RunTask]) -> Any:
     )
 
 
-def compares_nothing(
-    self: Any, document_id: str, changes: Any, *, expected: Any = None, session: Any = None
-) -> Any:
-    return CHANGE(self, document_id, changes, session=session)
+def compares_nothing(self: Any, document_id: str, changes: Any, *, expected: Any = None, **how: Any) -> Any:
+    return CHANGE(self, document_id, changes, **how)
 
 
-BROKEN: list[tuple[Any, str, Callable[..., Any]]] = [
+def retries_whatever_comes_before(target: str, tasks: Sequence[RunTask]) -> str | None:
+    why = NOT_RETRYABLE(target, tasks)
+    return None if why and "comes before" in why else why
+
+
+def retries_beside_what_runs_below(target: str, tasks: Sequence[RunTask]) -> str | None:
+    why = NOT_RETRYABLE(target, tasks)
+    return None if why and "comes after" in why else why
+
+
+def resets_the_target_alone(targets: Any, tasks: Any) -> set[str]:
+    return set()
+
+
+def keeps_the_old_narrowing(task: RunTask, by_node: Any, bound: Sequence[str], narrowings: Any) -> list[str]:
+    return list(task.asset_ids)
+
+
+def leaves_the_old_results(changes: Any) -> Any:
+    return {name: value for name, value in changes.items() if name != "finishedAt"}
+
+
+def stays_over(tasks: Sequence[RunTask]) -> dict[str, Any]:
+    return {k: v for k, v in REOPENED(tasks).items() if k != "finishedAt"}
+
+
+BROKEN: list[tuple[Any, str, Any]] = [
     (record, "promotions", promotes_when_any_upstream_is_done),
     (record, "promotions", promotes_all_assets),
     (record, "promotions", promotes_in_another_order),
@@ -395,14 +467,22 @@ BROKEN: list[tuple[Any, str, Callable[..., Any]]] = [
     (record, "run_changes", never_finishes),
     (record, "run_changes", ends_at_now_instead_of_with_its_tasks),
     (machine, "run_status", fails_at_once),
-    (record, "_fence", forgets_the_attempt),
-    (record, "_fence", forgets_the_fence),
+    (record, "fence", forgets_the_attempt),
+    (record, "fence", forgets_the_fence),
     (machine, "summarise", counts_running_as_done),
     (Documents, "change", compares_nothing),
+    (control, "not_retryable", retries_whatever_comes_before),
+    (control, "not_retryable", retries_beside_what_runs_below),
+    (control, "below", resets_the_target_alone),
+    (control, "effective_assets", keeps_the_old_narrowing),
+    (control, "CLEARED", leaves_the_old_results(record.CLEARED)),
+    (control, "_reopened", stays_over),
 ]
 
 
-@pytest.mark.parametrize(("place", "name", "broken"), BROKEN, ids=[row[2].__name__ for row in BROKEN])
+@pytest.mark.parametrize(
+    ("place", "name", "broken"), BROKEN, ids=[getattr(row[2], "__name__", row[1]) for row in BROKEN]
+)
 def test_a_broken_machine_is_caught(
     ef: EmboFlow, monkeypatch: pytest.MonkeyPatch, place: Any, name: str, broken: Callable[..., Any]
 ) -> None:

@@ -127,7 +127,7 @@ def test_a_node_below_selected_and_unselected_nodes_remembers_what_the_unselecte
     assert tasks["less"].status == "pending"
     assert (tasks["less"].executor_config or {})["outside"] == {"x": ["a1"]}
     assert tasks["y"].asset_ids == ["a1", "a2"]
-    assert "outside" not in (tasks["y"].executor_config or {})
+    assert (tasks["y"].executor_config or {})["outside"] == {"src": ["a1", "a2"]}
 
 
 def test_what_a_caller_knows_is_kept() -> None:

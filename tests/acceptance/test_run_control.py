@@ -1,0 +1,118 @@
+"""Cancel and retry with real processes: document and Dagster say the same, whoever asked."""
+
+import json
+
+import pytest
+
+from tests.acceptance import served as serving
+
+pytestmark = pytest.mark.slow
+
+REEXECUTE = """
+mutation Again($params: ReexecutionParams!) {
+  launchRunReexecution(reexecutionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+  }
+}
+"""
+FLAKY = """
+from pathlib import Path
+def run(ctx, inputs):
+    if not Path(ctx.config["mark"]).exists():
+        raise ValueError("no gripper yet")
+    return {"assets": len(ctx.assets)}
+"""
+SLOW = "import time\ndef run(ctx, inputs):\n    time.sleep(300)\n"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """One deployment with one asset and two workflows: one that never ends, one that fails at first."""
+    deployment = serving.Deployment.in_folder(tmp_path_factory.mktemp("controlled"))
+    table = deployment.folder / "rows.csv"
+    table.write_text("t,x\n0,1\n")
+    deployment.emboflow("asset", "register", str(table), "--type", "raw_file", "--name", "rows")
+    for slug, source in (("slow", SLOW), ("flaky", FLAKY), ("flaky-too", FLAKY)):
+        hook = {"language": "python", "entrypoint": "run", "source": source}
+        work = {"id": "work", "type": "python", "after": ["take"], "codeHook": hook}
+        if source is FLAKY:
+            work["config"] = {"mark": str(deployment.folder / slug)}
+        nodes = [{"id": "take", "type": "source"}, work, {**work, "id": "after", "after": ["work"]}]
+        file = deployment.folder / f"{slug}.json"
+        file.write_text(json.dumps({"workflow": slug, "nodes": nodes}))
+        deployment.emboflow("workflow", "publish", str(file))
+    with serving.serve(deployment) as running:
+        yield running
+
+
+def shown(served, run):
+    return served.deployment.emboflow("run", "show", run["_id"])
+
+
+def tasks(run):
+    return {task["nodeId"]: (task["status"], task["attempt"]) for task in run["tasks"]}
+
+
+def seen(served, run, is_right):
+    """The run as it is once it is right."""
+    return serving.until(lambda: next(filter(is_right, [shown(served, run)]), None), 240)
+
+
+def over(served, run, *statuses):
+    """The run once it has one of these statuses."""
+    return seen(served, run, lambda found: found["status"] in statuses)
+
+
+def failed(served, slug):
+    run = served.deployment.emboflow("workflow", "run", slug, "--asset", "rows")
+    found = over(served, run, "failed")
+    assert tasks(found) == {"take": ("success", 1), "work": ("failed", 1), "after": ("pending", 1)}
+    (served.deployment.folder / slug).touch()
+    return found
+
+
+def test_cancel_ends_the_dagster_run_too(served):
+    run = served.deployment.emboflow("workflow", "run", "slow", "--asset", "rows")
+    started = seen(served, run, lambda found: tasks(found)["work"][0] == "running")
+    [dagster_run_id] = started["dagsterRunIds"]
+
+    cancelled = served.deployment.emboflow("run", "cancel", run["_id"])
+
+    assert cancelled["status"] == "cancelled"
+    assert served.ended(dagster_run_id) == "CANCELED"
+    ended = seen(served, run, lambda found: found["finishedAt"] is not None)
+    assert tasks(ended) == {"take": ("success", 1), "work": ("cancelled", 1), "after": ("cancelled", 1)}
+    assert served.deployment.emboflow("run", "cancel", run["_id"])["finishedAt"] == ended["finishedAt"]
+    assert served.deployment.emboflow("verify")["ok"]
+
+
+def test_a_retried_task_is_executed_by_a_second_dagster_run(served):
+    run = failed(served, "flaky")
+
+    waiting = served.deployment.emboflow("task", "retry", f"{run['_id']}:work")
+
+    assert waiting["status"] == "queued"
+    ended = over(served, run, "success", "failed")
+    assert tasks(ended) == {"take": ("success", 1), "work": ("success", 2), "after": ("success", 1)}
+    first, second = ended["dagsterRunIds"]
+    assert first == run["dagsterRunIds"][0]
+    assert served.ended(second) == "SUCCESS"
+    assert served.deployment.emboflow("verify")["ok"]
+
+
+def test_reexecution_from_failure_goes_on_in_the_same_document(served):
+    run = failed(served, "flaky-too")
+    [parent] = run["dagsterRunIds"]
+    params = {"parentRunId": parent, "strategy": "FROM_FAILURE"}
+
+    answer = served.server.ask(REEXECUTE, {"params": params})["launchRunReexecution"]
+
+    assert answer["__typename"] == "LaunchRunSuccess", answer
+    child = answer["run"]["runId"]
+    assert served.ended(child) == "SUCCESS"
+    ended = shown(served, run)
+    assert (ended["status"], ended["dagsterRunIds"]) == ("success", [parent, child])
+    assert tasks(ended) == {"take": ("success", 1), "work": ("success", 2), "after": ("success", 1)}
+    assert len(served.deployment.emboflow("run", "list", "--workflow", "flaky-too")) == 1
