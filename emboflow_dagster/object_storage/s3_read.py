@@ -57,14 +57,15 @@ class Body:
         while True:
             try:
                 stream = self._stream or self._open()
-                count = stream.readinto(view)
+                block = stream.read(len(view))  # older clients have no `readinto`
             except Exception as error:
                 if not is_broken(error):
                     raise
-                count = 0
-            if count:
-                self._at += count
-                return count
+                block = b""
+            if block:
+                view[: len(block)] = block
+                self._at += len(block)
+                return len(block)
             self._broke()
 
     def close(self) -> None:
