@@ -57,14 +57,15 @@ class Body:
         while True:
             try:
                 stream = self._stream or self._open()
-                count = stream.readinto(view)
+                block = stream.read(len(view))  # older clients have no `readinto`
             except Exception as error:
                 if not is_broken(error):
                     raise
-                count = 0
-            if count:
-                self._at += count
-                return count
+                block = b""
+            if block:
+                view[: len(block)] = block
+                self._at += len(block)
+                return len(block)
             self._broke()
 
     def close(self) -> None:
@@ -142,13 +143,24 @@ class HashingObject(HashingRaw):
         if self._whole and size == 0:
             self._passed(memoryview(b""))
 
+    def readall(self) -> bytes:
+        """All that is left, judged as one block: nothing of it was handed out yet."""
+        content = memoryview(bytearray(self._left))
+        if content:
+            self._take(content)
+            self._passed(content)
+        return bytes(content)
+
     def _take(self, view: memoryview) -> int:
-        self._before = self._digest.copy()
+        # As much as fits: a short payload is judged before any of it is handed out.
+        self._before, filled = self._digest.copy(), 0
         with there(self._key, self._expected):
             try:
-                return self._body.readinto(view) if self._body else 0
+                while self._body and filled < len(view):
+                    filled += self._body.readinto(view[filled:])
             except WrongSizeError as wrong:  # replaced while it was read
                 raise mismatch(self._key, "?", wrong.found, self._expected, self._size) from None
+        return filled
 
     def _settle(self, last: memoryview) -> None:
         if self._digest.hexdigest() == self._expected:

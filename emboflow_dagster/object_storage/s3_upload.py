@@ -54,7 +54,7 @@ def upload(bucket: Bucket, name: str, parts: Parts, *, content_type: str, metada
             return
     raise UnavailableError(
         f"bucket {bucket.name}: the upload of {name} was ended by somebody else again and again",
-        hint="is something aborting uploads that are in progress? `emboflow gc` does so after a day",
+        hint="does something abort uploads that are in progress, a lifecycle rule of a day perhaps?",
     )
 
 

@@ -139,6 +139,14 @@ def test_a_flipped_bit_that_was_handed_out_is_an_error_that_clears_the_store(sto
         in_steps(behind(), stored, None)
 
 
+@pytest.mark.parametrize("name", ["read_all", "get_to"])
+def test_a_flipped_bit_that_was_not_handed_out_is_read_again(store, behind, proxy, tmp_path, name):
+    stored = store.put(LONG, content_type=TYPE)
+    proxy.flips_the_reply("GetObject", 5)
+
+    assert READERS[name](behind(), stored, tmp_path / "copy") == LONG
+
+
 @pytest.mark.parametrize("name", READERS)
 def test_a_payload_that_is_wrong_every_time_is_refused_with_both_digests(
     behind, proxy, stored, tmp_path, name
