@@ -90,6 +90,8 @@ def test_killed_while_a_database_is_made_it_is_made_by_the_next_one(stages: Stag
         ("work-artifact", "without_transactions"),
         ("put-new", "metadata_first"),
         ("put-next", "read_check_write"),
+        ("put-gridfs", "gridfs_last"),
+        ("import-flowcept", "renumbering"),
     ],
 )
 def test_a_broken_variant_is_caught(stages: Stages, name: str, broken: str) -> None:
