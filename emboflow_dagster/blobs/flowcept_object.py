@@ -41,7 +41,7 @@ class FlowceptObject:
         data_hash_algo: str
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
+        if name.startswith("_") or name == "metadata":  # a copy that is being made has none yet
             raise AttributeError(name)
         return getattr(self.metadata, name)
 

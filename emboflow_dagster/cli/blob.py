@@ -150,7 +150,7 @@ def list_(
         found = ef.blobs.list_objects(type=type_, workflow_id=run, task_id=task, limit=limit)
     rows = [
         (
-            output.short(b.object_id),
+            b.object_id,
             b.version,
             b.type,
             figures.size(b.object_size_bytes),

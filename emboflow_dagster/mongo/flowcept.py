@@ -15,7 +15,7 @@ from bson import json_util
 from bson.objectid import ObjectId
 from pymongo import ASCENDING, MongoClient
 from pymongo.errors import ConfigurationError as DriverConfigurationError
-from pymongo.errors import PyMongoError
+from pymongo.errors import ConnectionFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from emboflow_dagster.errors import ConfigurationError, NotFoundError, UnavailableError
@@ -50,7 +50,9 @@ class FlowceptDatabase:
                 uri, serverSelectionTimeoutMS=timeout_ms, tz_aware=True, appname="emboflow-flowcept"
             )
         except (DriverConfigurationError, PyMongoError, ValueError) as error:
-            raise ConfigurationError(f"--uri is not a MongoDB URI: {error}") from None
+            raise ConfigurationError(
+                f"the URI of Flowcept's database is not a MongoDB URI: {error}"
+            ) from None
         self.mongo = Mongo(client, database, uri)
         # A standalone server has no majority to wait for.
         self.mongo.db = self.mongo.db.with_options(read_concern=ReadConcern("local"))
@@ -58,9 +60,13 @@ class FlowceptDatabase:
         try:
             with translated():
                 self._names = set(self.mongo.db.list_collection_names())
-        except UnavailableError:
+        except UnavailableError as error:
             client.close()
-            raise UnavailableError(f"no MongoDB answers at --uri within {timeout_ms / 1000:g} s") from None
+            if not isinstance(error.__cause__, ConnectionFailure):
+                raise  # it answers, and refuses
+            raise UnavailableError(
+                f"no MongoDB answers at the URI of Flowcept's database within {timeout_ms / 1000:g} s"
+            ) from None
         if META in self._names:
             client.close()
             raise ConfigurationError(
@@ -110,7 +116,9 @@ class FlowceptDatabase:
             after = {"_id": {"$gt": heads[-1]["_id"]}}
             found: dict[Any, dict[int, list[tuple[str, Any]]]] = {id_: {} for id_ in ids}
             for row in history:
-                found[row["object_id"]].setdefault(_number(row), []).append(("object_history", row["_id"]))
+                found[row.get("object_id")].setdefault(_number(row), []).append(
+                    ("object_history", row["_id"])
+                )
             for row in heads:
                 rows = found[row.get("object_id")]
                 rows.setdefault(_number(row), []).insert(0, ("objects", row["_id"]))

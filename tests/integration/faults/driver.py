@@ -4,6 +4,7 @@ It forks, and never opens a connection itself: a child costs milliseconds, and h
 line in, one out; see :class:`Order` and :class:`Outcome`.
 """
 
+import hashlib
 import json
 import os
 import signal
@@ -12,15 +13,18 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from pymongo import monitoring
 
+from emboflow_dagster.blobs import gridfs as home_in_gridfs
 from emboflow_dagster.blobs.homes import Homes
 from emboflow_dagster.blobs.store import Blobs
 from emboflow_dagster.errors import EmboflowError
-from emboflow_dagster.mongo import objects, ownership
+from emboflow_dagster.mongo import gridfs, object_import, objects, ownership
 from emboflow_dagster.mongo.client import Mongo
 from emboflow_dagster.object_storage.payload import key_of
+from emboflow_dagster.object_storage.pump import Digest
 from emboflow_dagster.project.handle import EmboFlow
 from emboflow_dagster.project.settings import Settings
 from tests.integration.faults.operations import KNOWN
@@ -103,8 +107,6 @@ def without_transactions() -> None:
 
 def metadata_first() -> None:
     """Broken: a blob is recorded before its bytes are stored."""
-    import hashlib
-
     real = Homes.store
 
     def store(self: Homes, source: Any, content_type: str) -> Any:
@@ -186,12 +188,48 @@ def claims_without_comparing() -> None:
     without_transactions()
 
 
+def gridfs_last() -> None:
+    """Broken: a blob is recorded before its chunks are stored."""
+    version, late = objects.put_version, []
+
+    def put(mongo: Mongo, source: bytes, **_: Any) -> Any:
+        file_id = f"gfs_{uuid4().hex}"
+
+        def write() -> None:
+            upload = gridfs.Upload(mongo, file_id, {})
+            upload.write(memoryview(source))
+            upload.finish()
+
+        late.append(write)
+        return file_id, Digest(hashlib.sha256(source).hexdigest(), len(source))
+
+    def put_version(*args: Any, **how: Any) -> Any:
+        stored = version(*args, **how)
+        while late:
+            late.pop()()
+        return stored
+
+    home_in_gridfs.put = put
+    objects.put_version = put_version
+
+
+def renumbering() -> None:
+    """Broken: imported versions are counted anew."""
+
+    def put_exactly(mongo: Mongo, blob: Any, *, data: Any = None, lost: Any = ()) -> Any:
+        return objects.put_version(mongo, blob, data=data, request_id=blob.request_id, compare=False)
+
+    object_import.put_exactly = put_exactly
+
+
 BROKEN = {
-    f.__name__: f
-    for f in (
+    broken.__name__: broken
+    for broken in (
         without_transactions,
         metadata_first,
         read_check_write,
+        gridfs_last,
+        renumbering,
         completed_before_its_bytes,
         claims_without_comparing,
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 from uuid import UUID
 
-from emboflow_dagster.errors import AlreadyExistsError, ExecutionError, TransitionError
+from emboflow_dagster.errors import AlreadyExistsError, ExecutionError, IntegrityError, TransitionError
 from emboflow_dagster.model.collections import COLLECTIONS, META
 from emboflow_dagster.model.run import RUN_ACTIVE, TaskStatus
 from emboflow_dagster.project import assets as assets_module
@@ -504,7 +504,10 @@ class PutGridFS(PutNext):
             ack(self.put(ef, word))
 
     def wrong(self, ef: EmboFlow) -> list[str]:
-        found = [ef.blobs.read("model", blob.version)[:4] for blob in ef.blobs.history("model")]
+        try:
+            found = [ef.blobs.read("model", blob.version)[:4] for blob in ef.blobs.history("model")]
+        except IntegrityError as error:
+            return [error.message]
         self.put(ef, "three")
         fine = found == [b"twot", b"oneo", b"zero"]
         return [] if fine else [f"the versions begin with {found}"]

@@ -93,6 +93,8 @@ def test_killed_while_a_database_is_made_it_is_made_by_the_next_one(stages: Stag
         ("cud", "without_transactions"),
         *([("transfer", "without_transactions")] if ALL else []),
         ("upload", "completed_before_its_bytes"),
+        ("put-gridfs", "gridfs_last"),
+        ("import-flowcept", "renumbering"),
     ],
 )
 def test_a_broken_variant_is_caught(stages: Stages, name: str, broken: str) -> None:

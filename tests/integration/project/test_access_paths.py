@@ -54,6 +54,10 @@ def test_no_read_scans_a_collection(ef: EmboFlow, profiled: Mongo, asset_file: P
     ef.datasets.list()
     ef.audit.list(action="run.create")
     ef.blobs.history(ef.artifacts.list()[0].storage_ref.object_id or "")
+    ef.blobs.list_objects(workflow_id=run.id)
+    ef.blobs.list_objects(type="artifact")
+    ef.blobs.object_report()
+    ef.blobs.update_object_metadata(ef.blobs.save_or_update_object(b"x"), tags=["t"])
     ef.catalog()
 
     assert scans(profiled) == []

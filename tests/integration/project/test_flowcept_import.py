@@ -22,6 +22,7 @@ from emboflow_dagster.errors import (
     UnavailableError,
 )
 from emboflow_dagster.mongo import gridfs, object_import
+from emboflow_dagster.mongo.flowcept import FlowceptDatabase
 from emboflow_dagster.project.handle import EmboFlow
 from tests.integration.project.flowcept_documents import (
     CREATED,
@@ -328,6 +329,8 @@ def test_what_is_no_flowcept_database_is_refused(ef: EmboFlow, mongo_uri: str) -
             call(mongo_uri, ef.mongo.db.name)
         with pytest.raises(ConfigurationError, match="not a MongoDB URI"):
             call("http://example.org", "flowcept")
+    with pytest.raises(UnavailableError, match="no MongoDB answers at the URI of Flowcept's"):
+        FlowceptDatabase("mongodb://127.0.0.1:9/", "flowcept", timeout_ms=200)
 
 
 def test_it_goes_back_out_as_flowcept_writes_it(

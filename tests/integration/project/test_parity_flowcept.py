@@ -3,6 +3,7 @@
 `docs/parity.md` names these tests beside what Flowcept 1.0.3 does.
 """
 
+import copy
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -394,6 +395,7 @@ def test_p16_the_dict_has_no_nulls_and_neither_it_nor_the_repr_the_payload(
     found = blobs.get_blob_object("m")
     assert found.data == b"the secret payload"
 
+    assert copy.copy(found) == found
     assert found.to_dict()["version"] == 0
     assert None not in found.to_dict().values()
     for text in (repr(found), str(found.to_dict()), str(found.metadata.to_json())):
