@@ -638,7 +638,7 @@ NAMES = st.sampled_from([*RECORDS, "objects", "nothing"])
 FIELDS = st.dictionaries(
     st.sampled_from(
         "type displayName display_name storageRef sourceType payload targetRef targetType annotationTaskId "
-        "labelType lineage producerType producerId name status summary config contract source _id version".split()
+        "labelType lineage producerType producerId name status summary config contract source _id".split()
     ),
     JUNK,
     max_size=5,
