@@ -14,6 +14,7 @@ from emboflow_dagster.model.blob import BlobObject
 from emboflow_dagster.model.blob_fields import check_field, stored_ref
 from emboflow_dagster.model.collections import COLLECTIONS
 from emboflow_dagster.model.scope import Scope
+from emboflow_dagster.model.text import check_id
 from emboflow_dagster.mongo.client import Mongo
 from emboflow_dagster.mongo.documents import Documents
 from emboflow_dagster.object_storage.store import ObjectStore
@@ -66,7 +67,7 @@ class Owned:
         """
         check_field(collection, field)
         documents: Documents[Any] = Documents(self._mongo, self._scope, COLLECTIONS[collection].document)
-        record = documents.find_one({"_id": record_id}) if isinstance(record_id, str) else None
+        record = documents.find_one({"_id": check_id(record_id)})
         if record is None:
             raise NotFoundError(f"document {collection} with ID {record_id} not found")
         ref = stored_ref(record.to_mongo().get(field))

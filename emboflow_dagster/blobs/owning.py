@@ -9,6 +9,7 @@ from emboflow_dagster.errors import (
     InvalidInputError,
     NotFoundError,
     TransitionError,
+    shown,
 )
 from emboflow_dagster.model.base import utc_now
 from emboflow_dagster.model.blob import BlobObject
@@ -17,7 +18,7 @@ from emboflow_dagster.model.collections import COLLECTIONS
 from emboflow_dagster.model.records import RECORDS, is_out_of_use
 from emboflow_dagster.model.scope import Scope
 from emboflow_dagster.model.storage import BlobRef
-from emboflow_dagster.model.text import check_object_id, check_version
+from emboflow_dagster.model.text import check_id, check_object_id, check_version
 from emboflow_dagster.mongo import audit, marks, objects, ownership
 from emboflow_dagster.mongo.client import Mongo, Raw, Session, translated
 from emboflow_dagster.mongo.marks import Mark, name_of
@@ -53,8 +54,11 @@ class Owning:
             ConflictError: The replacement has an owner, or somebody else was first.
         """
         check_object_id(object_id)
+        if not isinstance(to, tuple | list) or len(to) != 3:  # noqa: PLR2004 - a record and its field
+            raise InvalidInputError(f"to: found {shown(to)}; (collection, id, field) is needed")
         record, record_id, field = to
         check_field(record, field)
+        check_id(record_id)
         mongo, scope = self._mongo, self._scope
 
         def body(session: Session) -> BlobObject:

@@ -21,7 +21,7 @@ from emboflow_dagster.errors import (
 )
 from emboflow_dagster.model.base import new_id, utc_now
 from emboflow_dagster.model.blob import BlobObject, UploadStatus
-from emboflow_dagster.model.blob_fields import check_field
+from emboflow_dagster.model.blob_fields import check_owner
 from emboflow_dagster.model.scope import Scope
 from emboflow_dagster.model.storage import CONTENT_TYPE_PATTERN, MAX_SIZE, StorageRef
 from emboflow_dagster.model.text import check_name, check_object_id, check_sha256, refuse
@@ -70,7 +70,7 @@ class Uploads:
             InvalidInputError: No such collection or field, not of the blob type (kind ``blob-field``), or a
                 name, type, size or time that is not allowed.
         """
-        check_field(*owner)
+        owner = check_owner(owner)
         check_name(name)
         _check(content_type, size)
         lasts = duration(expires, "expires", most=LONGEST)

@@ -10,7 +10,7 @@ Source: requirements R-422, R-423 (a blob field is a reference), R-424.
 from collections.abc import Mapping
 from typing import Any, Final
 
-from emboflow_dagster.errors import EmboflowError, ErrorKind
+from emboflow_dagster.errors import EmboflowError, ErrorKind, shown
 from emboflow_dagster.model.blob import BlobObject, StorageType
 from emboflow_dagster.model.collections import COLLECTIONS
 from emboflow_dagster.model.storage import LISTING_TYPE, BlobRef
@@ -19,6 +19,19 @@ from emboflow_dagster.model.text import check_object_id, check_version, refuse
 #: Dicts of which some are kept in a blob; the others are in the document itself.
 OFTEN_INLINE: Final = frozenset({("asset_probe_reports", "rawReport"), ("annotations", "payload")})
 _PAIR: Final = frozenset({"objectId", "version"})
+
+
+def check_owner(owner: object) -> tuple[str, str]:
+    """A record type and field that can own a blob, as a pair.
+
+    Raises:
+        InvalidInputError: It is no pair, or as :func:`check_field`.
+    """
+    if not isinstance(owner, tuple | list) or len(owner) != 2:  # noqa: PLR2004 - a pair
+        raise refuse(ErrorKind.BLOB_FIELD, "", f"found {shown(owner)}; an owner is (collection, field)")
+    collection, field = owner
+    check_field(collection, field)
+    return str(collection), str(field)
 
 
 def check_field(collection: object, field: object) -> None:
@@ -30,7 +43,7 @@ def check_field(collection: object, field: object) -> None:
     row = COLLECTIONS.get(str(collection))
     if row is None:
         raise refuse(ErrorKind.BLOB_FIELD, "", f"blob owner {collection} is unknown")
-    if field not in row.fields:
+    if not isinstance(field, str) or field not in row.fields:
         raise refuse(
             ErrorKind.BLOB_FIELD, "", f"blob owner field {field} does not exist in blob owner {collection}"
         )

@@ -68,8 +68,8 @@ def cud(opened: Opened, changes: Sequence[Change]) -> list[Document]:
     steps = _checked(changes)
     # The driver may repeat a transaction: what it makes has the same ids each time.
     ids = [
-        new_id(str(getattr(COLLECTIONS[step.collection].document, "prefix", "doc")))
-        if isinstance(step, Create) and step.collection in COLLECTIONS
+        new_id(str(getattr(COLLECTIONS[str(step.collection)].document, "prefix", "doc")))
+        if isinstance(step, Create) and str(step.collection) in COLLECTIONS
         else ""
         for step in steps
     ]

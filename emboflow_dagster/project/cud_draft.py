@@ -14,6 +14,7 @@ from emboflow_dagster.model.collections import COLLECTIONS
 from emboflow_dagster.model.records import GIVEN, RECORDS, VERBS, is_out_of_use, references_of
 from emboflow_dagster.model.scope import Scope
 from emboflow_dagster.model.storage import BlobRef, StorageRef
+from emboflow_dagster.model.text import check_id
 from emboflow_dagster.mongo.audit import Entry
 from emboflow_dagster.mongo.client import Raw
 from emboflow_dagster.mongo.ownership import Mention
@@ -85,10 +86,9 @@ class Draft:
         if isinstance(self.change, Deactivate) and rule.deactivate is None:
             self.add(ErrorKind.IMMUTABLE, "", f"{name} are never put out of use")
             return False
-        if not isinstance(self.change, Create) and not isinstance(self.id, str):
-            self.add(ErrorKind.ID_TYPE, "id", f"found {shown(self.id)}; an id is a string")
-            return False
-        return True
+        if isinstance(self.change, Create):
+            return True
+        return self._guarded("id", lambda: check_id(self.id)) is not None
 
     def _take(self, fields: object) -> None:
         if not isinstance(fields, Mapping):

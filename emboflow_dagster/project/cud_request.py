@@ -60,7 +60,7 @@ class Request:
                     draft.add(ErrorKind.INVALID_INPUT, "ref", f"found {shown(ref)}; a name of its own: '#1'")
                 else:
                     known[ref] = draft.id
-            other = seen.setdefault((draft.collection, draft.id), draft.number)
+            other = seen.setdefault((draft.collection, str(draft.id)), draft.number)
             if other != draft.number:
                 draft.add(
                     ErrorKind.DUPLICATE, "id", f"{draft.id} is changed by {other} of this request already"

@@ -18,7 +18,7 @@ from tests.integration.faults.harness import ALL, Stage
 from tests.integration.faults.operations import OPERATIONS, differences
 
 Failure = dict[str, Any]
-COMMANDS = ("insert", "update", "findAndModify", "commitTransaction", "find", "aggregate")
+COMMANDS = ("insert", "update", "delete", "findAndModify", "commitTransaction", "find", "aggregate")
 RETRYABLE = {"errorLabels": ["RetryableWriteError"]}
 ERRORS: dict[str, Failure] = {
     "not primary": {"errorCode": 10107},

@@ -1,10 +1,13 @@
 """`ef.cud`: all of a request or nothing of it, every violation at once, one owner a version."""
 
+import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from emboflow_dagster import BlobRef, Create, Deactivate, Update
 from emboflow_dagster.errors import (
@@ -25,6 +28,7 @@ from emboflow_dagster.model.storage import LISTING_TYPE
 from emboflow_dagster.mongo.marks import Mark
 from emboflow_dagster.project.handle import EmboFlow
 
+LONG = os.environ.get("EMBOFLOW_FAULTS") == "all"
 ASSET = {"type": "raw_file"}
 
 
@@ -614,3 +618,50 @@ def test_a_state_is_a_transition_error(ef: EmboFlow) -> None:
     ef.cud([Deactivate("assets", made.id)])
 
     assert isinstance(refused(ef, Deactivate("assets", made.id)), TransitionError)
+
+
+JUNK = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.binary(max_size=3)
+    | st.sampled_from(
+        ["#1", "asset", "report", "manual", "ada", "\ud800", "$x", BlobRef(object_id="b", version=0)]
+    )
+    | st.builds(dict, objectId=st.text(max_size=3), version=st.integers(-1, 2)),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+NAMES = st.sampled_from([*RECORDS, "objects", "nothing"])
+FIELDS = st.dictionaries(
+    st.sampled_from(
+        "type displayName display_name storageRef sourceType payload targetRef targetType annotationTaskId "
+        "labelType lineage producerType producerId name status summary config contract source _id".split()
+    ),
+    JUNK,
+    max_size=5,
+)
+CHANGES = st.lists(
+    st.builds(Create, NAMES, FIELDS | JUNK, st.none() | st.just("#1") | JUNK)
+    | st.builds(Update, NAMES | JUNK, JUNK, FIELDS)
+    | st.builds(Deactivate, NAMES, JUNK | st.just("ast_1")),
+    min_size=1,
+    max_size=4,
+)
+
+
+def test_whatever_is_asked_for_is_refused_as_one_of_our_errors(ef: EmboFlow) -> None:
+    before = snapshot(ef)
+
+    @settings(max_examples=600 if LONG else 80, deadline=None, database=None, derandomize=True)
+    @given(changes=CHANGES)
+    def ask(changes: list[Any]) -> None:
+        with pytest.raises(EmboflowError) as caught:
+            ef.cud(changes)
+        assert caught.value.message
+        assert "\n" not in caught.value.message
+
+    ask()
+    assert snapshot(ef) == before

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from emboflow_dagster import Create
 from emboflow_dagster.model.collections import COLLECTIONS, META
 from emboflow_dagster.project.handle import EmboFlow
 from emboflow_dagster.runtime.outputs import add_probe_report
@@ -135,6 +136,15 @@ def build(ef: EmboFlow, folder: Path) -> None:
         ef.blobs.put(f"content {number}".encode(), object_id="model", custom_metadata={"n": number})
     for document in _without_a_verb(ef):
         ef.mongo[document.collection].insert_one(document.to_mongo())  # type: ignore[attr-defined]
+    _label_at_length(ef)
+
+
+def _label_at_length(ef: EmboFlow) -> None:
+    """An annotation whose payload is a blob."""
+    blob = ef.blobs.put(b"[[0, 1, 2, 3]]", content_type="application/json", object_id="label")
+    fields = {"annotationTaskId": "ant_1", "targetRef": {"id": ef.assets.get("one").id}}
+    payload = {"objectId": blob.object_id, "version": blob.version}
+    ef.cud([Create("annotations", {**fields, "payload": payload})])
 
 
 def _probe_at_length(ef: EmboFlow, name: str) -> None:
