@@ -89,8 +89,9 @@ def gc(
             report,
             (opened.scope.workspace_id, opened.scope.actor),
         )
+        total, unknown = sweep.count()
         if not force:
-            refuse_strange(shards, *sweep.count())
+            refuse_strange(shards, total, unknown)
         for number, shard in enumerate(SHARDS, 1):
             sweep.shard(shard)
             tell("collecting", number, len(SHARDS))
