@@ -44,11 +44,16 @@ class ObjectStat:
 
 @dataclass(frozen=True)
 class StaleUpload:
-    """What an upload left that never ended: its name in the store, when it began (UTC), bytes so far."""
+    """A put that began and never ended: its temporary file, or its multipart upload and that one's key.
+
+    ``size`` is what it holds in bytes, where the store says so; ``upload_id`` is what the server calls a
+    multipart upload.
+    """
 
     name: str
     started_at: datetime
-    size: int
+    size: int | None
+    upload_id: str | None = None
 
 
 def key_of(sha256: str) -> str:

@@ -122,12 +122,12 @@ class Aside(Protocol):
 class Uploading(Protocol):
     """A store whose interrupted uploads can be found and ended."""
 
-    def stale_uploads(self, *, older_than_s: float) -> Iterator[StaleUpload]:
-        """Uploads that began (or were last written to) longer ago than that, and never ended."""
+    def stale_uploads(self, *, older_than_s: float) -> list[StaleUpload]:
+        """Puts that began and did not go on for ``older_than_s`` seconds: what `gc` may abort."""
         ...
 
-    def abort_upload(self, stale: StaleUpload) -> bool:
-        """Remove what one left; whether it was there."""
+    def abort_upload(self, stale: StaleUpload) -> None:
+        """End such a put and free what it holds; nothing happens when it has ended since."""
         ...
 
 

@@ -29,8 +29,7 @@ INTERVAL_SECONDS: Final = 300
 # A step that was storing when the wipe came has told Dagster about it by then.
 SETTLED_S: Final = 60.0
 PAGE: Final = 500
-ASSET_KEY: Final = "assetKey"
-PARTITION: Final = "partition"
+LINEAGE: Final = "lineage"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +45,8 @@ def described(context: dg.OutputContext) -> dict[str, Any]:
     """What a blob's ``custom_metadata`` says about the asset it belongs to, so that a wipe finds it."""
     if not context.has_asset_key:
         return {}
-    partition = {PARTITION: context.asset_partition_key} if context.has_asset_partitions else {}
-    return {ASSET_KEY: context.asset_key.to_user_string(), **partition}
+    partition = context.asset_partition_key if context.has_asset_partitions else None
+    return {LINEAGE: {"asset": context.asset_key.to_user_string(), "partition": partition}}
 
 
 def wipes(instance: dg.DagsterInstance, after: float, before: float) -> list[Wipe]:
@@ -95,7 +94,7 @@ def let_go(
     known = _blobs(ef, mine)
     done: dict[str, int] = {}
     for wipe in mine:
-        for object_id in sorted(_objects(wipe, known)):
+        for object_id in sorted(_objects(ef, wipe, known)):
             count = ef.blobs.let_go_unless_needed(
                 object_id,
                 until=datetime.fromtimestamp(wipe.at, UTC),
@@ -126,19 +125,21 @@ def _blobs(ef: EmboFlow, found: Iterable[Wipe]) -> Mapping[tuple[str, str | None
         filter_ = {
             "workspace_id": ef.scope.workspace_id,
             "type": "dagster_asset",
-            f"custom_metadata.{ASSET_KEY}": {"$in": names},
+            f"custom_metadata.{LINEAGE}.asset": {"$in": names},
         }
         with translated():
             for raw in ef.mongo["objects"].find(filter_, {"custom_metadata": 1}):
-                said = raw["custom_metadata"]
-                blobs.setdefault((said[ASSET_KEY], said.get(PARTITION)), set()).add(str(raw["_id"]))
+                said = raw["custom_metadata"][LINEAGE]
+                blobs.setdefault((said["asset"], said.get("partition")), set()).add(str(raw["_id"]))
     return blobs
 
 
-def _objects(wipe: Wipe, known: Mapping[tuple[str, str | None], set[str]]) -> set[str]:
+def _objects(ef: EmboFlow, wipe: Wipe, known: Mapping[tuple[str, str | None], set[str]]) -> set[str]:
     name = wipe.key.to_user_string()
     parts = [wipe.partition] if wipe.partition else []
     found = {object_id_for(*wipe.key.path, *parts)}
+    if keys.place_of(wipe.key) is None:  # one of a project, although its key does not say so
+        found.add(object_id_for(ef.scope.workspace_slug, ef.scope.project_slug, *wipe.key.path, *parts))
     for (key, partition), objects in known.items():
         if key == name and wipe.partition in (None, partition):
             found |= objects

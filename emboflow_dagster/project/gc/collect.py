@@ -134,10 +134,11 @@ def still_let_go(liveness: Liveness, versions: Sequence[dict[str, Any]]) -> Vers
 def _uploads(mongo: Mongo, store: ObjectStore, now: datetime, report: GcReport) -> None:
     """What uploads left that ended long ago, and announced ones that nobody completed."""
     if isinstance(store, Uploading):
-        for stale in list(store.stale_uploads(older_than_s=DAY_S)):
-            if report.dry_run or store.abort_upload(stale):
-                report.aborted_uploads += 1
-                report.aborted_bytes += stale.size
+        for stale in store.stale_uploads(older_than_s=DAY_S):
+            if not report.dry_run:
+                store.abort_upload(stale)
+            report.aborted_uploads += 1
+            report.aborted_bytes += stale.size or 0
     with translated():
         expired = {**of_kind(Mark.UPLOAD), "expiresAt": {"$lte": now}}
         report.expired_uploads = mongo[META].count_documents(expired)
