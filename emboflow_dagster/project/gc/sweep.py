@@ -23,6 +23,8 @@ from emboflow_dagster.project.gc.shards import SHARDS, Shards, digest_of
 from emboflow_dagster.project.gc.tombstones import bury, is_collected, of_kind
 
 BATCH: Final = 100
+# A time of the store is told in whole microseconds: what looks older by less is as young.
+_ROUNDED_S: Final = 0.001
 Versions = list[dict[str, Any]]
 #: Judges versions once more; those that may still go.
 Again = Callable[[Versions], Versions]
@@ -97,7 +99,7 @@ class Sweep:
                 stat = self.store.stat(key)
             except NotFoundError:  # another collection was faster
                 continue
-            if stat.modified_at.timestamp() >= self.before:
+            if stat.modified_at.timestamp() >= self.before - _ROUNDED_S:
                 self.report.kept[EdgeKind.YOUNG.value] += 1
                 continue
             batch.append((key, stat.size))
@@ -109,7 +111,8 @@ class Sweep:
 
     def _collect(self, going: dict[str, tuple[int, Versions]]) -> None:
         pending = self._pending(list(going))
-        self.report.kept[EdgeKind.PENDING.value] += len(pending)
+        if pending:
+            self.report.kept[EdgeKind.PENDING.value] += len(pending)
         going = {key: found for key, found in going.items() if key not in pending}
         going, buried = self._bury(going)
         if isinstance(self.store, Aside):
@@ -158,7 +161,7 @@ class Sweep:
 
     def _still_old(self, key: str) -> bool:
         try:
-            return self.store.stat(key).modified_at.timestamp() < self.before
+            return self.store.stat(key).modified_at.timestamp() < self.before - _ROUNDED_S
         except NotFoundError:
             return False
 
