@@ -130,23 +130,22 @@ class Collecting:
         """The keys that were condemned in one shard (two hex digits) and neither removed nor put back."""
         return [f"{PREFIX}/{shard}/{name}" for name in names(self.root / CONDEMNED / shard)]
 
-    def stale_uploads(self, *, older_than_s: float = STALE_AFTER_S) -> Iterator[StaleUpload]:
+    def stale_uploads(self, *, older_than_s: float = STALE_AFTER_S) -> list[StaleUpload]:
         """Files of puts that never ended: not written to for ``older_than_s`` seconds."""
         limit = time.time() - older_than_s
+        stale: list[StaleUpload] = []
         for name in names(self.root / TEMP):
             with suppress(FileNotFoundError):
                 found = (self.root / TEMP / name).stat()
                 if found.st_mtime < limit and not self._flies(name):
-                    yield StaleUpload(name, datetime.fromtimestamp(found.st_mtime, UTC), found.st_size)
+                    at = datetime.fromtimestamp(found.st_mtime, UTC)
+                    stale.append(StaleUpload(name, at, found.st_size))
+        return stale
 
-    def abort_upload(self, stale: StaleUpload) -> bool:
-        """Remove what an upload left; whether it was there."""
+    def abort_upload(self, stale: StaleUpload) -> None:
+        """Remove what an upload left; nothing happens when it has ended since."""
         with naming_failures(self.root):
-            try:
-                (self.root / TEMP / check_key(stale.name)).unlink()
-            except FileNotFoundError:
-                return False
-        return True
+            (self.root / TEMP / check_key(stale.name)).unlink(missing_ok=True)
 
     def _flies(self, name: str) -> bool:
         path = self.root / TEMP / name

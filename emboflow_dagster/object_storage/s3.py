@@ -14,6 +14,7 @@ import io
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -301,14 +302,11 @@ class S3ObjectStore:
                 stale.append(StaleUpload(name[len(self._root) :], _utc(row["Initiated"]), size, upload_id))
         return stale
 
-    def abort_upload(self, stale: StaleUpload) -> bool:
+    def abort_upload(self, stale: StaleUpload) -> None:
         """End an upload and free its parts; see :meth:`ObjectStore.abort_upload`."""
         name = self._name(stale.name)
-        try:
+        with suppress(Refusal):
             self._s3.ask("abort_multipart_upload", but=UPLOAD_GONE, Key=name, UploadId=stale.upload_id)
-        except Refusal:
-            return False
-        return True
 
     def check(self) -> str:
         """Which bucket is used and where; see :meth:`ObjectStore.check`."""

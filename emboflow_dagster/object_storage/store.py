@@ -99,8 +99,8 @@ class ObjectStore(Protocol):
         """Puts that began and did not go on for ``older_than_s`` seconds: what `gc` may abort."""
         ...
 
-    def abort_upload(self, stale: StaleUpload) -> bool:
-        """End such a put and free what it holds; whether it was still there."""
+    def abort_upload(self, stale: StaleUpload) -> None:
+        """End such a put and free what it holds; nothing happens when it has ended since."""
         ...
 
     def check(self) -> str:

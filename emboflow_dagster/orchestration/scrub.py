@@ -87,7 +87,8 @@ def scrub_job(resource: object, shown: Shown, budget: Budget) -> dg.JobDefinitio
     return dg.GraphDefinition(name=SCRUB_JOB, node_defs=[op]).to_job(
         description=(
             "Reads stored bytes and holds them against their recorded sha256; each run goes on where the "
-            "last one stopped. Damaged versions are set aside; their assets' check `bytes_verified` turns red."
+            "last one stopped. Damaged versions are set aside, and the check `bytes_verified` of their "
+            "assets turns red."
         ),
         executor_def=dg.in_process_executor,
         resource_defs={RESOURCE: resource, "io_manager": dg.mem_io_manager},

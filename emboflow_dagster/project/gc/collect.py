@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from emboflow_dagster.blobs.expiry import remove_expired
 from emboflow_dagster.blobs.pending import CONDEMNED_FOR_S, PENDING_FOR
 from emboflow_dagster.errors import ConfigurationError, InvalidInputError
 from emboflow_dagster.model.collections import META
@@ -89,8 +90,9 @@ def gc(
             report,
             (opened.scope.workspace_id, opened.scope.actor),
         )
+        total, unknown = sweep.count()
         if not force:
-            refuse_strange(shards, *sweep.count())
+            refuse_strange(shards, total, unknown)
         for number, shard in enumerate(SHARDS, 1):
             sweep.shard(shard)
             tell("collecting", number, len(SHARDS))
@@ -131,14 +133,14 @@ def still_let_go(liveness: Liveness, versions: Sequence[dict[str, Any]]) -> Vers
 
 
 def _uploads(mongo: Mongo, store: ObjectStore, now: datetime, report: GcReport) -> None:
-    """What uploads left that ended long ago, and announced ones that nobody completed."""
+    """What uploads left that ended long ago, announced ones that nobody completed, temporary blobs of old."""
     for stale in list(store.stale_uploads(older_than_s=DAY_S)):
-        if report.dry_run or store.abort_upload(stale):
-            report.aborted_uploads += 1
-            report.aborted_bytes += stale.size or 0
-    with translated():
-        expired = {**of_kind(Mark.UPLOAD), "expiresAt": {"$lte": now}}
-        report.expired_uploads = mongo[META].count_documents(expired)
+        if not report.dry_run:
+            store.abort_upload(stale)
+        report.aborted_uploads += 1
+        report.aborted_bytes += stale.size or 0
+    expired = remove_expired(mongo, now, dry_run=report.dry_run)
+    report.expired_uploads, report.expired_temporary = expired.uploads, expired.temporary
 
 
 def _tidy(mongo: Mongo, folder: Path, report: GcReport) -> None:

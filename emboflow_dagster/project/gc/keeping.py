@@ -243,6 +243,10 @@ class KeptBlobs(FlowceptBlobs):
             waiting = self._mongo[META].count_documents(of_kind(Mark.PENDING, f"{key}:"))
         if waiting:
             edges.append(Edge(EdgeKind.PENDING, f"{waiting} writers are about to refer to it"))
+        for note in marks.every(self._mongo, Mark.TEMPORARY, workspace_id=self._scope.workspace_id):
+            if (note.get("ref") or {}).get("key") == key and note["expiresAt"] > liveness.now:
+                text = f"bytes of a temporary blob until {note['expiresAt']:%Y-%m-%d %H:%M} UTC"
+                edges.append(Edge(EdgeKind.TEMPORARY, text, until=note["expiresAt"]))
         try:
             until = self._store.stat(key).modified_at.astimezone(UTC) + liveness.grace
         except NotFoundError:

@@ -1,8 +1,9 @@
 """The one rule of what is kept. gc, `why-kept` and verify ask here and nowhere else (decision 13).
 
 A version of a blob is kept until somebody lets it go: a person (withdraw), the record that owned it, a
-retention rule, a temporary blob's expiry, or Dagster (a wiped asset). It is still kept after that while one
-of the edges below says so. A payload is kept by every version, record, listing and writer that names it.
+retention rule, or Dagster (a wiped asset). It is still kept after that while one of the edges below says so.
+A payload is kept by every version, record, listing and writer that names it. Temporary blobs have no
+version: their note names the bytes until it expires.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,9 +24,8 @@ FIELDS: Final = (
     *("storage_ref", "grid_fs_file_id", "data_sha256", "object_size_bytes"),
 )
 _NOTES: Final = (Mark.RELEASE, Mark.TOMBSTONE)
-_OF_OBJECTS: Final = (Mark.HOLD, Mark.TEMPORARY)
 #: Why a rule, not a person, let a version go: it counts only as long as the rule says so.
-RULES: Final = frozenset({"retention", "temporary"})
+RULES: Final = frozenset({"retention"})
 
 
 @dataclass(slots=True)
@@ -85,14 +85,13 @@ class Liveness:
             verdict.tombstone = notes.get(f"{Mark.TOMBSTONE.value}:{verdict.name}")
             if verdict.tombstone is not None:
                 continue
-            temporary = notes.get(f"{Mark.TEMPORARY.value}:{object_id}")
             verdict.release = notes.get(f"{Mark.RELEASE.value}:{verdict.name}")
-            rule = self._by_rule(verdict.row, heads[object_id], hold, temporary)
+            rule = self._by_rule(verdict.row, heads[object_id], hold)
             noted = verdict.release.get("rule") if verdict.release else None
             verdict.outdated = noted in RULES and (rule is None or rule[0] != noted)
             if verdict.release is None or verdict.outdated:
                 if rule is None:
-                    verdict.edges.append(_not_let_go(verdict.row, heads[object_id], hold, temporary))
+                    verdict.edges.append(_not_let_go(verdict.row, heads[object_id], hold))
                     if not thorough:
                         continue
                 else:
@@ -109,19 +108,14 @@ class Liveness:
     def _notes(self, verdicts: list[Verdict]) -> dict[str, Raw]:
         ids = [f"{kind.value}:{v.name}" for v in verdicts for kind in _NOTES]
         objects = {v.row["object_id"] for v in verdicts}
-        ids += [f"{kind.value}:{object_id}" for object_id in sorted(objects) for kind in _OF_OBJECTS]
+        ids += [f"{Mark.HOLD.value}:{object_id}" for object_id in sorted(objects)]
         with translated():
             return {row["_id"]: row for row in self.mongo[META].find({"_id": {"$in": ids}})}
 
-    def _by_rule(
-        self, row: Raw, head: int, hold: Raw | None, temporary: Raw | None
-    ) -> tuple[str, str] | None:
+    def _by_rule(self, row: Raw, head: int, hold: Raw | None) -> tuple[str, str] | None:
         """Which rule lets a version go by itself."""
         if hold and hold.get("hold"):
             return None
-        expires = (temporary or {}).get("expiresAt")
-        if isinstance(expires, datetime) and expires <= self.now and row.get("owner_record_id") is None:
-            return "temporary", f"temporary, expired on {expires:%Y-%m-%d %H:%M} UTC"
         last, days = (hold or {}).get("keepLast"), (hold or {}).get("keepDays")
         if (last is None and days is None) or row["version"] >= head:  # no rule lets the newest go
             return None
@@ -216,11 +210,7 @@ def edges_of_record(place: Place, raw: Raw) -> list[Edge]:
     return edges
 
 
-def _not_let_go(row: Raw, head: int, hold: Raw | None, temporary: Raw | None) -> Edge:
-    expires = (temporary or {}).get("expiresAt")
-    if isinstance(expires, datetime) and row.get("owner_record_id") is None:
-        text = f"temporary, expires on {expires:%Y-%m-%d %H:%M} UTC"
-        return Edge(EdgeKind.TEMPORARY, text, "objects", row["object_id"], until=expires)
+def _not_let_go(row: Raw, head: int, hold: Raw | None) -> Edge:
     if hold and hold.get("hold"):
         return _hold(row["object_id"], hold)
     rule = hold and (hold.get("keepLast") is not None or hold.get("keepDays") is not None)

@@ -14,7 +14,7 @@ from emboflow_dagster.blobs.store import Blobs
 from emboflow_dagster.errors import EmboflowError, ErrorKind, IntegrityError
 from emboflow_dagster.model.collections import META
 from emboflow_dagster.model.storage import LISTING_TYPE, MANIFEST_TYPE, StorageRef
-from emboflow_dagster.mongo import objects
+from emboflow_dagster.mongo import marks, objects
 from emboflow_dagster.mongo.client import Mongo, Raw, translated
 from emboflow_dagster.mongo.marks import Mark, name_of
 from emboflow_dagster.project.gc.edges import PLACES, EdgeKind, Place
@@ -92,7 +92,7 @@ class Marking:
         )
 
     def records(self) -> None:
-        """Every reference in every record."""
+        """Every reference in every record, and in the notes of temporary blobs."""
         for place in PLACES:
             said = dict.fromkeys(
                 ("key", "contentType", "objectId", "version", "checksum", "size", "uri", "bucket")
@@ -102,6 +102,12 @@ class Marking:
             with translated():
                 for batch in self._pages(place.collection, there, fields):
                     self._records(place, batch)
+
+        for note in marks.every(self.mongo, Mark.TEMPORARY):
+            ref = value_at(note, "ref")
+            digest = digest_of(str(ref.get("key", "")))
+            if digest is not None and note["expiresAt"] + self.liveness.grace > self.liveness.now:
+                self.shards.keep(digest, EdgeKind.TEMPORARY)
 
     def _pages(self, name: str, filter_: Raw, fields: dict[str, int]) -> Iterator[list[Raw]]:
         """Documents in id order, page by page: no cursor stays open while a page is worked on."""

@@ -35,6 +35,8 @@ class GcReport:
     aborted_bytes: int = 0
     expired_uploads: int = 0
     """Announced uploads that were never completed."""
+    expired_temporary: int = 0
+    """Temporary blobs past their time; removed; their bytes go with a later collection."""
     archived_tails: int = 0
     notes: int = 0
     """Notes of writers that died."""
@@ -58,6 +60,7 @@ class GcReport:
                 "bytes": self.aborted_bytes,
                 "expired": self.expired_uploads,
             },
+            "expiredTemporary": self.expired_temporary,
             "archivedTails": self.archived_tails,
             "notes": self.notes,
             "versions": self.versions,

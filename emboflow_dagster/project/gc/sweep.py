@@ -23,6 +23,8 @@ from emboflow_dagster.project.gc.shards import SHARDS, Shards, digest_of
 from emboflow_dagster.project.gc.tombstones import bury, is_collected, of_kind
 
 BATCH: Final = 100
+# A time of the store is told in whole microseconds: what looks older by less is as young.
+_ROUNDED_S: Final = 0.001
 Versions = list[dict[str, Any]]
 #: Judges versions once more; those that may still go.
 Again = Callable[[Versions], Versions]
@@ -58,19 +60,28 @@ class Sweep:
         self.again = again
         self.report = report
         self.workspace_id, self.by = scope
+        self.going: set[str] = set()
 
     def count(self) -> tuple[int, int]:
-        """How many payloads there are, and how many of them the database does not know at all."""
-        total = unknown = 0
-        for _, known in look(self.store, self.shards):
-            total += 1
+        """How many payloads there are, and how many of them the database does not know at all.
+
+        Also counts what is kept, and notes in which shards there is something to collect.
+        """
+        unknown = 0
+        for key, known in look(self.store, self.shards):
+            self.report.payloads += 1
+            if isinstance(known, EdgeKind):
+                self.report.kept[known.value] += 1
+                continue
             unknown += not known
-        return total, unknown
+            self.going.add(key.removeprefix(f"{PREFIX}/")[:2])
+        return self.report.payloads, unknown
 
     def shard(self, shard: str) -> None:
-        """Collect one shard."""
+        """Collect one shard, once :meth:`count` has looked at it."""
+        if not (self._left_aside(shard) or shard in self.going):
+            return
         kept, gone = self.shards.kept(shard), self.shards.gone(shard)
-        self._left_aside(shard)
         for batch in self._batches(shard, kept):
             going = {key: (size, gone.get(key, [])) for key, size in batch}
             if self.report.dry_run:
@@ -82,17 +93,13 @@ class Sweep:
         batch: list[tuple[str, int]] = []
         for key in self.store.iter_keys(f"{PREFIX}/{shard}/"):
             digest = digest_of(key)
-            if digest is None:
-                continue
-            self.report.payloads += 1
-            if digest in kept:
-                self.report.kept[kept[digest].value] += 1
+            if digest is None or digest in kept:
                 continue
             try:
                 stat = self.store.stat(key)
             except NotFoundError:  # another collection was faster
                 continue
-            if stat.modified_at.timestamp() >= self.before:
+            if stat.modified_at.timestamp() >= self.before - _ROUNDED_S:
                 self.report.kept[EdgeKind.YOUNG.value] += 1
                 continue
             batch.append((key, stat.size))
@@ -104,7 +111,8 @@ class Sweep:
 
     def _collect(self, going: dict[str, tuple[int, Versions]]) -> None:
         pending = self._pending(list(going))
-        self.report.kept[EdgeKind.PENDING.value] += len(pending)
+        if pending:
+            self.report.kept[EdgeKind.PENDING.value] += len(pending)
         going = {key: found for key, found in going.items() if key not in pending}
         going, buried = self._bury(going)
         if isinstance(self.store, Aside):
@@ -153,7 +161,7 @@ class Sweep:
 
     def _still_old(self, key: str) -> bool:
         try:
-            return self.store.stat(key).modified_at.timestamp() < self.before
+            return self.store.stat(key).modified_at.timestamp() < self.before - _ROUNDED_S
         except NotFoundError:
             return False
 
@@ -196,11 +204,11 @@ class Sweep:
         self._tell(said.get(key, []))
         return bool(fine)
 
-    def _left_aside(self, shard: str) -> None:
+    def _left_aside(self, shard: str) -> bool:
         """Put back what an interrupted collection left: it is judged like everything else."""
-        if isinstance(self.store, Aside) and not self.report.dry_run:
-            for key in self.store.condemned(shard):
-                self.store.spare(key)
+        if not isinstance(self.store, Aside) or self.report.dry_run:
+            return False
+        return sum(self.store.spare(key) for key in self.store.condemned(shard)) > 0
 
     def _count(self, gone: dict[str, tuple[int, Versions]], names: dict[str, list[str]]) -> None:
         for key, (size, versions) in gone.items():
@@ -217,8 +225,8 @@ class Sweep:
                 self.report.versions.append(version["name"])
 
 
-def look(store: ObjectStore, shards: Shards) -> Iterator[tuple[str, bool]]:
-    """Every payload, and whether the database knows it; a shard in memory at a time."""
+def look(store: ObjectStore, shards: Shards) -> Iterator[tuple[str, EdgeKind | bool]]:
+    """Every payload, and what keeps it, else whether the database knows it; a shard in memory at a time."""
     shard, kept, gone = -1, {}, {}
     for key in store.iter_keys(f"{PREFIX}/"):
         digest = digest_of(key)
@@ -227,7 +235,7 @@ def look(store: ObjectStore, shards: Shards) -> Iterator[tuple[str, bool]]:
         if digest[0] != shard:
             shard = digest[0]
             kept, gone = shards.kept(SHARDS[shard]), shards.gone(SHARDS[shard])
-        yield key, digest in kept or key in gone
+        yield key, kept.get(digest) or key in gone
 
 
 def cutoff(store: ObjectStore, mongo: Mongo, grace_s: float) -> float:

@@ -314,15 +314,15 @@ def test_a_retention_rule_keeps_the_last_the_young_and_the_newest(ef):
 
 
 def test_a_temporary_blob_is_kept_until_it_expires(ef):
-    ef.blobs.put(b"soon gone", object_id="upload")
-    note = {"expiresAt": utc_now() + timedelta(hours=1)}
-    marks.write(ef.mongo, Mark.TEMPORARY, "upload", ef.scope.workspace_id, **note)
+    ref = ef.blobs.put_payload(b"soon gone", content_type="text/plain").to_mongo()
+    note = {"ref": ref, "expiresAt": utc_now() + timedelta(hours=1)}
+    marks.write(ef.mongo, Mark.TEMPORARY, "tmp_1", ef.scope.workspace_id, **note)
+    withdrawn(ef, content=b"soon gone")
 
-    assert kinds(ef, "upload") == {EdgeKind.TEMPORARY}
+    assert kinds(ef) == {EdgeKind.TEMPORARY}
     assert collect(ef).kept == {"temporary": 1}
-    marks.write(ef.mongo, Mark.TEMPORARY, "upload", ef.scope.workspace_id, expiresAt=LONG_AGO)
-    report = collect(ef)
-    assert (report.let_go, report.versions) == (1, ["upload.v0"])
+    marks.write(ef.mongo, Mark.TEMPORARY, "tmp_1", ef.scope.workspace_id, ref=ref, expiresAt=LONG_AGO)
+    assert collect(ef).freed_payloads == 1
 
 
 def test_a_run_that_is_not_over_keeps_what_it_made(ef):
