@@ -87,7 +87,7 @@ def scrub_job(resource: object, shown: Shown, budget: Budget) -> dg.JobDefinitio
     return dg.GraphDefinition(name=SCRUB_JOB, node_defs=[op]).to_job(
         description=(
             "Reads stored bytes and holds them against their recorded sha256; each run goes on where the "
-    Red with a version in quarantine, green when all versions of it were read; others are left out.
+            "last one stopped. What is damaged is set aside; its assets' check `bytes_verified` turns red."
         ),
         executor_def=dg.in_process_executor,
         resource_defs={RESOURCE: resource, "io_manager": dg.mem_io_manager},

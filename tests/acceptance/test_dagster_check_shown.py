@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance import served as serving
-from tests.acceptance.test_browser import CHROMIUM, DRIVER, FLAGS, visible
+from tests.acceptance.browsing import CHROMIUM, DRIVER, FLAGS, visible
 
 pytestmark = [pytest.mark.slow]
 KEY = ["acme", "pick-place", "raw", "joints"]
 CHECKS = """
 query Checks($key: AssetKeyInput!) {
-  assetChecksOrError(assetKey: $key) {
+  assetNodeOrError(assetKey: $key) { ... on AssetNode { assetChecksOrError {
     ... on AssetChecks { checks { name executionForLatestMaterialization {
       status evaluation { severity description metadataEntries { label __typename
         ... on TextMetadataEntry { text } ... on IntMetadataEntry { intValue } } } } } }
-  }
+  } } }
 }
 """
 LAUNCH = """
@@ -48,7 +48,9 @@ def scrubbed(served):
 
 
 def check_of(served):
-    [check] = served.server.ask(CHECKS, {"key": {"path": KEY}})["assetChecksOrError"]["checks"]
+    [check] = served.server.ask(CHECKS, {"key": {"path": KEY}})["assetNodeOrError"]["assetChecksOrError"][
+        "checks"
+    ]
     assert check["name"] == "bytes_verified"
     return check["executionForLatestMaterialization"]
 

@@ -1,4 +1,4 @@
-"""Reading every payload: classified in each home, on every core, in slices, and on from where it was killed."""
+"""Reading every payload: told apart in each home, on every core, in slices, resumed after a kill."""
 
 import signal
 import subprocess
