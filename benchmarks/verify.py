@@ -90,9 +90,8 @@ def main(versions: int = 100_000, payloads: int = 64, mebibytes: int = 8) -> int
         finally:
             embedded.stop(home)
     ratio = statistics.median(ratios)
-    print(
-        f"target: documents under {TARGET_SECONDS:g} s: {whole:.1f}; scrub at {TARGET_RATIO} of plain: {ratio:.2f}"
-    )
+    print(f"target: documents under {TARGET_SECONDS:g} s: {whole:.1f} s")
+    print(f"target: scrub at {TARGET_RATIO} of plain: {ratio:.2f}")
     return 0 if whole < TARGET_SECONDS and ratio >= TARGET_RATIO else 1
 
 

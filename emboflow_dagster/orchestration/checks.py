@@ -95,7 +95,7 @@ def failed(key: dg.AssetKey, note: dict[str, Any]) -> dg.AssetCheckEvaluation:
         "part": note["part"],
         "seen_at": dg.MetadataValue.timestamp(note["seenAt"]),
         "seen_by": note["seenBy"],
-        "repair": dg.MetadataValue.md(f"`{repair}`"),
+        "repair": repair,
     }
     return dg.AssetCheckEvaluation(
         asset_key=key,
