@@ -99,7 +99,7 @@ def check_bucket(value: object, path: str = "bucket") -> str:
 
 def _split(uri: str) -> SplitResult:
     """The parts of a ``file`` or ``s3`` URI without login, query, parameters or fragment."""
-    if any(c.isspace() or not c.isprintable() for c in uri):  # `urlsplit` would drop some of them unseen
+    if not uri.isprintable() or " " in uri:  # `urlsplit` would drop some of them unseen
         raise refuse(
             ErrorKind.URI, "uri", f"found {shown(uri)}; a URI has no white space or control characters"
         )
