@@ -78,9 +78,7 @@ def main(versions: int = 100_000, payloads: int = 64, mebibytes: int = 8) -> int
                 used = time.process_time()
                 whole = timed(ef.verify)
                 used = time.process_time() - used
-            print(
-                f"{versions} versions, documents and one payload: {whole:.1f} s, {used:.1f} s of processor time"
-            )
+            print(f"{versions} versions and one payload: {whole:.1f} s, {used:.1f} s of processor time")
             with EmboFlow.open(settings(home, "payloads")) as ef:
                 for _ in range(payloads):
                     ef.blobs.put(os.urandom(mebibytes << 20))
