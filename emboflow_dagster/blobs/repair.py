@@ -57,6 +57,7 @@ class Repairs:
             InvalidInputError: The source has not the recorded hash; nothing was written.
         """
         wrong = self.examine(blob)
+        touched = {damage.key for damage in wrong}
         if wrong and source is not None:
             self._bring(blob, wrong, source)
             wrong = self.examine(blob)
@@ -64,21 +65,17 @@ class Repairs:
             for damage in wrong:
                 self._quarantine.note(blob, damage)
             raise _still(blob, wrong[0])
+        note = self._quarantine.of(blob.object_id, blob.version)
         lifted = self._quarantine.lift(blob)
-        self._lift_others(blob)
+        for key in touched | ({note["key"]} if note else set()):
+            if key is not None:  # what shares the payload was set aside for the same reason
+                self.healed(key)
         return lifted
 
     def healed(self, key: str) -> None:
         """Look again at every noted version that the payload under ``key`` damaged."""
         for row in list(self._quarantine.notes()):
             if row["key"] == key:
-                self._look_again(row["objectId"], row["version"])
-
-    def _lift_others(self, blob: BlobObject) -> None:
-        """Versions of the same content were set aside for the same payload."""
-        keys = {blob.storage_ref.key} if blob.storage_ref else set()
-        for row in list(self._quarantine.notes()):
-            if row["key"] in keys or row["recordedSha256"] == blob.data_sha256:
                 self._look_again(row["objectId"], row["version"])
 
     def _look_again(self, object_id: str, version: int) -> None:

@@ -14,7 +14,7 @@ import dagster as dg
 from emboflow_dagster.blobs.quarantine import described
 from emboflow_dagster.errors import EmboflowError, NotFoundError
 from emboflow_dagster.model.asset import AssetSourceType
-from emboflow_dagster.model.storage import StorageRef
+from emboflow_dagster.model.storage import StorageRef, object_id_for
 from emboflow_dagster.mongo.marks import name_of
 from emboflow_dagster.orchestration import keys, steps
 from emboflow_dagster.orchestration.catalog import Place
@@ -44,7 +44,7 @@ class Payloads:
     def of(self, key: dg.AssetKey) -> list[StorageRef]:
         """The references behind an asset; of a dataset those of its newest 100 versions: all may be in use.
 
-        Nothing for an asset that has no bytes (yet), or of somebody else's.
+        Nothing for an asset that has no bytes (yet).
         """
         try:
             match list(key.path):
@@ -59,10 +59,18 @@ class Payloads:
                 case [_, _, keys.ARTIFACTS, workflow, node]:
                     task = self._ef.runs.last_success(self._ef.workflows.get(workflow).id, node)
                     return [a.storage_ref for a in self._ef.artifacts.of_task(task)] if task else []
-                case _:
-                    return []
+        except NotFoundError:
+            pass
+        return self._stored_by_io_manager(key)
+
+    def _stored_by_io_manager(self, key: dg.AssetKey) -> list[StorageRef]:
+        """The newest version of the blob that is named after a key."""
+        try:
+            blob = self._ef.blobs.get(object_id_for(*key.path))
         except NotFoundError:
             return []
+        named = {"object_id": blob.object_id, "version": blob.version}
+        return [blob.storage_ref.model_copy(update=named)] if blob.storage_ref else []
 
     def raw(self, name: str) -> Any:
         """The raw asset that a key's last part names, ``None`` when there is none (any more)."""
@@ -87,7 +95,7 @@ def failed(key: dg.AssetKey, note: dict[str, Any]) -> dg.AssetCheckEvaluation:
         "part": note["part"],
         "seen_at": dg.MetadataValue.timestamp(note["seenAt"]),
         "seen_by": note["seenBy"],
-        "repair": dg.MetadataValue.md(f"`{repair}`"),
+        "repair": repair,
     }
     return dg.AssetCheckEvaluation(
         asset_key=key,

@@ -87,8 +87,7 @@ def scrub_job(resource: object, shown: Shown, budget: Budget) -> dg.JobDefinitio
     return dg.GraphDefinition(name=SCRUB_JOB, node_defs=[op]).to_job(
         description=(
             "Reads stored bytes and holds them against their recorded sha256; each run goes on where the "
-            "last one stopped. Damaged versions are set aside, and the check `bytes_verified` of their "
-            "assets turns red."
+            "last one stopped. What is damaged is set aside; its assets' check `bytes_verified` turns red."
         ),
         executor_def=dg.in_process_executor,
         resource_defs={RESOURCE: resource, "io_manager": dg.mem_io_manager},
@@ -135,7 +134,7 @@ def results(
 ) -> Iterator[dg.AssetCheckEvaluation]:
     """What a slice says about the assets of a project.
 
-    Red with a version in quarantine, green when all of the asset's versions were read; others are left out.
+    Red with a version in quarantine, green when all of its versions were read; others are left out.
     """
     red = checks.reds(ef, assets)
     payloads = checks.Payloads(ef)

@@ -5,30 +5,17 @@ Screenshots are kept in the folder that ``EMBOFLOW_SCREENSHOTS`` names, else bes
 
 import json
 import os
-import shutil
 from pathlib import Path
 
 import pytest
 
 from emboflow_dagster.formats.demo_recordings.make import make_recordings
 from tests.acceptance import served as serving
+from tests.acceptance.browsing import CHROMIUM, DRIVER, FLAGS, visible
 from tests.acceptance.test_dagster_dev import WORKFLOW
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-    "--window-size=1600,1100",
-)
 RUNS = "{ runsOrError(limit: 10) { ... on Runs { results { runId jobName status } } } }"
 if not (CHROMIUM and DRIVER):
     pytest.skip("chromium and chromedriver are not installed", allow_module_level=True)
@@ -82,11 +69,6 @@ def page(served, browser, tmp_path_factory):
         return visible(browser)
 
     return open_page
-
-
-def visible(browser):
-    """The text that a person sees."""
-    return browser.execute_script("return document.body ? document.body.innerText : ''")
 
 
 @pytest.fixture(scope="module")

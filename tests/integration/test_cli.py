@@ -386,27 +386,35 @@ def test_a_damaged_payload_is_found_and_never_handed_out_as_good(story, deployme
     file.write_bytes(os.urandom(64))
     told = deployment.here("blob", "put", str(file), "--id", "damaged", "--json").json
     payload = Path(told["storage_ref"]["uri"].removeprefix("file://"))
-    good = payload.read_bytes()
     payload.chmod(0o644)
     payload.write_bytes(bytes(64))
-    try:
-        checked = deployment.here("blob", "verify", "damaged")
-        fetched = deployment.here("blob", "get", "damaged", "--output", str(tmp_path / "out"))
-        verified = deployment.here("verify", "--json")
-    finally:
-        payload.write_bytes(good)
 
-    for ended in (checked, fetched):
+    looked = deployment.here("verify", "--no-quarantine", "--json")
+    checked = deployment.here("blob", "verify", "damaged")
+    fetched = deployment.here("blob", "get", "damaged", "--output", str(tmp_path / "out"))
+    every = deployment.here("blob", "verify", "damaged", "--all-versions", "--json")
+    scrubbed = deployment.here("scrub", "--max-bytes", "1GiB", "--json")
+    wrong = deployment.here("blob", "repair", "damaged", "--version", "0", "--from", str(payload))
+    verified = deployment.here("verify", "--json")
+    repaired = deployment.here("blob", "repair", "damaged", "--version", "0", "--from", str(file), "--json")
+
+    for ended, code in ((checked, "hash-mismatch"), (fetched, "blob-quarantined"), (wrong, "hash-mismatch")):
         assert ended.status == 1
         found = ERROR.match(ended.err)
         assert found, ended.err
-        assert found[1] == "hash-mismatch"
+        assert found[1] == code
     assert not (tmp_path / "out").exists()
-    assert verified.status == 1
-    report = json.loads(verified.raw)
-    assert report["ok"] is False
-    assert all(set(p) == {"code", "collection", "id", "field", "message"} for p in report["problems"])
-    assert "damaged" in json.dumps(report["problems"])
+    for ended in (looked, scrubbed, verified):
+        assert ended.status == 1
+        report = json.loads(ended.raw)
+        assert report["ok"] is False
+        assert all(set(p) == {"code", "collection", "id", "field", "message"} for p in report["problems"])
+        assert [(p["code"], p["id"]) for p in report["problems"]] == [("hash-mismatch", "damaged")]
+    assert every.status == 1
+    assert [v["code"] for v in json.loads(every.raw)["versions"]] == ["hash-mismatch"]
+    assert repaired.json["sha256"] == told["data_sha256"]
+    assert deployment.here("blob", "get", "damaged").raw == file.read_bytes()
+    assert deployment.here("verify", "--json").json["ok"] is True
 
 
 def test_verify_is_clean(story, deployment):
