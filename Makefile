@@ -72,7 +72,7 @@ $(FLOWCEPT):
 	@touch $@
 
 faults: $(STAMP)  ## Killed at every command, failed at every command, eight at once: the long version, about half an hour
-	@EMBOFLOW_FAULTS=all $(PYTEST) -q -n $(JOBS) tests/integration/faults
+	@EMBOFLOW_FAULTS=all $(PYTEST) -q -n $(JOBS) tests/integration/faults tests/integration/s3
 
 check: lint types imports docs test  ## Everything CI runs
 

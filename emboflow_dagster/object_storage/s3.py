@@ -6,7 +6,7 @@
     a multipart upload of such a name          being put; whatever is old of these was left by a crash
 
 An object under its final name is whole, and the server checked it on arrival. A read relies on nothing: it
-hashes (decision 0010).
+hashes (decision 0010). Long for a module because a home has all of its verbs in one place.
 """
 
 import hashlib
