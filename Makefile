@@ -19,10 +19,10 @@ unexport PYTHONPATH
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup demo dev test test-fast faults check fmt lint types imports docs bench lock clean
+.PHONY: help setup demo dev test test-fast faults check fmt lint types imports docs bench bench-blobs lock clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## Make .venv with everything pinned in requirements.lock; nothing to do when it is fresh
 	@echo "ready: $(BIN)/emboflow --help"
@@ -86,6 +86,9 @@ docs: $(STAMP)  ## README and docs, executed
 
 bench: $(STAMP)  ## Benchmarks, printed as ratios where a peer exists
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+bench-blobs: $(STAMP)  ## The blob store beside nine others into benchmarks/RESULTS.md, 25 minutes; OPTIONS=--quick: 5
+	@$(BIN)/python benchmarks/blobs $(OPTIONS)
 
 lock:  ## Resolve pyproject.toml anew into requirements.lock (needs uv on the PATH)
 	@uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --quiet \
