@@ -106,7 +106,8 @@ def crowd(ef: EmboFlow, home: str) -> None:
 def processes(settings: Settings, count: int, home: str) -> None:
     """As many processes, each with a connection of its own, on one object."""
     each = WRITERS // count + 1
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["emboflow_dagster.project.handle", "emboflow_dagster.mongo.embedded"])
     with context.Pool(count, _open, (settings,)) as pool:
         pool.map(_put, [("warm", home)] * count * 2, chunksize=1)
         began = time.perf_counter()
