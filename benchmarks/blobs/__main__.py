@@ -47,7 +47,7 @@ def main() -> int:
     plan = Plan(
         sizes=options.sizes or (QUICK if options.quick else SIZES),
         rounds=options.rounds or (3 if options.quick else None),
-        deadline=began + 60 * (options.minutes or (4 if options.quick else 20)),
+        minutes=options.minutes or (2 if options.quick else 14),
         small_seconds=0.5 if options.quick else 2.0,
         frame_rows=1_000_000,
         frame_rounds=1 if options.quick else 3,
@@ -86,7 +86,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--peers", type=names, help=f"of: {', '.join(p.name for p in PEERS)}")
     parser.add_argument("--quick", action="store_true", help="up to 16 MiB, three rounds")
     parser.add_argument(
-        "--minutes", type=float, help="begin no further round after this; default 20, quick 4"
+        "--minutes", type=float, help="begin no further round after this; default 14, quick 2"
     )
     parser.add_argument("--folder", type=Path, help="on which disk; default: a temporary folder")
     parser.add_argument("--output", type=Path, default=RESULTS)

@@ -38,11 +38,11 @@ class Findings:
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured, and until when at the latest (monotonic seconds)."""
+    """How much is measured; after so many minutes no further round begins (each size has one at least)."""
 
     sizes: tuple[int, ...]
     rounds: int | None
-    deadline: float
+    minutes: float
     small_seconds: float
     frame_rows: int
     frame_rounds: int
@@ -52,10 +52,6 @@ class Plan:
         if self.rounds is not None:
             return self.rounds if size <= 64 << 20 else min(self.rounds, 3)
         return 15 if size <= BLOCK else 7 if size <= 16 << 20 else 3 if size <= 256 << 20 else 2
-
-    def late(self) -> bool:
-        """Whether no further round should begin."""
-        return time.monotonic() > self.deadline
 
 
 class Payload:
@@ -83,6 +79,7 @@ class Runner:
         self.folder, self.plan = folder, plan
         self.found: dict[Peer, Findings] = {}
         self._running: dict[Peer, Process] = {}
+        self._end = 0.0
 
     def start(self, peer: Peer, python: Path, options: dict[str, Any]) -> None:
         """Begin a side's process, after counting what another one of it syncs.
@@ -115,6 +112,7 @@ class Runner:
 
     def run(self) -> None:
         """Measure everything that the plan says."""
+        self._end = time.monotonic() + 60 * self.plan.minutes
         self._check()
         for size in self.plan.sizes:
             self._size(size)
@@ -155,7 +153,7 @@ class Runner:
         rounds = self.plan.rounds_of(size)
         names = [f"p{size}-{number}" for number in range(rounds)]
         for turn, name in enumerate(names):
-            if turn and self.plan.late():
+            if turn and time.monotonic() > self._end:
                 break
             print(f"{label(size)}: round {turn + 1} of {rounds}", flush=True)
             shift = turn % len(sides) if sides else 0
