@@ -21,6 +21,7 @@ class Peer:
         max_bytes: The largest payload that it takes.
         frames: Whether it is measured with a DataFrame.
         threads: Whether its API may be called from several threads.
+        beside: Which of ours keeps the bytes at the same kind of place.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Peer:
     max_bytes: int = GIB
     frames: bool = False
     threads: bool = True
+    beside: str = "emboflow"
 
     @property
     def ours(self) -> bool:
@@ -69,6 +71,7 @@ PEERS: Final = (
         options={"inside": True},
         hashes="sha256",
         syncs=MONGO,
+        beside="emboflow in-object",
         max_bytes=MIB,
     ),
     Peer("mlflow", "mlflow_side", pins=("mlflow-skinny==3.17.2",)),

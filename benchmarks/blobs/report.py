@@ -45,7 +45,7 @@ def write(
     parts += [_size(size, found, ours) for size in plan.sizes if ours.median(size, "write")]
     if any(f.frame for f in found.values()):
         parts.append(_frames(found, plan))
-    parts.append(_verdict(found, ours))
+    parts.append(_verdict(found))
     notes = [f"- {name}: skipped, {why}" for name, why in skipped.items()]
     notes += [f"- {peer.name}: {note}" for peer, f in found.items() for note in dict.fromkeys(f.notes)]
     if notes:
@@ -137,12 +137,14 @@ def _frames(found: dict[Peer, Findings], plan: Plan) -> str:
     return title + homes + _rows(("side", "write", "read", "memory"), rows)
 
 
-def _verdict(found: dict[Peer, Findings], ours: Findings) -> str:
+def _verdict(found: dict[Peer, Findings]) -> str:
     """Where a peer is faster, said plainly, beside what it leaves out."""
     slower = []
+    named = {peer.name: f for peer, f in found.items()}
     for peer, f in found.items():
         if peer.ours:
             continue
+        ours = named.get(peer.beside, Findings())
         careful = peer.syncs is not None or bool(f.syncs) or peer.hashes != "no"
         for size in f.times:
             for step in STEPS:
