@@ -140,8 +140,9 @@ class Runner:
     def _check(self) -> None:
         paths = []
         for number in range(2):
-            payload = Payload(self.folder / f"checked-{number}", 1 << 16)
-            paths.append(payload.renew())
+            place = self.folder / f"checked-{number}"  # one name: some sides go by it
+            place.mkdir()
+            paths.append(Payload(place / "checked", 1 << 16).renew())
         for peer, found in self.found.items():
             if peer.max_bytes and (answer := self._try(peer, "check", do="check", paths=paths)):
                 found.keeps, found.damage = answer["keeps"], answer["damage"]

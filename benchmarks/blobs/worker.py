@@ -111,7 +111,8 @@ class Worker:
         began = time.perf_counter()
         handle = self.side.put(source, command["name"])
         took = time.perf_counter() - began
-        return {"seconds": took, "peak": peak.above_idle(), "handle": handle}
+        peak_bytes = peak.above_idle()
+        return {"seconds": took, "peak": peak_bytes, "handle": self._stored(handle)}
 
     def do_get(self, command: Command) -> dict[str, Any]:
         """Read it to its end, timed."""
@@ -129,6 +130,10 @@ class Worker:
         if hasattr(self.side, "before_put"):
             self.side.before_put(path, name)
         return path.read_bytes() if self.side.takes == "bytes" else path
+
+    def _stored(self, handle: Any) -> Any:
+        """The handle with what the side says only when it is asked again."""
+        return self.side.after_put(handle) if hasattr(self.side, "after_put") else handle
 
     def _before_get(self, handle: Any) -> None:
         if hasattr(self.side, "before_get"):
@@ -194,7 +199,7 @@ class Worker:
     def do_check(self, command: Command) -> dict[str, Any]:
         """What the side does with an old version and with a flipped byte."""
         paths = [Path(path) for path in command["paths"]]
-        handles = [self.side.put(self._source(path, "checked"), "checked") for path in paths]
+        handles = [self._stored(self.side.put(self._source(path, "checked"), "checked")) for path in paths]
         try:
             self._before_get(handles[0])
             keeps = content(self.side.get(handles[0])) == paths[0].read_bytes()

@@ -31,23 +31,22 @@ class Side:
 
         return f"flowcept {version('flowcept')}"
 
-    def put(self, source: Any, name: str) -> list[Any]:
+    def put(self, source: Any, name: str) -> str:
         blob = self.blob(object_id=name)
         self.api._insert_or_update_object(  # noqa: SLF001 - what its public aliases call
             blob, source, save_data_in_collection=self.inside, control_version=True
         )
-        return [name, None]
+        return name
 
-    def before_get(self, handle: list[Any]) -> None:
-        """A put does not say which version it made: looked up before the clock starts."""
-        if handle[1] is None:
-            handle[1] = self.database["objects"].find_one({"object_id": handle[0]}, {"version": 1})["version"]
+    def after_put(self, name: str) -> list[Any]:
+        """A put does not say which version it made: looked up when the clock has stopped."""
+        row = self.database["objects"].find_one({"object_id": name}, {"version": 1})
+        return [name, row["version"]]
 
     def get(self, handle: list[Any]) -> Any:
         return self.api.get_blob_object(handle[0], handle[1]).data
 
     def damage(self, handle: list[Any]) -> bool:
-        self.before_get(handle)
         row = self.database["objects"].find_one({"object_id": handle[0]})
         if self.inside:
             content = bytearray(row["data"])
