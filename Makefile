@@ -20,7 +20,7 @@ unexport PYTHONPATH
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup demo dev test test-fast test-flowcept faults check fmt lint types imports docs bench lock clean
+.PHONY: help setup demo dev test test-fast test-flowcept faults check fmt lint types imports docs bench bench-blobs lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,6 +96,9 @@ docs: $(STAMP)  ## README and docs, executed
 
 bench: $(STAMP)  ## Benchmarks, printed as ratios where a peer exists
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+bench-blobs: $(STAMP)  ## The blob store beside nine others into benchmarks/RESULTS.md, 25 minutes; OPTIONS=--quick: 5
+	@$(BIN)/python benchmarks/blobs $(OPTIONS)
 
 lock:  ## Resolve pyproject.toml anew into requirements.lock (needs uv on the PATH)
 	@uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --quiet \

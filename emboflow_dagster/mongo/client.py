@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
@@ -83,9 +83,13 @@ def find_one_and_update(
     return None if found is None else _plain(found)
 
 
+_NO_INT64: Final = frozenset({str, int, bool, type(None), datetime})
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
+        # Most values are none that could hold one: no call for those.
+        return {key: inner if type(inner) in _NO_INT64 else _plain(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_plain(inner) for inner in value]
     return int(value) if isinstance(value, Int64) else value

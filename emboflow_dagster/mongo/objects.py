@@ -94,7 +94,8 @@ def put_version(
         return Put(earlier, new=False)
     step = _step(blob, fields, controlled=controlled, compare=compare, keep=keep, alike=alike)
     while True:
-        after = carry_out(mongo, blob, step)
+        with outbox_of(mongo).turn(blob.object_id):
+            after = carry_out(mongo, blob, step)
         if after.get("put_id") == put_id:
             if after.get("tail"):
                 archive(mongo, blob.object_id, after["tail"])

@@ -8,7 +8,8 @@ Source: spec/performance.md, target 4; decision 16.
 
 import os
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -18,6 +19,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
 from emboflow_dagster.mongo.client import Mongo, Raw, translated
 
 _DUPLICATE_KEY: Final = 11000
+_PATIENCE_S: Final = 1.0
 
 
 class Tail(NamedTuple):
@@ -62,6 +64,7 @@ class Outbox:
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._next: _Batch | None = None
+        self._gates: dict[str, tuple[threading.Semaphore, int]] = {}
 
     def move(self, mongo: Mongo, tail: Tail) -> None:
         """Return once history has it, durably."""
@@ -87,6 +90,29 @@ class Outbox:
                     raise
         if batch.failed:
             move(mongo, [tail])
+
+    @contextmanager
+    def turn(self, object_id: str) -> Iterator[None]:
+        """One writer of an object at a time, as far as this process goes.
+
+        The server takes them one by one anyway, and makes the others try again and again. It is a courtesy
+        and no lock: whoever has waited for a second goes on.
+        """
+        with self._lock:
+            gate, waiting = self._gates.get(object_id, (threading.Semaphore(1), 0))
+            self._gates[object_id] = (gate, waiting + 1)
+        mine = gate.acquire(timeout=_PATIENCE_S)
+        try:
+            yield
+        finally:
+            if mine:
+                gate.release()
+            with self._lock:
+                gate, waiting = self._gates[object_id]
+                if waiting == 1:
+                    del self._gates[object_id]
+                else:
+                    self._gates[object_id] = (gate, waiting - 1)
 
 
 _outboxes: WeakKeyDictionary[Mongo, Outbox] = WeakKeyDictionary()

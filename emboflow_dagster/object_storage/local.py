@@ -217,17 +217,22 @@ class LocalObjectStore(Collecting):
                 temporary.replace(path)
             except FileNotFoundError:  # the first of its shard
                 path.parent.mkdir(parents=True, exist_ok=True)
+                self._durable_shards.discard(path.parent.name)
                 temporary.replace(path)
             self._sync_shard(path.parent)
 
     def _sync_shard(self, shard: Path) -> None:
         sync_folder(shard)
-        # A name is durable when its folder is synced; the names of the folders themselves once a process,
-        # because who made them may have died before doing it.
-        if shard.name not in self._durable_shards:
-            for folder in (shard, shard.parent, self.root):
-                sync_folder(folder.parent)
-            self._durable_shards.add(shard.name)
+        # A name is durable when its folder is synced. Who made the folders that are there may have died
+        # before doing it: the first put of a process does it for all of them, and not each for its own.
+        if shard.name in self._durable_shards:
+            return
+        there = set(names(shard.parent))
+        sync_folder(shard.parent)
+        if not self._durable_shards:
+            for folder in (self.root, self.root.parent):
+                sync_folder(folder)
+        self._durable_shards |= there
 
     @contextmanager
     def _temporary(self) -> Iterator[tuple[Path, int]]:

@@ -122,3 +122,14 @@ def test_a_row_that_cannot_be_moved_fails_its_own_put_alone(
     for number in range(5):
         assert ef.mongo["object_history"].count_documents({"object_id": f"good-{number}"}) == 9
     assert [b.version for b in ef.blobs.history("bad")] == list(range(9, -1, -1))
+
+
+def test_a_writer_that_hangs_holds_the_others_up_for_moments_only(
+    ef: EmboFlow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "_PATIENCE_S", 0.05)
+    with outbox.outbox_of(ef.mongo).turn("model"), ThreadPoolExecutor(4) as pool:
+        stored = list(pool.map(lambda n: ef.blobs.put(f"{n}".encode(), object_id="model"), range(4)))
+
+    assert sorted(blob.version for blob in stored) == [0, 1, 2, 3]
+    assert outbox.outbox_of(ef.mongo)._gates == {}
