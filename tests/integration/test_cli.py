@@ -283,6 +283,29 @@ def test_a_dataset_made_by_hand(story, deployment):
     assert row == plain(deployment.db["audit_logs"].find_one({"resourceId": told["_id"]}))
 
 
+def test_a_blob_is_held_withdrawn_explained_and_collected(story, deployment, tmp_path, monkeypatch):
+    file = tmp_path / "one.bin"
+    file.write_bytes(b"nobody needs this")
+    here = deployment.here
+    here("blob", "put", str(file), "--id", "going")
+    assert here("blob", "retain", "going", "--hold", "--json").json["hold"] is True
+    refused = here("blob", "withdraw", "going", "--reason", "no consent")
+    assert (refused.status, refused.err.partition("]")[0]) == (1, "error[legal-hold")
+    here("blob", "retain", "going", "--no-hold")
+    assert here("blob", "withdraw", "going", "--reason", "no consent", "--json").json["versions"] == 1
+
+    why = here("blob", "why-kept", "going", "--json").json
+    assert [edge["kind"] for edge in why["edges"]] == ["grace", "young"]
+    assert here("gc", "--dry-run", "--json").json["freed"]["payloads"] == 0
+    assert here("gc", "--grace", "5m").status == 1
+    assert here("gc", "--grace", "soon").status == 2
+    monkeypatch.setenv("EMBOFLOW_GC_UNSAFE_GRACE", "1")
+    assert here("gc", "--grace", "0s", "--json").json["versions"] == ["going.v0"]
+    gone = here("blob", "get", "going")
+    assert (gone.status, gone.err.partition("]")[0]) == (1, "error[blob-withdrawn")
+    assert here("verify", "--all", "--json").json["ok"] is True
+
+
 def test_blobs_keep_every_version(story, deployment, tmp_path):
     file = tmp_path / "payload.bin"
     for content in (b"\x00one", b"two\xff"):
