@@ -117,6 +117,7 @@ def test_many_workflows_share_one_job():
     assert {job.name for job in definitions.resolve_all_job_defs()} - {"__ASSET_JOB"} == {
         keys.SHARED_JOB,
         keys.ANY_VERSION_JOB,
+        keys.SCRUB_JOB,
     }
 
 
