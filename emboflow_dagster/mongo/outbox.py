@@ -33,10 +33,10 @@ class Tail(NamedTuple):
         """As `object_history` keeps it."""
         return [{**row, "_id": f"{self.object_id}.v{row['version']}"} for row in self.rows]
 
-    def clearing(self) -> UpdateOne:
-        """What takes it out of the head."""
+    def clearing(self) -> tuple[Raw, Raw]:
+        """The update that takes it out of the head: filter and change."""
         versions = [row["version"] for row in self.rows]
-        return UpdateOne({"_id": self.object_id}, {"$pull": {"tail": {"version": {"$in": versions}}}})
+        return {"_id": self.object_id}, {"$pull": {"tail": {"version": {"$in": versions}}}}
 
 
 class _Batch:
@@ -148,15 +148,15 @@ def move(mongo: Mongo, tails: list[Tail]) -> None:
     with translated():
         if len(rows) > 1 or not _appended(mongo, next(iter(rows.values()))):
             _append(mongo, list(rows.values()))
-    clear = [tail.clearing() for tail in tails]
     if any(tail.settle for tail in tails):
         with translated():
-            mongo["objects"].bulk_write(clear, ordered=False)
+            mongo["objects"].bulk_write([UpdateOne(*tail.clearing()) for tail in tails], ordered=False)
         return
     # What history has for good may leave the tail at any time. Nobody waits for it, and where it does not
     # happen, whoever comes next does it.
     with suppress(PyMongoError):
-        mongo.unacknowledged("objects").bulk_write(clear, ordered=False)
+        for tail in tails:  # one by one: the driver takes longer for one bulk than for some single ones
+            mongo.unacknowledged("objects").update_one(*tail.clearing())
 
 
 def _appended(mongo: Mongo, row: Raw) -> bool:
