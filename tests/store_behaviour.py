@@ -59,6 +59,10 @@ class OnlyRead:
         return self.inner.read(size)
 
 
+# One store a test, made by a fixture; the same tests for several kinds of stores.
+UNFIT = [HealthCheck.function_scoped_fixture, HealthCheck.differing_executors]
+
+
 class Behaviour:
     """The tests of all homes."""
 
@@ -111,7 +115,7 @@ class Behaviour:
         assert stored.sha256 == hashlib.sha256(b"payload").hexdigest()
         assert not stream.closed
 
-    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=40, deadline=None, suppress_health_check=UNFIT)
     @given(st.lists(st.binary(max_size=3_000), max_size=30), st.integers(1, 5_000))
     def test_any_chunking_of_any_bytes_round_trips(self, store, chunks, step):
         payload = b"".join(chunks)
@@ -123,7 +127,7 @@ class Behaviour:
             assert b"".join(iter(lambda: stream.read(step), b"")) == payload
             assert stream.verified
 
-    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=40, deadline=None, suppress_health_check=UNFIT)
     @given(
         st.binary(min_size=1, max_size=5_000),
         st.data(),

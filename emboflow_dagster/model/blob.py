@@ -149,7 +149,7 @@ class BlobObject(BaseModel):
         """A stored version; the outbox, the bytes and unknown fields are left aside."""
         try:
             fields = {key: value for key, value in raw.items() if key != "data"}
-            if fields.get("grid_fs_file_id") is not None:  # an ObjectId in what Flowcept wrote
+            if type(fields.get("grid_fs_file_id")).__name__ == "ObjectId":  # in what Flowcept wrote
                 fields["grid_fs_file_id"] = str(fields["grid_fs_file_id"])
             return cls.model_validate(fields, extra="ignore", by_alias=True)
         except ValidationError as error:

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Final, TypeAlias
@@ -32,7 +32,7 @@ class StoredObject:
     uri: str
     sha256: str
     size: int
-    young: bool = False
+    young: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)

@@ -369,7 +369,7 @@ def test_blobs_are_listed_and_say_where_they_live(story, deployment, tmp_path):
 
     assert (told["storage_ref"], told["tags"]) == (None, ["a", "b"])
     assert deployment.here("blob", "list", "--type", "embedding_index", "--json").json == [told]
-    assert "in_object" in deployment.here("blob", "list").out
+    assert "in_object" in deployment.here("blob", "list", "--type", "embedding_index").out
     assert "in_object" in deployment.here("blob", "show", "tiny").out
     assert deployment.here("blob", "list", "--type", "nothing").err.startswith("no such blob")
     assert deployment.here("blob", "get", "tiny", "--output", str(tmp_path)).status == 0

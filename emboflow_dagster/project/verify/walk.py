@@ -127,8 +127,14 @@ def _outbox(view: View, since: datetime | None, *, elsewhere: bool = False) -> I
     filter_ = {**view.limits("objects"), "tail.0": {"$exists": True}}
     with translated():
         for head in view.mongo["objects"].find(filter_, {"tail": 1}):
+            ids = [f"{head['_id']}.v{e.get('version')}" for e in head["tail"] if isinstance(e, dict)]
+            arrived = {
+                row["_id"] for row in view.mongo["object_history"].find({"_id": {"$in": ids}}, {"_id": 1})
+            }
             for entry in head["tail"]:
                 raw = entry if isinstance(entry, dict) else {}  # no version at all: a finding
+                if raw.get("object_id") and f"{head['_id']}.v{raw.get('version')}" in arrived:
+                    continue  # looked at there
                 if isinstance(raw.get("storage_ref"), dict) == elsewhere:
                     continue
                 if since is None or raw.get("updated_at", since) >= since:

@@ -27,6 +27,7 @@ from emboflow_dagster.model.records import RECORDS, VERBS
 from emboflow_dagster.model.storage import LISTING_TYPE
 from emboflow_dagster.mongo.marks import Mark
 from emboflow_dagster.project.handle import EmboFlow
+from tests.integration.project.flows import settle
 
 LONG = os.environ.get("EMBOFLOW_FAULTS") == "all"
 ASSET = {"type": "raw_file"}
@@ -67,6 +68,7 @@ def annotated(ef: EmboFlow, payload: Any = None) -> tuple[Any, Any, Any]:
 
 def refused(ef: EmboFlow, *changes: Any) -> EmboflowError:
     """The error of a request that leaves no trace."""
+    settle(ef)
     before = snapshot(ef)
     with pytest.raises(EmboflowError) as caught:
         ef.cud(list(changes))

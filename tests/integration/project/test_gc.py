@@ -21,6 +21,7 @@ from emboflow_dagster.mongo.marks import Mark
 from emboflow_dagster.project.gc.edges import EdgeKind
 from emboflow_dagster.project.gc.tombstones import collected_names
 from emboflow_dagster.project.handle import EmboFlow
+from tests.integration.project.flows import settle
 
 LONG_AGO = utc_now() - timedelta(days=400)
 
@@ -75,6 +76,7 @@ def test_what_nobody_let_go_stays(ef):
 def test_a_withdrawn_version_is_collected_and_says_so(ef):
     for content in (b"zero", b"one"):
         ef.blobs.put(content, object_id="model")
+    settle(ef)
     documents = snapshot(ef)[0]
     ef.blobs.withdraw("model", 0, reason="recorded without consent")
     assert ef.blobs.read("model", 0) == b"zero"

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -151,6 +152,7 @@ def put_between(ef: EmboFlow, monkeypatch: pytest.MonkeyPatch, moment: str) -> l
 
         def put_version(*args, **how):
             monkeypatch.setattr(objects, "put_version", real)
+            time.sleep(0.05)  # longer than a tick of the file system's clock: the payload is older than gc
             ef.gc(grace_s=0)  # the writer has put its bytes, and says nothing of them yet
             return real(*args, **how)
 

@@ -16,10 +16,12 @@ from emboflow_dagster.errors import (
 )
 from emboflow_dagster.model.collections import META
 from emboflow_dagster.project.handle import EmboFlow
+from tests.integration.project.flows import settle
 from tests.integration.project.test_cud import annotated, asset, ref, snapshot
 
 
 def refused(ef: EmboFlow, call: Any) -> EmboflowError:
+    settle(ef)
     before = snapshot(ef)
     with pytest.raises(EmboflowError) as caught:
         call()
@@ -182,7 +184,7 @@ def test_a_transfer_that_cannot_be_changes_nothing(ef: EmboFlow) -> None:
         error = refused(
             ef, lambda o=object_id, t=to, r=replacement: ef.blobs.transfer(o, to=t, replacement=r)
         )
-        assert type(error) is expected, (object_id, to, error)
+        assert isinstance(error, expected), (object_id, to, error)
 
     ef.cud([Deactivate("assets", made.id)])
     assert type(refused(ef, lambda: ef.blobs.transfer(blob.object_id, to=to_asset))) is TransitionError

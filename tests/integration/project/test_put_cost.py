@@ -37,7 +37,10 @@ def counted(ef: EmboFlow, mongo_uri: str) -> Iterator[tuple[Blobs, list[str]]]:
     listener = Counting()
     client: MongoClient = MongoClient(mongo_uri, event_listeners=[listener], retryWrites=True, tz_aware=True)
     mongo = Mongo(client, ef.mongo.db.name, mongo_uri)
-    yield Blobs(mongo, ef.store, ef.scope), listener.names
+    blobs = Blobs(mongo, ef.store, ef.scope)
+    blobs.quarantine.anything()  # what is damaged is asked once in a while, not by every put
+    listener.names.clear()
+    yield blobs, listener.names
     client.close()
 
 

@@ -84,7 +84,7 @@ def test_the_task_table(state: str, to: str) -> None:
     assert TASK_TRANSITIONS[TaskStatus(LETTERS[state])] == {LETTERS[letter] for letter in to}
 
 
-@pytest.mark.parametrize(("state", "to"), [("q", "rc"), ("r", "sfc"), ("s", "q"), ("f", "q"), ("c", "q")])
+@pytest.mark.parametrize(("state", "to"), [("q", "rc"), ("r", "sfcq"), ("s", "q"), ("f", "q"), ("c", "q")])
 def test_the_run_table(state: str, to: str) -> None:
     assert RUN_TRANSITIONS[RunStatus(LETTERS[state])] == {LETTERS[letter] for letter in to}
 
