@@ -6,14 +6,15 @@ The layout is MongoDB's own (`fs.files`, `fs.chunks`); the collections need not 
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from emboflow_dagster.mongo import gridfs
 from emboflow_dagster.mongo.client import Mongo, Raw, translated
 from emboflow_dagster.project.gc.edges import EdgeKind
 from emboflow_dagster.project.gc.shards import SHARDS, Shards, digest_of_file
 from emboflow_dagster.project.gc.sweep import Sweep
 
-FILES: Final = "fs.files"
-CHUNKS: Final = "fs.chunks"
 PAGE: Final = 500
+#: How the ids begin that this package gives (`blobs.gridfs`).
+OURS: Final = "gfs_"
 
 
 def collect_files(mongo: Mongo, shards: Shards, sweep: Sweep, before: datetime) -> None:
@@ -36,14 +37,19 @@ def collect_files(mongo: Mongo, shards: Shards, sweep: Sweep, before: datetime) 
             elif datetime.fromtimestamp(file["at"], UTC) >= before:
                 sweep.report.kept[EdgeKind.YOUNG.value] += 1
             elif sweep.buried(file["id"], file["size"], gone.get(file["id"], [])):
-                _remove(mongo, file["id"])
+                gridfs.delete(mongo, file["id"])
+    for file_id in gridfs.orphan_chunks(mongo, before=before):
+        if file_id.startswith(OURS):  # another program's uploads are not ours to judge
+            sweep.report.aborted_uploads += 1
+            if not sweep.report.dry_run:
+                gridfs.delete(mongo, file_id)
 
 
 def _look(mongo: Mongo, shards: Shards) -> None:
     after: Raw = {}
     fields = {"length": 1, "uploadDate": 1}
     with translated():
-        while page := list(mongo[FILES].find(after, fields).sort("_id", 1).limit(PAGE)):
+        while page := list(mongo[gridfs.FILES].find(after, fields).sort("_id", 1).limit(PAGE)):
             after = {"_id": {"$gt": page[-1]["_id"]}}
             for file in page:
                 if isinstance(file["_id"], str):  # another program's files are not ours to judge
@@ -51,10 +57,3 @@ def _look(mongo: Mongo, shards: Shards) -> None:
                     row: dict[str, Any] = {"id": file["_id"], "size": int(file["length"]), "at": at}
                     shards.see(digest_of_file(file["_id"]), row)
     shards.flush()
-
-
-def _remove(mongo: Mongo, file_id: str) -> None:
-    """The file's document first: chunks without one are nobody's."""
-    with translated():
-        mongo[FILES].delete_one({"_id": file_id})
-        mongo[CHUNKS].delete_many({"files_id": file_id})

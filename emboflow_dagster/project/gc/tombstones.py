@@ -68,7 +68,11 @@ def bury(mongo: Mongo, payloads: dict[str, list[dict[str, Any]]], by: str) -> se
         }
         if fresh:
             releases = {name: notes[f"{Mark.RELEASE.value}:{name}"] for name in fresh}
-            mongo[META].delete_many({"_id": {"$in": [r["_id"] for r in releases.values()]}}, session=session)
+            gone = [r["_id"] for r in releases.values()]
+            gone += [
+                f"{Mark.QUARANTINE.value}:{name}" for name in fresh
+            ]  # damage that nobody will read again
+            mongo[META].delete_many({"_id": {"$in": gone}}, session=session)
             mongo[META].insert_many(
                 [_tombstone(version, releases[name], by) for name, version in fresh.items()], session=session
             )

@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from bson import ObjectId
 
 from emboflow_dagster.errors import (
     ConfigurationError,
@@ -446,3 +447,60 @@ def test_a_rule_has_sensible_numbers(ef, number):
     ef.blobs.put(b"x", object_id="model")
     with pytest.raises(InvalidInputError, match="keep_last"):
         ef.blobs.retain("model", keep_last=number)
+
+
+def test_files_of_gridfs_are_collected_as_well(opener, monkeypatch):
+    ef = opener(allow_gridfs=True)
+    monkeypatch.setattr("emboflow_dagster.project.gc.collect.MIN_GRACE_S", 0)
+    for content in (b"zero", b"one"):
+        ef.blobs.put(content, object_id="model", home="gridfs")
+    kept = ef.blobs.get("model").grid_fs_file_id
+    ef.blobs.withdraw("model", 0, reason="a test")
+    dead = ObjectId.from_datetime(LONG_AGO)
+    ef.mongo["fs.chunks"].insert_one({"_id": dead, "files_id": "gfs_dead", "n": 0, "data": b"half"})
+    foreign = ObjectId.from_datetime(LONG_AGO + timedelta(1))
+    ef.mongo["fs.chunks"].insert_one({"_id": foreign, "files_id": "theirs", "n": 0, "data": b"half"})
+    ef.mongo["fs.files"].update_many({}, {"$set": {"uploadDate": LONG_AGO}})
+
+    report = collect(ef)
+
+    assert (report.freed_payloads, report.freed_bytes, report.aborted_uploads) == (1, 4, 1)
+    assert [row["_id"] for row in ef.mongo["fs.files"].find()] == [kept]
+    assert {row["files_id"] for row in ef.mongo["fs.chunks"].find()} == {kept, "theirs"}
+    assert ef.blobs.read("model") == b"one"
+    with pytest.raises(IntegrityError) as caught:
+        ef.blobs.read("model", 0)
+    assert caught.value.kind is ErrorKind.BLOB_WITHDRAWN
+
+
+def test_the_note_of_a_damaged_version_goes_with_its_bytes(ef):
+    blob = ef.blobs.put(b"zero", object_id="model")
+    ef.blobs.put(b"one", object_id="model")
+    path = ef.store.path_of(blob.storage_ref.key)
+    path.chmod(0o644)
+    path.write_bytes(b"0000")
+    with pytest.raises(IntegrityError):
+        ef.blobs.read("model", 0)
+    assert [row["name"] for row in marks.every(ef.mongo, Mark.QUARANTINE)] == ["model.v0"]
+    ef.blobs.withdraw("model", 0, reason="damaged")
+
+    assert collect(ef).tombstones == 1
+
+    assert list(marks.every(ef.mongo, Mark.QUARANTINE)) == []
+    assert ef.verify(all=True).ok
+
+
+def test_what_is_past_its_time_is_removed(ef):
+    temporary = ef.blobs.put_temporary(b"for a while")
+    announced = ef.blobs.announce(owner=("assets", "storageRef"), name="rows.csv")
+    for kind, name in ((Mark.TEMPORARY, temporary.id), (Mark.UPLOAD, announced.object_id)):
+        ef.mongo["_emboflow_meta"].update_one(
+            {"_id": f"{kind.value}:{name}"}, {"$set": {"expiresAt": LONG_AGO}}
+        )
+
+    report = collect(ef)
+
+    assert (report.expired_temporary, report.expired_uploads) == (1, 1)
+    assert ef.mongo["objects"].count_documents({}) == 0
+    assert collect(ef).freed_payloads + report.freed_payloads == 1
+    assert ef.verify(all=True).ok
