@@ -60,9 +60,13 @@ def lost_runs(instance: dg.DagsterInstance, runs: Iterable[WorkflowRun]) -> Iter
 
 
 def _ended_request(instance: dg.DagsterInstance, run: WorkflowRun) -> dg.DagsterRun | None:
-    tags = {keys.TAG_RUN_ID: run.id, keys.TAG_GENERATION: str(len(run.dagster_run_ids))}
-    requests = instance.get_runs(dg.RunsFilter(tags=tags), limit=20)
-    mine = [ended_if_orphaned(instance, one) for one in requests if one.parent_run_id is None]
+    requests = instance.get_runs(dg.RunsFilter(tags={keys.TAG_RUN_ID: run.id}), limit=20)
+    generation = str(len(run.dagster_run_ids))
+    mine = [
+        ended_if_orphaned(instance, one)
+        for one in requests
+        if one.parent_run_id is None and one.tags.get(keys.TAG_GENERATION, "0") == generation
+    ]
     return mine[0] if mine and all(run.status in _OVER for run in mine) else None
 
 

@@ -17,6 +17,7 @@ from emboflow_dagster.orchestration.definitions import launchables
 from emboflow_dagster.orchestration.direct import daemon_is_alive, execute_queued
 from emboflow_dagster.orchestration.orphans import SERVER_TAG
 from emboflow_dagster.orchestration.resources import EmboFlowResource
+from emboflow_dagster.orchestration.scrub import SCRUB_JOB
 from emboflow_dagster.orchestration.sensors import request_of
 from tests.acceptance.chains import BROKEN, chain
 
@@ -252,8 +253,9 @@ def test_a_second_dagster_run_for_a_claimed_run_ends_doing_nothing(ef, queued, i
 def test_the_queue_asks_for_a_runs_own_job_and_never_for_one_it_does_not_hold(ef, queued, place):
     known = launchables(catalog_of(ef))
     first = queued()
-    request = request_of(first, launchables(catalog_of(ef)), place)
-    unknown = request_of(first, known, place)
+    waiting = ef.runs.to_execute(first)
+    request = request_of(waiting, launchables(catalog_of(ef)), place)
+    unknown = request_of(waiting, known, place)
 
     assert request.job_name == keys.job_name(place, "triage")
     assert request.run_key == f"{first.id}:0"
@@ -337,7 +339,7 @@ def test_a_schedules_tick_is_one_run_however_often_it_is_evaluated(ef, asset, in
     schedule = {"cron": "0 3 * * *", "timezone": "UTC", "assets": [asset.display_name]}
     ef.workflows.publish({**chain(), "schedule": schedule})
     repository = build_definitions(catalog_of(ef)).get_repository_def()
-    [found] = repository.schedule_defs
+    [found] = [one for one in repository.schedule_defs if not one.name.startswith(SCRUB_JOB)]
     tick = datetime(2026, 1, 2, 3, tzinfo=UTC)
 
     for _ in range(2):

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import dagster as dg
 import pytest
@@ -11,6 +12,13 @@ from emboflow_dagster.errors import ErrorKind, IntegrityError
 from emboflow_dagster.orchestration.wiped import let_go, wiped_sensor
 from emboflow_dagster.project.gc.edges import EdgeKind
 from emboflow_dagster.project.gc.tombstones import collected_names
+
+
+@pytest.fixture
+def settings(settings, monkeypatch):
+    """A database that knows of no other test's store: gc looks at all that its database names."""
+    monkeypatch.setenv("EMBOFLOW_DATABASE", "acceptance-wiped")
+    return replace(settings, database="acceptance-wiped")
 
 
 @pytest.fixture
