@@ -4,11 +4,13 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
 
 import dagster as dg
 
 from emboflow_dagster.errors import ConfigurationError, EmboflowError
+from emboflow_dagster.model.base import utc_now
 from emboflow_dagster.mongo.marks import name_of
 from emboflow_dagster.orchestration import checks, steps
 from emboflow_dagster.orchestration.catalog import Place
@@ -21,6 +23,7 @@ INTERVAL_SECONDS: Final = 30
 CRON: Final = "0 3 * * *"
 MAX_BYTES: Final = 100 << 30
 MAX_SECONDS: Final = 3600.0
+MAX_REPAIRS: Final = 1_000
 _OP: Final = "scrub"
 Shown = Sequence[tuple[Place, Sequence[dg.AssetKey]]]
 """The projects of a code location, each with the assets that have a check."""
@@ -162,7 +165,8 @@ def quarantine_sensor(place: Place, assets: Sequence[dg.AssetKey]) -> dg.SensorD
         try:
             with kept_open(context.resources.emboflow, place) as ef:
                 notes = sorted(row["name"] for row in ef.blobs.quarantine.notes())
-                if notes == before.notes:
+                repaired, seen = repairs(ef, before.seen)
+                if notes == before.notes and not repaired:
                     return dg.SensorResult(skip_reason="nothing changed")
                 red = checks.reds(ef, assets)
                 payloads = checks.Payloads(ef)
@@ -174,12 +178,17 @@ def quarantine_sensor(place: Place, assets: Sequence[dg.AssetKey]) -> dg.SensorD
                 events += [
                     checks.passed(key, payloads.of(key))
                     for key in assets
-                    if key not in red and key.to_user_string() in before.red
+                    if key not in red
+                    and (
+                        key.to_user_string() in before.red
+                        # Damaged and repaired between two looks: somebody else may have turned it red.
+                        or any((ref.object_id, ref.version) in repaired for ref in payloads.of(key))
+                    )
                 ]
         except EmboflowError as error:
             return dg.SensorResult(skip_reason=f"error[{error.kind.value}]: {error.message}")
         after = {key.to_user_string(): note["name"] for key, note in red.items()}
-        cursor = json.dumps({"notes": notes, "red": after})
+        cursor = json.dumps({"notes": notes, "red": after, "seen": seen})
         if not events:
             return dg.SensorResult(skip_reason="no asset is concerned", cursor=cursor)
         return dg.SensorResult(asset_events=events, cursor=cursor)
@@ -200,12 +209,28 @@ class Told:
 
     notes: list[str]
     red: dict[str, str]
+    seen: str | None = None
+    """The last repair it looked at, as a row of the audit log."""
 
 
 def read_cursor(text: str | None) -> Told:
     """The stored cursor; one that cannot be read starts over, and results are told again."""
     try:
         raw = json.loads(text or "{}")
-        return Told([str(name) for name in raw["notes"]], {str(k): str(v) for k, v in raw["red"].items()})
+        red = {str(k): str(v) for k, v in raw["red"].items()}
+        seen = raw.get("seen")
+        return Told([str(name) for name in raw["notes"]], red, None if seen is None else str(seen))
     except (ValueError, KeyError, TypeError, AttributeError):
         return Told([], {})
+
+
+def repairs(ef: EmboFlow, seen: str | None) -> tuple[set[tuple[str, Any]], str | None]:
+    """The versions that were repaired after the row ``seen`` of the audit log, or lately; the last row."""
+    filter_: dict[str, Any] = {"action": "blob.repair"}
+    if seen is None:
+        filter_["createdAt"] = {"$gte": utc_now() - timedelta(days=1)}
+    else:
+        filter_["_id"] = {"$gt": seen}  # ids sort by time
+    rows = ef.audit.documents.find(filter_, limit=MAX_REPAIRS)
+    found = {(row.resource_id, (row.after_summary or {}).get("version")) for row in rows}
+    return found, max((row.id for row in rows), default=seen)
