@@ -590,7 +590,10 @@ class Collect(Operation):
 
     def act(self, ef: EmboFlow, folder: Path, ack: Ack) -> None:
         os.environ["EMBOFLOW_GC_UNSAFE_GRACE"] = "1"
-        ef.gc(grace_s=0)
+        try:
+            ef.gc(grace_s=0)
+        finally:
+            del os.environ["EMBOFLOW_GC_UNSAFE_GRACE"]
         ack("collected")
 
     def lost(self, ef: EmboFlow, acked: list[str]) -> list[str]:
