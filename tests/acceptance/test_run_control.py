@@ -69,6 +69,8 @@ def failed(served, slug):
     run = served.deployment.emboflow("workflow", "run", slug, "--asset", "rows")
     found = over(served, run, "failed")
     assert tasks(found) == {"take": ("success", 1), "work": ("failed", 1), "after": ("pending", 1)}
+    # The document is settled by the step; Dagster re-executes only what it has ended itself.
+    assert served.ended(found["dagsterRunIds"][0]) == "FAILURE"
     (served.deployment.folder / slug).touch()
     return found
 
