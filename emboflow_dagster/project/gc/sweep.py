@@ -23,6 +23,9 @@ from emboflow_dagster.project.gc.shards import SHARDS, Shards, digest_of
 from emboflow_dagster.project.gc.tombstones import bury, is_collected, of_kind
 
 BATCH: Final = 100
+#: The store's clock and the database's are not one: by so much a payload may look older than its writer's
+#: note (a bucket tells whole seconds, a file system ticks of some milliseconds).
+CLOCKS_APART_S: Final = 60.0
 # A time of the store is told in whole microseconds: what looks older by less is as young.
 _ROUNDED_S: Final = 0.001
 Versions = list[dict[str, Any]]
@@ -244,4 +247,4 @@ def cutoff(store: ObjectStore, mongo: Mongo, grace_s: float) -> float:
     limit = store.safe_before(grace_s) if aside else utc_now().timestamp() - grace_s
     with translated():
         rows = mongo[META].find(of_kind(Mark.PENDING, f"{SINCE}:"), {"since": 1})
-        return min([limit, *(row["since"].timestamp() for row in rows)])
+        return min([limit, *(row["since"].timestamp() - CLOCKS_APART_S for row in rows)])
