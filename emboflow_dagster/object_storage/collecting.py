@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from emboflow_dagster.model.storage import check_key
-from emboflow_dagster.object_storage.disk import names, naming_failures
+from emboflow_dagster.object_storage.disk import create, names, naming_failures
 from emboflow_dagster.object_storage.payload import PREFIX, STALE_AFTER_S, StaleUpload
 
 TEMP: Final = "tmp"
@@ -40,15 +40,9 @@ class Collecting:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Whatever is put inside the block is not collected before the block ends, however long it takes."""
-        folder = self.root / TEMP
-        path = folder / f"{_FLIGHT}{os.getpid()}-{secrets.token_hex(8)}"
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        path = self.root / TEMP / f"{_FLIGHT}{os.getpid()}-{secrets.token_hex(8)}"
         with naming_failures(self.root):
-            try:
-                fd = os.open(path, flags, 0o644)
-            except FileNotFoundError:
-                folder.mkdir(parents=True, exist_ok=True)
-                fd = os.open(path, flags, 0o644)
+            fd = create(path, os.O_RDWR, 0o644)
             fcntl.flock(fd, fcntl.LOCK_SH)
         try:
             yield

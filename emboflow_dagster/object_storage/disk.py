@@ -43,6 +43,16 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
+def create(path: Path, access: int, mode: int) -> int:
+    """A new file, open for ``access`` (``os.O_WRONLY`` or so); its folder is made where it is missing."""
+    flags = access | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, mode)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, flags, mode)
+
+
 def names(folder: Path) -> list[str]:
     """The names in a folder, sorted; none if there is no folder."""
     try:

@@ -27,7 +27,7 @@ from emboflow_dagster.errors import (
 )
 from emboflow_dagster.model.storage import LOCAL_BUCKET, check_key, uri_of
 from emboflow_dagster.object_storage.collecting import TEMP, Collecting
-from emboflow_dagster.object_storage.disk import Writer, names, naming_failures, sync_folder
+from emboflow_dagster.object_storage.disk import Writer, create, names, naming_failures, sync_folder
 from emboflow_dagster.object_storage.payload import (
     PREFIX,
     Fill,
@@ -236,15 +236,9 @@ class LocalObjectStore(Collecting):
 
     @contextmanager
     def _temporary(self) -> Iterator[tuple[Path, int]]:
-        folder = self.root / TEMP
-        path = folder / f"put-{os.getpid()}-{secrets.token_hex(8)}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        path = self.root / TEMP / f"put-{os.getpid()}-{secrets.token_hex(8)}"
         with naming_failures(self.root):
-            try:
-                fd = os.open(path, flags, 0o600)
-            except FileNotFoundError:
-                folder.mkdir(parents=True, exist_ok=True)
-                fd = os.open(path, flags, 0o600)
+            fd = create(path, os.O_WRONLY, 0o600)
         try:
             yield path, fd
         finally:
