@@ -138,6 +138,8 @@ def _home(home: StorageType | str) -> StorageType:
 
 
 def _small(source: Source) -> bytes:
+    if isinstance(source, bytes) and len(source) <= IN_OBJECT_BYTES:
+        return source
     with filling(source) as fill:
         buffer = memoryview(bytearray(IN_OBJECT_BYTES + 1))
         filled = fill(buffer)

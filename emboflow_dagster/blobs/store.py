@@ -1,6 +1,6 @@
 """Blobs: bytes first, metadata second, every read verified."""
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any, cast
@@ -120,7 +120,9 @@ class Blobs(Owned, Owning, Uploads, Temporary):
     def _put(self, source: Source, home: StorageType | str, draft: dict[str, Any], **how: Any) -> BlobObject:
         # Checked before the bytes move: a refused dict leaves nothing behind.
         checked = BlobObject.checked(**draft, object_size_bytes=0, data_sha256="0" * 64)
-        with writing(self._store):  # what was put is not collected before it is recorded
+        in_document = home == StorageType.IN_OBJECT  # gc never looks for those bytes
+        # What was put is not collected before it is recorded.
+        with nullcontext() if in_document else writing(self._store):
             placed = self._homes.place(home, source, draft["content_type"])
             blob = checked.model_copy(
                 update={
