@@ -105,8 +105,12 @@ class Homes:
         if placed.grid_fs_file_id is not None:
             mongo_gridfs.delete(self._mongo, placed.grid_fs_file_id)
 
-    def open(self, blob: BlobObject) -> IO[bytes]:
+    def open(self, blob: BlobObject, data: bytes | None = None) -> IO[bytes]:
         """A stream over the payload that is verified as it is read.
+
+        Args:
+            blob: The version.
+            data: What its document holds, where that was read with it.
 
         Raises:
             IntegrityError: It is not complete, missing, or not what was recorded.
@@ -118,7 +122,9 @@ class Homes:
         if blob.grid_fs_file_id is not None:
             # What was written while GridFS was allowed stays readable.
             return gridfs.open_verified(self._mongo, blob.grid_fs_file_id, sha256=digest, size=size)
-        content = objects.data(self._mongo, blob.workspace_id, blob.object_id, blob.version)
+        content = data
+        if content is None:
+            content = objects.data(self._mongo, blob.workspace_id, blob.object_id, blob.version)
         found = sha256(content).hexdigest()
         if (found, len(content)) != (digest, size):
             kind = ErrorKind.SIZE_MISMATCH if len(content) != size else ErrorKind.HASH_MISMATCH

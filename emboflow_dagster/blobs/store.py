@@ -232,15 +232,20 @@ class Blobs(Owned, Owning, Uploads, Temporary):
             IntegrityError: Bytes are missing or do not match; names object, version and digests. From then on
                 the version is in quarantine (kind ``blob-quarantined``) until it is repaired.
         """
-        return self.open_blob(self.get(object_id, version))
+        check_object_id(object_id)
+        number = None if version is None else check_version(version)
+        return self._open(*objects.with_data(self._mongo, self._scope.workspace_id, object_id, number))
 
     def open_blob(self, blob: BlobObject) -> IO[bytes]:
         """As :meth:`open`, for metadata that is there already."""
+        return self._open(blob, None)
+
+    def _open(self, blob: BlobObject, data: bytes | None) -> IO[bytes]:
         blob.require_completed()
         watch = self._watch_blob(blob)
         with watch:
             _require_agreement(blob)
-            stream = self._homes.open(blob)
+            stream = self._homes.open(blob, data)
         return cast("IO[bytes]", NamedStream(stream, watch))
 
     def read(self, object_id: str, version: int | None = None) -> bytes:

@@ -50,6 +50,13 @@ class Put(NamedTuple):
     new: bool
 
 
+class Found(NamedTuple):
+    """A version and, where its home is the document, its bytes."""
+
+    blob: BlobObject
+    data: bytes | None
+
+
 def put_version(
     mongo: Mongo,
     blob: BlobObject,
@@ -336,6 +343,24 @@ def at_version(mongo: Mongo, workspace_id: str, object_id: str, version: int) ->
     if found is None:
         raise ObjectNotFoundError(f"Object not found for object_id={object_id}, version={version}.")
     return BlobObject.from_mongo(found)
+
+
+def with_data(mongo: Mongo, workspace_id: str, object_id: str, version: int | None) -> Found:
+    """The newest or one exact version, with its payload where that is in the document; one command.
+
+    Raises:
+        NotFoundError: There is no such object or version in the workspace.
+    """
+    if version is None:
+        with translated():
+            raw = mongo["objects"].find_one({"_id": object_id, "workspace_id": workspace_id}, {"tail": 0})
+    else:
+        raw = _row(mongo, workspace_id, object_id, version, None)
+    if raw is None:
+        number = "" if version is None else f", version={version}"
+        raise ObjectNotFoundError(f"Object not found for object_id={object_id}{number}.")
+    content = raw.pop("data", None)
+    return Found(BlobObject.from_mongo(raw), None if content is None else bytes(content))
 
 
 def data(mongo: Mongo, workspace_id: str, object_id: str, version: int) -> bytes:

@@ -4,6 +4,7 @@ MongoDB knows no ``$ref``, ``format`` or ``integer``; ``$`` in its patterns also
 trailing newline (spec/reliability.md, finding 6), so patterns end in ``\z`` there.
 """
 
+from functools import cache
 from typing import Any, Final
 
 from emboflow_dagster.model.collections import Collection
@@ -24,6 +25,7 @@ _BOUNDS: Final = {
 _NUMBERS: Final = ["int", "long", "double"]
 
 
+@cache
 def validator_for(collection: Collection) -> dict[str, Any]:
     """The server-side validator of one collection: shape, size and no bytes in documents.
 

@@ -65,6 +65,22 @@ def test_a_new_version_waits_for_two_commands(counted: tuple[Blobs, list[str]], 
     assert commands == ["findAndModify", "insert", "update!"]
 
 
+@pytest.mark.parametrize("home", [StorageType.OBJECT_STORE, StorageType.IN_OBJECT])
+@pytest.mark.parametrize(("version", "expected"), [(None, ["find"]), (1, ["find"]), (0, ["find", "find"])])
+def test_a_read_is_one_command_and_one_more_for_what_is_history(
+    counted: tuple[Blobs, list[str]], home: StorageType, version: int | None, expected: list[str]
+) -> None:
+    blobs, commands = counted
+    for content in (b"one", b"two"):
+        blobs.put(content, object_id="model", home=home)
+    objects.archive(blobs._mongo, "model")
+    commands.clear()
+
+    content = blobs.read("model", version)
+
+    assert (b"one" if version == 0 else b"two", expected) == (content, commands)
+
+
 def test_history_has_every_superseded_version_when_a_put_returns(ef: EmboFlow) -> None:
     for number in range(20):
         ef.blobs.put(f"{number}".encode(), object_id="model")
