@@ -1,6 +1,6 @@
 """Ours: the blob store of a project, in the home that the options name."""
 
-import io
+import tempfile
 from pathlib import Path
 from typing import IO, Any
 
@@ -9,6 +9,7 @@ class Side:
     """Put and verified read through the public handle."""
 
     def __init__(self, folder: Path, options: dict[str, Any]) -> None:
+        from emboflow_dagster.orchestration.payloads.routing import Handlers
         from emboflow_dagster.project.handle import EmboFlow
         from emboflow_dagster.project.settings import Settings
 
@@ -17,6 +18,7 @@ class Side:
         self.arrow = options.get("frames") == "arrow"
         self.takes = "bytes" if self.home == "in_object" else "file"
         self.ef = EmboFlow.open(settings)
+        self._handlers = Handlers()
 
     def versions(self) -> str:
         from emboflow_dagster import __version__
@@ -31,26 +33,34 @@ class Side:
         return self.ef.blobs.open(*handle)
 
     def put_frame(self, frame: Any, name: str) -> list[Any]:
-        if self.arrow:
-            import pyarrow as pa
+        """As the IO manager stores one."""
+        from emboflow_dagster.orchestration.payloads.handler import Draft
 
-            out = pa.BufferOutputStream()
-            table = pa.Table.from_pandas(frame)
-            with pa.ipc.new_file(out, table.schema) as writer:
-                writer.write_table(table)
-            return self.put(memoryview(out.getvalue()), name)  # type: ignore[arg-type] - bytes-like
-        buffer = io.BytesIO()
-        frame.to_parquet(buffer)
-        return self.put(buffer.getbuffer(), name)  # type: ignore[arg-type] - bytes-like
+        with Draft(format="arrow" if self.arrow else "parquet") as draft:
+            payload = self._handlers.dump(frame, draft)
+            blob = self.ef.blobs.put(
+                payload.source,
+                object_id=name,
+                content_type=payload.content_type,
+                serializer=payload.serializer,
+                home=self.home,
+            )
+        return [blob.object_id, blob.version]
 
     def get_frame(self, handle: list[Any]) -> Any:
-        import pandas as pd
-        import pyarrow as pa
+        """As the IO manager loads one."""
+        from emboflow_dagster.orchestration.payloads.handler import Stored
 
-        content = self.ef.blobs.read(*handle)
-        if self.arrow:
-            return pa.ipc.open_file(pa.BufferReader(content)).read_all().to_pandas()
-        return pd.read_parquet(pa.BufferReader(content))
+        blob = self.ef.blobs.get(*handle)
+        stored = Stored(
+            content_type=blob.content_type,
+            serializer=blob.serializer,
+            size=blob.size,
+            opener=lambda: self.ef.blobs.open_blob(blob),
+            scratch=lambda: Path(tempfile.mkdtemp()),
+            local=self.ef.blobs.local_path(self.ef.blobs.ref(blob)),
+        )
+        return self._handlers.load(stored)
 
     def damage(self, handle: list[Any]) -> bool:
         if self.home == "object_store":
