@@ -1,6 +1,7 @@
 """States of code locations, for machines that share no folder: the catalogs that definitions are built from.
 
-A state is found by its key and its version, which is the digest of its content: it is written once and never changes.
+A state is found by its key and its version, which is the digest of its content: it is written once
+and never changes.
 """
 
 import gzip
@@ -26,7 +27,8 @@ def keep(mongo: Mongo, key: str, version: str, content: bytes) -> None:
     body = gzip.compress(content, mtime=0)
     if len(body) > MAX_BYTES:
         raise InvalidInputError(
-            f"the state of the code location {key} has {len(body)} bytes compressed; at most {MAX_BYTES} are kept",
+            f"the state of the code location {key} has {len(body)} bytes compressed; "
+            f"at most {MAX_BYTES} are kept",
             hint="show fewer projects in one code location",
         )
     row = {"key": key, "version": version, "body": body, "createdAt": utc_now()}

@@ -51,7 +51,8 @@ def any_version_job(resource: object) -> dg.JobDefinition:
             "published since it was loaded, an older one, or one of an archived workflow."
         ),
         executor_def=any_version_executor(),
-        resource_defs={RESOURCE: resource, "io_manager": dg.mem_io_manager},
+        # The output is nothing, and nothing is stored: but a step elsewhere may not be promised memory.
+        resource_defs={RESOURCE: resource, "io_manager": dg.fs_io_manager},
     )
 
 

@@ -1,7 +1,7 @@
 """The Celery workers of a deployment: ``celery -A emboflow_dagster.orchestration.celery_app worker``.
 
-One message is one step. It is acknowledged when a worker takes it up: a message that came back would execute the
-step a second time beside the first. What a dead worker leaves behind is found by the lease of its task
+One message is one step. It is acknowledged when a worker takes it up: a message that came back would
+execute the step a second time beside the first. What a dead worker leaves behind is found by the lease of its task
 (:mod:`.celery_watch`), never by the broker.
 """
 
@@ -66,7 +66,12 @@ def make_app(broker: str | None = None, backend: str | None = None) -> Celery:
         # A broker that restarts is waited for, by those who send and those who receive.
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        task_publish_retry_policy={"max_retries": 60, "interval_start": 0, "interval_step": 1, "interval_max": 2},
+        task_publish_retry_policy={
+            "max_retries": 60,
+            "interval_start": 0,
+            "interval_step": 1,
+            "interval_max": 2,
+        },
         # Only of messages in the hand, see above; a step may take days.
         broker_transport_options={"visibility_timeout": 600},
         result_expires=7 * 24 * 3600,
@@ -76,12 +81,14 @@ def make_app(broker: str | None = None, backend: str | None = None) -> Celery:
     return made
 
 
-def message(args: ExecuteStepArgs, job: ReconstructableJob, pinned: RepositoryLoadData | None) -> dict[str, Any]:
+def message(
+    args: ExecuteStepArgs, job: ReconstructableJob, pinned: RepositoryLoadData | None
+) -> dict[str, Any]:
     """What a worker needs to execute one step: JSON values."""
     return {
         "step": pack_value(args),
         "job": job.to_dict(),
-        # The state of the definitions that the run was planned with: a later publish changes nothing (decision 6).
+        # The definitions that the run was planned with: a later publish changes nothing (decision 6).
         "pinned": pack_value(pinned) if pinned is not None else None,
     }
 

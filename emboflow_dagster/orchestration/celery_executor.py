@@ -1,7 +1,7 @@
-"""Dagster's Celery executor with steps that are watched: one whose worker died ends, instead of waiting for ever.
+"""Dagster's Celery executor with steps that are watched: one whose worker died ends.
 
-``dagster_celery`` has the loop that sends steps in the order of the graph and takes their events. What is put in is
-how a step is sent (:mod:`.celery_app`) and what is asked about it (:mod:`.celery_watch`).
+``dagster_celery`` has the loop that sends steps in the order of the graph and takes their events, and waits
+for ever for those of a worker that was killed. What is put in is how a step is sent (:mod:`.celery_app`) and what is asked about it (:mod:`.celery_watch`).
 """
 
 from collections.abc import Iterator
@@ -64,7 +64,12 @@ class WatchedCeleryExecutor(Executor):
         pinned = execution_plan.repository_load_data
 
         def send(
-            _app: Any, context: PlanOrchestrationContext, step: ExecutionStep, queue: str, _priority: int, known: Any
+            _app: Any,
+            context: PlanOrchestrationContext,
+            step: ExecutionStep,
+            queue: str,
+            _priority: int,
+            known: Any,
         ) -> Watched:
             job = context.reconstructable_job
             args = ExecuteStepArgs(

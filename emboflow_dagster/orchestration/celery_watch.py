@@ -1,16 +1,16 @@
 """What became of a step that was sent to a Celery worker.
 
-Celery says nothing of a worker that was killed: its result never comes. Three signs are asked for besides it: whether
-the worker that took the step up still answers, whether the run's log has the step's end (a worker may die between its
-last event and its result), and whether a task of the step has a live lease in MongoDB (a worker that the broker
-cannot reach may work all the same).
+Celery says nothing of a worker that was killed: its result never comes. Three signs are asked for besides:
+whether the worker that took the step up still answers, whether the run's log has the step's end (a worker may
+die between its last event and its result), and whether a task of the step has a live lease in MongoDB (a worker
+that the broker cannot reach may work all the same).
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Final
+from typing import Final
 
 import dagster as dg
 from celery import Celery
@@ -21,7 +21,7 @@ from dagster._core.execution.context.system import PlanOrchestrationContext
 from dagster._core.execution.plan.state import KnownExecutionState
 from dagster._core.execution.plan.step import ExecutionStep
 from dagster._serdes import serialize_value
-from dagster._utils.error import SerializableErrorInfo
+from dagster_shared.error import SerializableErrorInfo
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
@@ -106,7 +106,7 @@ class Watched:
 
     def __init__(
         self,
-        result: AsyncResult[Any],
+        result: AsyncResult,
         answers: Answers,
         context: PlanOrchestrationContext,
         step: ExecutionStep,
@@ -138,7 +138,9 @@ class Watched:
         if self._verdict is Verdict.WAIT and now - self._looked_at >= LOOK_EVERY_S:
             self._looked_at = now
             self._verdict = self._look(now).verdict()
-        dropped = self._revoked_at is not None and self._worker is None and now - self._revoked_at >= REVOKED_S
+        dropped = (
+            self._revoked_at is not None and self._worker is None and now - self._revoked_at >= REVOKED_S
+        )
         return dropped or self._verdict is not Verdict.WAIT
 
     def get(self) -> list[str]:
@@ -151,7 +153,7 @@ class Watched:
             raise TaskRevokedError("revoked before a worker took it up")
         if self._verdict is Verdict.WAIT:
             try:
-                return self._result.get()
+                return list(self._result.get() or ())
             except TaskRevokedError:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever ended the process of the step
@@ -189,7 +191,9 @@ class Watched:
 
     def _ended(self) -> bool:
         events = self._context.instance.get_records_for_run(self._context.run_id, of_type=_ENDS).records
-        return any(one.storage_id > self._after and one.event_log_entry.step_key == self._step.key for one in events)
+        return any(
+            one.storage_id > self._after and one.event_log_entry.step_key == self._step.key for one in events
+        )
 
     def _held(self) -> bool:
         try:
@@ -201,8 +205,10 @@ class Watched:
         if not self._told and now - self._sent_at >= UNTAKEN_S:
             self._told = True
             self._context.log.warning(
-                f"{self._step.key}: no Celery worker has taken it from the queue {self._queue!r} for "
-                f"{UNTAKEN_S:g} s: all are busy, or none listens"
+                "%s: no Celery worker has taken it from the queue %r for %g s: all are busy, or none listens",
+                self._step.key,
+                self._queue,
+                UNTAKEN_S,
             )
 
     # ------------------------------------------------------------------------------------ answers
@@ -215,7 +221,9 @@ class Watched:
             and one.event_log_entry.step_key == self._step.key
             and (event := one.event_log_entry.dagster_event) is not None
         ]
-        return [serialize_value(event) for event in found] if any(e.event_type in _ENDS for e in found) else []
+        return (
+            [serialize_value(event) for event in found] if any(e.event_type in _ENDS for e in found) else []
+        )
 
     def _fails(self, why: str) -> str:
         step = self._context.for_step(self._step)

@@ -7,6 +7,7 @@ else the kind of its nodes.
 import os
 from collections.abc import Sequence
 from enum import StrEnum
+from importlib import import_module
 from typing import Final
 
 import dagster as dg
@@ -34,8 +35,11 @@ class Engine(StrEnum):
     KUBERNETES = "kubernetes"
 
 
-#: Those that hand a step to another machine.
-DISTRIBUTED: Final = frozenset({Engine.CELERY, Engine.KUBERNETES})
+# Those that hand a step to another machine. Not everybody has the packages; importing them costs a second.
+_DISTRIBUTED: Final = {
+    Engine.CELERY: ("emboflow_dagster.orchestration.celery_executor", "emboflow_celery"),
+    Engine.KUBERNETES: ("dagster_k8s", "k8s_job_executor"),
+}
 
 
 def engine() -> Engine:
@@ -79,24 +83,19 @@ def location_executor() -> dg.ExecutorDefinition:
 def any_version_executor() -> dg.ExecutorDefinition:
     """Of the job whose one step works a whole run: where steps are sent away, this one is too."""
     chosen = engine()
-    return _executor(chosen) if chosen in DISTRIBUTED else dg.in_process_executor
+    return _executor(chosen) if chosen in _DISTRIBUTED else dg.in_process_executor
 
 
 def _executor(chosen: Engine) -> dg.ExecutorDefinition:
     if chosen is Engine.IN_PROCESS:
         return dg.in_process_executor
-    if chosen not in DISTRIBUTED:
+    if chosen not in _DISTRIBUTED:
         return FORKED
-    # Not everybody has the packages, and importing them costs a second.
+    module, name = _DISTRIBUTED[chosen]
     try:
-        if chosen is Engine.CELERY:
-            from emboflow_dagster.orchestration.celery_executor import emboflow_celery
-
-            return emboflow_celery
-        from dagster_k8s import k8s_job_executor
+        return getattr(import_module(module), name)
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"{EXECUTOR}={chosen.value} needs the package {error.name}, which is not installed",
             hint=f"pip install 'emboflow-dagster[{chosen.value}]'",
         ) from None
-    return k8s_job_executor

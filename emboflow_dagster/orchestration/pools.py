@@ -1,7 +1,7 @@
 """How much runs at once: a pool for each executor of nodes, and the runs of a workspace.
 
-A step waits until its pool has a slot, wherever it is executed: Dagster keeps the slots beside its runs, so the limit
-holds for all machines of a deployment together. Runs of a workspace are limited by the run queue, through a tag.
+A step waits until its pool has a slot, wherever it is executed: Dagster keeps the slots beside its runs, so the
+limit holds for all machines of a deployment together. Runs of a workspace are limited by the run queue, by a tag.
 """
 
 import os
@@ -26,7 +26,7 @@ def pool_name(executor: str) -> str:
 
 
 def pool_of(node: Mapping[str, Any]) -> str | None:
-    """The pool of a node of the catalog. Nodes that only write metadata take no slot: waiting would be all they do."""
+    """The pool of a node of the catalog; none for nodes that only write metadata: they would only wait."""
     return None if node["type"] in METADATA_NODES else pool_name(node["executor"])
 
 
@@ -50,7 +50,7 @@ def limits() -> dict[str, int]:
 
 
 def workspace_runs() -> int | None:
-    """What ``EMBOFLOW_WORKSPACE_RUNS`` says: the runs of one workspace at once; nothing for no limit of its own.
+    """What ``EMBOFLOW_WORKSPACE_RUNS`` says: the runs of one workspace at once; nothing for no limit.
 
     Raises:
         InvalidInputError: No number from 1 to 1000.

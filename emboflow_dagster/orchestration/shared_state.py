@@ -6,8 +6,8 @@ In ``dagster.yaml``::
       module: emboflow_dagster.orchestration.shared_state
       class: SharedDefsState
 
-A state never changes: the copy is as good as the original, and a location still loads while MongoDB is down. Which
-version is the newest is noted where Dagster's runs are.
+A state never changes: the copy is as good as the original, and a location still loads while MongoDB is down.
+Which version is the newest is noted where Dagster's runs are.
 """
 
 import os

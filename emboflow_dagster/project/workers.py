@@ -6,7 +6,7 @@ from emboflow_dagster.runtime.lease import LEASE_S
 
 
 def holds_a_task(ef: EmboFlow, worker: str, *, lease_s: int = LEASE_S) -> bool:
-    """Whether a task of the project runs under this worker's name, and its lease has not run out (server's clock).
+    """Whether a task of the project runs under this worker's name with a live lease, on the server's clock.
 
     Raises:
         UnavailableError: The database cannot be reached.

@@ -22,7 +22,11 @@ def machine(folder: Path, name: str) -> dg.DagsterInstance:
     """An instance with a folder of its own; only Dagster's records (Postgres elsewhere) are shared."""
     home = folder / name
     home.mkdir()
-    text = YAML.replace("RECORDS", str(folder / "records")).replace("COPIES", str(home / "copies")).replace("NAME", "states_" + folder.name[-40:])
+    text = (
+        YAML.replace("RECORDS", str(folder / "records"))
+        .replace("COPIES", str(home / "copies"))
+        .replace("NAME", "states_" + folder.name[-40:])
+    )
     (home / "dagster.yaml").write_text(text)
     return dg.DagsterInstance.from_config(str(home))
 
@@ -60,7 +64,9 @@ def test_what_a_machine_has_read_once_it_reads_without_the_database(mongo_uri, m
     with machine(tmp_path, "left") as left, machine(tmp_path, "right") as right:
         storage_of(left).upload_state_from_path("flows", "v1", state)
         storage_of(right).download_state_to_path("flows", "v1", tmp_path / "once")
-    monkeypatch.setenv("EMBOFLOW_MONGO_URI", "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=200&replicaSet=x")
+    monkeypatch.setenv(
+        "EMBOFLOW_MONGO_URI", "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=200&replicaSet=x"
+    )
     with dg.DagsterInstance.from_config(str(tmp_path / "right")) as right:
         storage_of(right).download_state_to_path("flows", "v1", tmp_path / "again")
         assert (tmp_path / "again").read_text() == '{"schema":1}'

@@ -5,10 +5,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import botocore.session
+import kubernetes.client.models as k8s
 import pytest
 import yaml
-from botocore.validate import ParamValidator
+from dagster import DagsterRun
 from dagster._config import process_config
 from dagster._config.config_schema import UserConfigSchema
 from dagster._config.field import resolve_to_config_type
@@ -20,14 +20,14 @@ from dagster_k8s.container_context import K8sContainerContext
 from dagster_k8s.job import construct_dagster_k8s_job
 from dagster_k8s.launcher import K8sRunLauncher
 from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
-from dagster import DagsterRun
-import kubernetes.client.models as k8s
 
 from emboflow_dagster.orchestration import instance as dagster_instance
 
 ROOT = Path(__file__).resolve().parents[3]
 DEPLOYMENTS = ROOT / "resources" / "deployments"
-MANIFESTS = [one for one in yaml.safe_load_all((DEPLOYMENTS / "kubernetes" / "emboflow.yaml").read_text()) if one]
+MANIFESTS = [
+    one for one in yaml.safe_load_all((DEPLOYMENTS / "kubernetes" / "emboflow.yaml").read_text()) if one
+]
 DATA = next(one["data"] for one in MANIFESTS if one["metadata"]["name"] == "emboflow-dagster")
 # The parts of an instance that are classes, each with a configuration of its own.
 CLASSES = ("compute_logs", "defs_state_storage", "run_coordinator", "run_launcher")
@@ -115,7 +115,9 @@ def test_no_secret_stands_in_a_configuration(name: str):
 # ------------------------------------------------------------------------------------------- Kubernetes
 
 
-@pytest.mark.parametrize("manifest", MANIFESTS, ids=[f"{m['kind']} {m['metadata']['name']}" for m in MANIFESTS])
+@pytest.mark.parametrize(
+    "manifest", MANIFESTS, ids=[f"{m['kind']} {m['metadata']['name']}" for m in MANIFESTS]
+)
 def test_kubernetes_knows_every_field_of_the_manifests(manifest: dict[str, Any]):
     model = getattr(k8s, "RbacV1Subject" if manifest["kind"] == "Subject" else f"V1{manifest['kind']}")
 
@@ -196,6 +198,9 @@ def test_the_job_of_a_run_has_the_settings_and_secrets_and_the_image_of_the_code
 
 
 def problems(task: dict[str, Any]) -> str:
+    import botocore.session
+    from botocore.validate import ParamValidator
+
     service = botocore.session.get_session().get_service_model("ecs")
     shape = service.operation_model("RegisterTaskDefinition").input_shape
     return ParamValidator().validate(task, shape).generate_report()
@@ -213,12 +218,16 @@ def test_ecs_takes_the_task_definition(path: Path):
     container = task["containerDefinitions"][0]
     given = {one["name"] for one in [*container["environment"], *container["secrets"]]}
     assert variables(yaml.safe_load((DEPLOYMENTS / "ecs" / "dagster.yaml").read_text())) <= given
-    assert not {"EMBOFLOW_MONGO_URI", "DAGSTER_PG_PASSWORD"} & {one["name"] for one in container["environment"]}
+    assert not {"EMBOFLOW_MONGO_URI", "DAGSTER_PG_PASSWORD"} & {
+        one["name"] for one in container["environment"]
+    }
 
 
 def test_the_code_server_of_ecs_is_the_one_that_the_others_load():
     task = json.loads((DEPLOYMENTS / "ecs" / "code.task.json").read_text())
-    server = yaml.safe_load((DEPLOYMENTS / "ecs" / "workspace.yaml").read_text())["load_from"][0]["grpc_server"]
+    server = yaml.safe_load((DEPLOYMENTS / "ecs" / "workspace.yaml").read_text())["load_from"][0][
+        "grpc_server"
+    ]
 
     assert [server["port"]] == [p["containerPort"] for p in task["containerDefinitions"][0]["portMappings"]]
     assert server["location_name"] == "emboflow"

@@ -1,4 +1,4 @@
-"""Who decides how steps become processes: the workflow file, then the deployment, then the kind of the nodes."""
+"""Who decides how steps become processes: the workflow file, the deployment, the kind of the nodes."""
 
 import dagster as dg
 import pytest
@@ -79,7 +79,7 @@ def test_the_job_of_a_workflow_has_the_executor_that_its_file_names(monkeypatch)
         for slug in ("one", "many")
     }
 
-    assert {"one": "in_process", "many": "emboflow_forkserver"} == found
+    assert found == {"one": "in_process", "many": "emboflow_forkserver"}
 
 
 def test_without_a_broker_the_error_says_what_to_set(monkeypatch):

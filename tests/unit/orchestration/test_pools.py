@@ -59,15 +59,17 @@ def test_a_new_home_limits_the_runs_of_each_workspace_when_the_settings_say_so(m
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         queue = instance.get_concurrency_config().run_queue_config
         assert queue.max_concurrent_runs == 4
-        assert [
+        assert queue.tag_concurrency_limits == [
             {"key": keys.TAG_WORKSPACE, "value": {"applyLimitPerUniqueValue": True}, "limit": 2}
-        ] == queue.tag_concurrency_limits
+        ]
 
 
 def test_without_the_setting_workspaces_share_what_there_is(monkeypatch):
     monkeypatch.delenv(pools.WORKSPACE_RUNS, raising=False)
 
-    assert "tag_concurrency_limits" not in yaml.safe_load(dagster_instance.config_text())["concurrency"]["runs"]
+    assert (
+        "tag_concurrency_limits" not in yaml.safe_load(dagster_instance.config_text())["concurrency"]["runs"]
+    )
 
 
 @pytest.mark.parametrize("said", ["0", "x", "1001"])
