@@ -1,8 +1,8 @@
 """The Celery workers of a deployment: ``celery -A emboflow_dagster.orchestration.celery_app worker``.
 
 One message is one step. It is acknowledged when a worker takes it up: a message that came back would
-execute the step a second time beside the first. What a dead worker leaves behind is found by the lease of its task
-(:mod:`.celery_watch`), never by the broker.
+execute the step a second time beside the first. What a dead worker leaves behind is found by the lease of
+its task (:mod:`.celery_watch`), never by the broker.
 """
 
 import os

@@ -1,7 +1,8 @@
 """Dagster's Celery executor with steps that are watched: one whose worker died ends.
 
 ``dagster_celery`` has the loop that sends steps in the order of the graph and takes their events, and waits
-for ever for those of a worker that was killed. What is put in is how a step is sent (:mod:`.celery_app`) and what is asked about it (:mod:`.celery_watch`).
+for ever for those of a worker that was killed. What is put in is how a step is sent (:mod:`.celery_app`)
+and what is asked about it (:mod:`.celery_watch`).
 """
 
 from collections.abc import Iterator

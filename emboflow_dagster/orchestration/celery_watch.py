@@ -1,9 +1,9 @@
 """What became of a step that was sent to a Celery worker.
 
 Celery says nothing of a worker that was killed: its result never comes. Three signs are asked for besides:
-whether the worker that took the step up still answers, whether the run's log has the step's end (a worker may
-die between its last event and its result), and whether a task of the step has a live lease in MongoDB (a worker
-that the broker cannot reach may work all the same).
+whether the worker that took the step up still answers, whether the run's log has the step's end (a worker
+may die between its last event and its result), and whether a task of the step has a live lease in MongoDB
+(a worker that the broker cannot reach may work all the same).
 """
 
 import time

@@ -1,7 +1,8 @@
 """How much runs at once: a pool for each executor of nodes, and the runs of a workspace.
 
-A step waits until its pool has a slot, wherever it is executed: Dagster keeps the slots beside its runs, so the
-limit holds for all machines of a deployment together. Runs of a workspace are limited by the run queue, by a tag.
+A step waits until its pool has a slot, wherever it is executed: Dagster keeps the slots beside its runs, so
+the limit holds for all machines of a deployment together. Runs of a workspace are limited by the run queue,
+by a tag.
 """
 
 import os

@@ -1,6 +1,7 @@
 """Redis and Celery workers as processes: what stands for the machines of a deployment."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ import redis
 from tests.acceptance.served import Deployment, descendants, free_port, until
 
 CELERY = Path(sys.executable).with_name("celery")
-APP = "emboflow_dagster.orchestration.celery_app"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "scale-out.md"
 
 
 def redis_server() -> str:
@@ -107,10 +108,13 @@ class Worker:
 
 def start_worker(deployment: Deployment, name: str, *, slots: int = 1) -> Worker:
     log = deployment.folder / f"{name}-{free_port()}.log"
-    options = ["worker", "-c", str(slots), "-n", f"{name}@%h", "--loglevel", "INFO"]
+    # The command of the page on scaling out, with a name and a number of slots.
+    (said,) = re.findall(r"^celery (-A .*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    options = said.replace("one@", f"{name}@").replace("--concurrency 2", f"--concurrency {slots}").split()
+    assert {f"{name}@%h", str(slots)} <= set(options)
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [str(CELERY), "-A", APP, *options],
+            [str(CELERY), *options, "--loglevel", "INFO"],
             cwd=deployment.folder,
             env=deployment.environment,
             stdin=subprocess.DEVNULL,
@@ -123,7 +127,10 @@ def start_worker(deployment: Deployment, name: str, *, slots: int = 1) -> Worker
 
 def on_celery(deployment: Deployment, at: Broker, **more: str) -> Deployment:
     """The deployment with its steps on Celery."""
-    own = {"EMBOFLOW_EXECUTOR": "celery", "EMBOFLOW_CELERY_BROKER": at.url, "C_FORCE_ROOT": "1", **more}
+    # The variables of the page, but for those that name machines.
+    said = dict(re.findall(r"^export (\w+)=(.*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE))
+    own = {"EMBOFLOW_EXECUTOR": said["EMBOFLOW_EXECUTOR"], "C_FORCE_ROOT": "1", **more}
+    own["EMBOFLOW_CELERY_BROKER"] = said["EMBOFLOW_CELERY_BROKER"].replace(":6379", f":{at.port}")
     own["DAGSTER_HOME"] = str(deployment.home / "dagster")
     return replace(deployment, environment={**deployment.environment, **own})
 
