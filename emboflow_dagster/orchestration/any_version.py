@@ -13,12 +13,15 @@ import dagster as dg
 
 from emboflow_dagster.errors import EmboflowError, ExecutionError
 from emboflow_dagster.model.run import RunTask, TaskStatus, WorkflowRun
+from emboflow_dagster.model.workflow import ExecutorType
 from emboflow_dagster.orchestration import keys, steps
 from emboflow_dagster.orchestration.catalog import Place
+from emboflow_dagster.orchestration.executors import any_version_executor
 from emboflow_dagster.orchestration.nodes import RESOURCE
+from emboflow_dagster.orchestration.pools import pool_name
 
 PLACE_TAG: Final = "emboflow/place"
-_OP: Final = "work_run"
+OP: Final = "work_run"
 
 
 def place_tag(place: Place) -> str:
@@ -35,9 +38,11 @@ def any_version_job(resource: object) -> dg.JobDefinition:
     """
     op = dg.OpDefinition(
         compute_fn=_work_run,
-        name=_OP,
+        name=OP,
         outs={"done": dg.Out(dg.Nothing)},
         required_resource_keys={RESOURCE},
+        # Which nodes it will work is not known before it runs.
+        pool=pool_name(ExecutorType.PYTHON.value),
         description="Executes the tasks of the queued run that its tag names, in graph order.",
     )
     return dg.GraphDefinition(name=keys.ANY_VERSION_JOB, node_defs=[op]).to_job(
@@ -45,8 +50,9 @@ def any_version_job(resource: object) -> dg.JobDefinition:
             "Executes queued runs whose workflow version this code location does not hold: a version "
             "published since it was loaded, an older one, or one of an archived workflow."
         ),
-        executor_def=dg.in_process_executor,
-        resource_defs={RESOURCE: resource, "io_manager": dg.mem_io_manager},
+        executor_def=any_version_executor(),
+        # The output is nothing, and nothing is stored: but a step elsewhere may not be promised memory.
+        resource_defs={RESOURCE: resource, "io_manager": dg.fs_io_manager},
     )
 
 
@@ -63,7 +69,7 @@ def _work_run(context: dg.OpExecutionContext, _inputs: Any) -> Iterator[Any]:
     try:
         with context.resources.emboflow.open(workspace, project) as ef:
             run = ef.runs.claim(run_id, launch.dagster_run_id)
-            worker = f"dagster:{launch.dagster_run_id}:{_OP}"
+            worker = steps.worker_of(launch.dagster_run_id, OP)
             failed = yield from work_all(context, ef, run, Place(workspace, project), worker)
     except EmboflowError as error:
         raise steps.failure(error, run_id=run_id) from error

@@ -82,6 +82,7 @@ class Workflow(TypedDict):
     executionDigest: str
     createdBy: str
     schedule: CatalogSchedule | None
+    steps: NotRequired[str]
     nodes: list[Node]
 
 

@@ -6,10 +6,10 @@
 import dagster as dg
 
 from emboflow_dagster.orchestration.assembly import build_definitions
-from emboflow_dagster.orchestration.executors import FORKED
+from emboflow_dagster.orchestration.executors import location_executor
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
     """Everything in the database that the environment names."""
-    return dg.Definitions.merge(build_definitions(), dg.Definitions(executor=FORKED))
+    return dg.Definitions.merge(build_definitions(), dg.Definitions(executor=location_executor()))

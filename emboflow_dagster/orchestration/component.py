@@ -148,7 +148,7 @@ class EmboFlowWorkflows(dg.StateBackedComponent, dg.Resolvable):
         with state.storage() as storage:
             if storage is None:
                 return self._defs(self._now_or_nothing())
-            if self.refresh_on_load and state.is_first_load():
+            if self.refresh_on_load and state.is_first_load(config.key):
                 version = _attempt(lambda: state.store(config.key, self.read_database(), storage))
                 if isinstance(version, EmboflowError):
                     known = storage.get_latest_version(config.key)

@@ -58,7 +58,8 @@ def run_dev(
     """
     url = f"http://{host}:{free_port(host, port)}"
     with _stopping() as stopped, _database(settings, say):
-        instance.prepare(settings.dagster_home)
+        with instance.opened(settings.dagster_home):
+            pass  # made ready, limits of pools included
         server = Webserver(url)
         with _alone(settings.dagster_home), _dagster(settings, url, workspace_file) as process:
             try:

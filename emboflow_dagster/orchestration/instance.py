@@ -10,6 +10,7 @@ from typing import Final
 import dagster as dg
 
 from emboflow_dagster.errors import ConfigurationError
+from emboflow_dagster.orchestration import keys, pools
 
 CONFIG: Final = """\
 # Written once by EmboFlow; yours to change. Reference: Dagster's documentation, "dagster.yaml".
@@ -33,12 +34,23 @@ run_coordinator:
 concurrency:
   runs:
     max_concurrent_runs: 4
+  pools:
+    # Limits are counted in steps: emboflow_python is the pool of nodes with the executor python.
+    granularity: op
+
+# Slots of a pool that a killed run worker held are free again soon after Dagster knows that its run is over.
+run_monitoring:
+  enabled: true
+  start_timeout_seconds: 600
+  poll_interval_seconds: 30
+  free_slots_after_run_end_seconds: 30
 
 # Each project has a sensor for its queue: they do not wait for each other.
 sensors:
   use_threads: true
   num_workers: 4
 """
+_RUNS: Final = "    max_concurrent_runs: 4\n"
 # A daemon writes a heartbeat every 30 s.
 HEARTBEAT_SECONDS: Final = 75
 _DAEMONS: Final = frozenset({"SENSOR", "QUEUED_RUN_COORDINATOR"})
@@ -61,7 +73,7 @@ def prepare(home: Path) -> bool:
         with _one_at_a_time(home):
             made = not config.exists()
             if made:
-                _write(config, CONFIG)
+                _write(config, config_text())
             if made or not (home / "schedules").exists():
                 with dg.DagsterInstance.from_config(str(home)) as instance:
                     _create_tables(instance)
@@ -70,6 +82,24 @@ def prepare(home: Path) -> bool:
             f"{home} cannot be made ready for Dagster: {error.strerror}", hint="set DAGSTER_HOME"
         ) from error
     return made
+
+
+def config_text() -> str:
+    """``dagster.yaml`` of a new home, with what the environment says of limits.
+
+    Raises:
+        InvalidInputError: It says something that is no limit.
+    """
+    runs = pools.workspace_runs()
+    if runs is None:
+        return CONFIG
+    limit = (
+        "    tag_concurrency_limits:\n"
+        f"      - key: {keys.TAG_WORKSPACE}\n"
+        "        value: {applyLimitPerUniqueValue: true}\n"
+        f"        limit: {runs}\n"
+    )
+    return CONFIG.replace(_RUNS, _RUNS + limit)
 
 
 def _create_tables(instance: dg.DagsterInstance) -> None:
@@ -90,6 +120,7 @@ def opened(home: Path) -> Iterator[dg.DagsterInstance]:
     """The Dagster instance of a home, made ready first."""
     prepare(home)
     with dg.DagsterInstance.from_config(str(home)) as instance:
+        pools.configure(instance)
         yield instance
 
 

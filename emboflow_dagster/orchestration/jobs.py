@@ -51,8 +51,8 @@ def workflow_job(workflow: Workflow, nodes: dict[str, NodeProps]) -> Any:
             f"Workflow `{workflow['slug']}` v{workflow['versionNumber']} of "
             f"`{place.workspace}/{place.project}`."
         ),
-        tags={keys.TAG_WORKFLOW_VERSION: workflow["versionId"]},
-        executor_def=executor_for([props.node["type"] for props in nodes.values()]),
+        tags={keys.TAG_WORKFLOW_VERSION: workflow["versionId"], keys.TAG_WORKSPACE: place.workspace},
+        executor_def=executor_for([props.node["type"] for props in nodes.values()], workflow.get("steps")),
     )
 
 

@@ -12,6 +12,8 @@ import dagster as dg
 from emboflow_dagster.orchestration.catalog import Place
 
 TAG_RUN_ID: Final = "emboflow/run_id"
+# What the run queue limits runs by.
+TAG_WORKSPACE: Final = "emboflow/workspace"
 TAG_WORKFLOW_VERSION: Final = "emboflow/workflow_version"
 TAG_TRIGGERED_BY: Final = "emboflow/triggered_by"
 # How many Dagster runs the document had when the queue asked for this one.

@@ -11,7 +11,8 @@ import dagster as dg
 
 from emboflow_dagster.errors import EmboflowError
 from emboflow_dagster.orchestration import keys, steps
-from emboflow_dagster.orchestration.catalog import Workflow
+from emboflow_dagster.orchestration.catalog import Place, Workflow
+from emboflow_dagster.orchestration.pools import pool_of
 from emboflow_dagster.orchestration.specs import EmboFlowTranslator, NodeProps
 
 OUTPUT: Final = "result"
@@ -42,6 +43,7 @@ def _node_asset(
         ins={name: dg.In(dg.Nothing) for name in inputs},
         outs={OUTPUT: dg.Out(io_manager_key=IO_MANAGER, code_version=props.node["codeVersion"])},
         required_resource_keys={RESOURCE},
+        pool=pool_of(props.node),
         tags={_WORKFLOW: workflow["definitionId"], _NODE: props.node["id"]},
     )
     return dg.AssetsDefinition(
@@ -75,9 +77,9 @@ def execute(context: dg.OpExecutionContext, props: NodeProps, target: steps.Targ
     try:
         with context.resources.emboflow.open(props.place.workspace, props.place.project) as ef:
             run = steps.run_of(ef, launch, target)
-            if tags := steps.tags_to_add(ef, launch, run):
+            if tags := {**steps.tags_to_add(ef, launch, run), **place_tags(launch, props.place)}:
                 context.instance.add_run_tags(launch.dagster_run_id, tags)
-            worker = f"dagster:{launch.dagster_run_id}:{context.get_step_execution_context().step.key}"
+            worker = steps.worker_of(launch.dagster_run_id, context.get_step_execution_context().step.key)
             worked = steps.work(ef, run, node_id, worker=worker, log=context.log.info)
     except EmboflowError as error:
         raise steps.failure(error, node_id=node_id) from error
@@ -87,6 +89,11 @@ def execute(context: dg.OpExecutionContext, props: NodeProps, target: steps.Targ
             props.logged_dataset_key, metadata=metadata, tags={keys.TAG_DATA_VERSION: version}
         )
     yield dg.MaterializeResult(props.key, metadata=metadata, data_version=dg.DataVersion(version))
+
+
+def place_tags(launch: steps.Launch, place: Place) -> dict[str, str]:
+    """Names the workspace of a run that was launched without: the run queue counts it from now on."""
+    return {} if keys.TAG_WORKSPACE in launch.tags else {keys.TAG_WORKSPACE: place.workspace}
 
 
 def selected_nodes(context: dg.OpExecutionContext, nodes: Mapping[str, NodeProps]) -> Sequence[str]:

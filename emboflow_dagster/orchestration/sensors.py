@@ -65,7 +65,12 @@ def request_of(waiting: ToExecute, workflows: Mapping[str, Launchable], place: P
     known = workflows.get(run.workflow_definition_id)
     # A run that is retried in part is executed by several Dagster runs, one after the other.
     generation = str(len(run.dagster_run_ids))
-    tags = {**run_tags(run), PLACE_TAG: place_tag(place), keys.TAG_GENERATION: generation}
+    tags = {
+        **run_tags(run),
+        PLACE_TAG: place_tag(place),
+        keys.TAG_WORKSPACE: place.workspace,
+        keys.TAG_GENERATION: generation,
+    }
     if waiting.earlier:  # the UI shows them as one group
         tags |= {PARENT_TAG: waiting.earlier[-1], ROOT_TAG: waiting.earlier[0]}
     run_key = f"{run.id}:{generation}"

@@ -36,9 +36,14 @@ def storage() -> Iterator[DefsStateStorage | None]:
         yield instance.defs_state_storage
 
 
-def is_first_load() -> bool:
-    """Whether definitions are being made, rather than made again for a run that pins their version."""
-    return DefinitionsLoadContext.get().load_type is DefinitionsLoadType.INITIALIZATION
+def is_first_load(key: str) -> bool:
+    """Whether definitions are being made, rather than made again for a run that pins their version.
+
+    ``dagster job execute`` says that it makes them again, and pins nothing.
+    """
+    context = DefinitionsLoadContext.get()
+    first = context.load_type is DefinitionsLoadType.INITIALIZATION
+    return first or context.get_defs_key_state_info(key) is None
 
 
 def use(key: str, version: str) -> None:

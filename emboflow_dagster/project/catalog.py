@@ -26,6 +26,7 @@ from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.project.workflows import Workflows
 from emboflow_dagster.runtime.digest import node_code_version
 from emboflow_dagster.runtime.registry import node_types
+from emboflow_dagster.runtime.step_processes import steps_of
 
 CATALOG_SCHEMA = 1
 
@@ -143,6 +144,7 @@ def _workflow(
         "executionDigest": summary.get("executionDigest", ""),
         "createdBy": version.created_by,
         "schedule": schedule.to_json() if schedule else None,
+        **steps_of(version.runtime_graph),
         "nodes": [
             _node(node, version.node(node.id)[1], upstream[node.id], assets, keys)
             for node in version.logic_graph.nodes

@@ -23,6 +23,7 @@ from emboflow_dagster.runtime.cron import check_cron, check_timezone
 from emboflow_dagster.runtime.graph_rules import check_structure
 from emboflow_dagster.runtime.node_rules import check_settings, relocate
 from emboflow_dagster.runtime.registry import NodeTypes, nearest
+from emboflow_dagster.runtime.step_processes import check_steps
 from emboflow_dagster.runtime.workflow_file import FileEdge, FileNode, WorkflowFile, parse, parse_graph
 
 MAX_DESCRIPTION_CHARS: Final = 4_000
@@ -80,6 +81,7 @@ def validate(raw: object, *, registry: NodeTypes) -> tuple[Graphs | None, list[P
     configs, found = _judge(file.nodes, file.edges, registry)
     problems += found
     defaults = checker.freeform(file.defaults, "runtimeGraph.defaults")
+    problems += check_steps(file.defaults)
     schedule = checker.schedule(file.schedule, file.schedule_path)
     visual = checker.freeform(
         file.layout, file.layout_path, max_bytes=MAX_LAYOUT_BYTES, max_items=MAX_LAYOUT_ITEMS

@@ -15,6 +15,7 @@ from emboflow_dagster.errors import ErrorKind, InvalidInputError, NotFoundError,
 from emboflow_dagster.model.workflow import MAX_EDGES, MAX_NODES
 from emboflow_dagster.runtime.plain_data import MAX_TEXT_BYTES, decode, read_json, read_yaml, refusal
 from emboflow_dagster.runtime.registry import nearest
+from emboflow_dagster.runtime.step_processes import STEPS
 
 NODE_SETTINGS: Final = (
     "title",
@@ -26,7 +27,7 @@ NODE_SETTINGS: Final = (
     "cache",
     "retries",
 )
-_FILE_FIELDS: Final = ("workflow", "name", "description", "nodes", "schedule", "layout")
+_FILE_FIELDS: Final = ("workflow", "name", "description", "nodes", "schedule", "steps", "layout")
 _STORED_FIELDS: Final = ("workflow", "name", "description", "logicGraph", "runtimeGraph", "visualGraph")
 # What a stored document has besides its graphs: known, and given anew when it is published again.
 _BOOKKEEPING: Final = frozenset(
@@ -199,7 +200,7 @@ def _written(raw: dict[str, Any], reader: "_Reader") -> WorkflowFile | None:
         description=raw.get("description"),
         nodes=tuple(nodes),
         edges=tuple(edges),
-        defaults={},
+        defaults={} if raw.get(STEPS) is None else {STEPS: raw[STEPS]},
         schedule=raw.get("schedule"),
         schedule_path="schedule",
         layout=raw.get("layout"),
