@@ -327,6 +327,13 @@ _MORE: Final = {
     "workflow_runs": (Index(("status", "createdAt", "_id")),),
     # What came since a schedule looked last.
     "assets": (Index(("projectId", "updatedAt")),),
+    # The schedules in workflow files, asked every few seconds; few versions have one.
+    "workflow_definition_versions": (
+        Index(
+            ("projectId", "runtimeGraph.schedule.cron"),
+            partial=(("runtimeGraph.schedule.cron", "$type", "string"),),
+        ),
+    ),
     # Was this request carried out long ago? Few versions have one.
     "object_history": (Index(("object_id", "request_id"), partial=(("request_id", "$type", "string"),)),),
 }
