@@ -125,7 +125,7 @@ def list_() -> None:
             s.workflow_slug,
             s.when,
             s.status.value,
-            ", ".join(s.assets) or "all its sources take",
+            ", ".join(s.assets) or _without_assets(s),
             s.last.outcome.value if s.last else None,
             figures.age(s.last.decided_at) if s.last else None,
             "its file" if s.origin == "workflow" else s.created_by,
@@ -224,7 +224,7 @@ def _page(schedule: "RunSchedule", coming: "list[datetime]") -> None:
 
 
 def _without_assets(schedule: "RunSchedule") -> str:
-    return "the new one" if schedule.cron is None else "all that the workflow's sources take"
+    return "the new one" if schedule.cron is None else "all that its sources take"
 
 
 def _bounded(policy: str, most: int) -> str:

@@ -53,7 +53,7 @@ def parse_selector(text: object, path: str = "select") -> Selector:
 
     Args:
         text: ``key=value`` with commas between. Keys: ``type`` and ``status`` (words of the asset model),
-            ``format`` (what a probe found; ``rosbag2`` also takes ``rosbag2-mcap``), ``name`` (a name, or a
+            ``format`` (what a probe found; ``rosbag2`` also takes ``rosbag2_mcap``), ``name`` (a name, or a
             pattern with ``*`` and ``?``), ``since`` (``last-run``, a length such as ``24h``, or a date).
         path: Where it stands, for messages.
 

@@ -9,35 +9,16 @@ from emboflow_dagster import EmboFlow
 from emboflow_dagster.model.collections import META
 from tests.acceptance import served as serving
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_800)]  # patience costs nothing when it is quiet
 
 ARTIFACTS = ["acme", "pick-place", "artifacts", "triage"]
-HOOK = "def run(ctx, inputs):\n    return {'assets': len(ctx.assets)}\n"
+# Nodes that are executed in the process of their run: the ways in are the subject.
 NODES = [
     {"id": "take", "type": "source"},
-    {
-        "id": "count",
-        "type": "python",
-        "after": ["take"],
-        "codeHook": {"language": "python", "entrypoint": "run", "source": HOOK},
-    },
-    {
-        "id": "last",
-        "type": "python",
-        "after": ["count"],
-        "codeHook": {"language": "python", "entrypoint": "run", "source": HOOK},
-    },
+    {"id": "join", "type": "set-union", "after": ["take"]},
+    {"id": "last", "type": "set-union", "after": ["join"]},
 ]
-LAUNCH = """
-mutation Launch($params: ExecutionParams!) {
-  launchRun(executionParams: $params) {
-    __typename
-    ... on LaunchRunSuccess { run { runId } }
-    ... on PythonError { message }
-    ... on RunConfigValidationInvalid { errors { message } }
-  }
-}
-"""
+DONE = {"take": "success", "join": "success", "last": "success"}
 BACKFILL = """
 mutation Backfill($params: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $params) {
@@ -66,156 +47,149 @@ SCHEDULES = """
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    """A deployment whose daemon was down over two ticks of two schedules, and while an asset came."""
-    deployment = serving.Deployment.in_folder(tmp_path_factory.mktemp("ways-in"))
-    register(deployment, "old")
-    file = deployment.folder / "triage.json"
-    file.write_text(json.dumps({"workflow": "triage", "nodes": NODES}))
-    deployment.emboflow("workflow", "publish", str(file))
-    with opened(deployment) as ef:
-        hour = (ef.mongo.server_time() + timedelta(hours=12)).hour
-    for policy in ("skip", "latest", "all"):
-        deployment.emboflow(
-            *("schedule", "add", "triage", "--name", f"nightly-{policy}", "--catch-up", policy),
-            *("--cron", f"0 {hour} * * *", "--asset", "old", "--label", policy),
-        )
-    deployment.emboflow(
-        "schedule", "add", "triage", "--name", "intake", "--on-asset", "type=raw_file,status=ready"
-    )
-    with opened(deployment) as ef:
-        down_since = ef.mongo.server_time() - timedelta(days=2)
-        ef.mongo[META].update_many({"kind": "schedule"}, {"$set": {"tickedAt": down_since}})
-        ef.assets.probe(register(deployment, "new")["_id"])
+def deployment(tmp_path_factory):
+    """A project whose daemon was down over two ticks of three schedules, and while an asset came."""
+    return serving.Deployment.in_folder(tmp_path_factory.mktemp("ways-in"))
+
+
+@pytest.fixture(scope="module")
+def ef(deployment):
+    """An open handle on it."""
+    with EmboFlow.from_env(
+        workspace="acme", project="pick-place", actor="user:ada", home=deployment.home
+    ) as handle:
+        handle.workflows.publish({"workflow": "triage", "nodes": NODES})
+        register(handle, deployment, "old")
+        noon = (handle.mongo.server_time() + timedelta(hours=12)).hour
+        for policy in ("skip", "latest", "all"):
+            handle.schedules.add(
+                "triage",
+                name=f"nightly-{policy}",
+                cron=f"0 {noon} * * *",
+                assets=["old"],
+                catch_up=policy,
+                label=policy,
+            )
+        handle.schedules.add("triage", name="intake", on_asset="type=raw_file,status=ready")
+        down_since = handle.mongo.server_time() - timedelta(days=2)
+        handle.mongo[META].update_many({"kind": "schedule"}, {"$set": {"tickedAt": down_since}})
+        handle.assets.probe(register(handle, deployment, "new"))
+        yield handle
+
+
+@pytest.fixture(scope="module")
+def served(deployment, ef):
+    """The daemon comes up."""
     with serving.serve(deployment) as running:
         yield running
 
 
-def opened(deployment):
-    return EmboFlow.from_env(workspace="acme", project="pick-place", actor="user:ada", home=deployment.home)
-
-
-def register(deployment, name):
+def register(ef, deployment, name):
     path = deployment.folder / f"{name}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"t,x\n0,{name}\n")
-    return deployment.emboflow("asset", "register", str(path), "--type", "raw_file", "--name", name)
+    return ef.assets.register(path, type="raw_file", name=name).id
 
 
-def runs(served, cause):
+def over(ef, cause):
     """The runs that came about in a way, when they are over."""
-    return [
-        run
-        for run in served.deployment.emboflow("run", "list")
-        if run["triggeredBy"].startswith(cause) and run["finishedAt"] is not None
-    ]
+    return [run for run in ef.runs.list() if run.triggered_by.startswith(cause) and run.finished_at]
 
 
-def of_dagster(served, dagster_run_id):
-    """The documents of a Dagster run, with their tasks."""
-    found = [
-        run for run in served.deployment.emboflow("run", "list") if dagster_run_id in run["dagsterRunIds"]
-    ]
-    return [served.deployment.emboflow("run", "show", run["_id"]) for run in found]
+def of_dagster(ef, dagster_run_id):
+    """The one document of a Dagster run."""
+    [run] = [run for run in ef.runs.list() if dagster_run_id in run.dagster_run_ids]
+    return run
 
 
-def tasks(run):
-    return {task["nodeId"]: task["status"] for task in run["tasks"]}
+def tasks(ef, run):
+    return {task.node_id: task.status.value for task in ef.runs.tasks(run)}
 
 
-def test_ticks_that_passed_while_the_daemon_was_down_are_caught_up_as_the_policy_says(served):
-    serving.until(lambda: runs(served, "schedule:nightly-latest@") or None, 240)
-    serving.until(lambda: runs(served, "schedule:nightly-all@")[1:] or None, 240)
-    # Dagster's own scheduler, and ten more looks of the sensor at the least, make nothing more of it.
-    every = {run["_id"]: run for run in served.deployment.emboflow("run", "list")}
+def test_ticks_that_passed_while_the_daemon_was_down_are_caught_up_as_the_policy_says(served, ef):
+    serving.until(lambda: over(ef, "schedule:nightly-latest@") or None, 600)
+    serving.until(lambda: over(ef, "schedule:nightly-all@")[1:] or None, 600)
 
     ticks = {}
-    for run in every.values():
-        if run["scheduledFor"]:
-            ticks.setdefault(run["config"]["label"], []).append(run["scheduledFor"])
-            assert run["triggeredBy"].endswith(f"@{run['scheduledFor'][:19]}Z")
+    for run in ef.runs.list():
+        if run.scheduled_for is not None:
+            ticks.setdefault(run.config.label, []).append(run.scheduled_for)
+            assert run.triggered_by.endswith(f"@{run.scheduled_for:%Y-%m-%dT%H:%M:%SZ}")
+            assert (run.status.value, len(run.dagster_run_ids)) == ("success", 1)
     assert {policy: len(found) for policy, found in ticks.items()} == {"latest": 1, "all": 2}
     assert len(set(ticks["all"])) == 2
     assert ticks["latest"] == [max(ticks["all"])]
-    missed = {s["name"]: s["missedCount"] for s in served.deployment.emboflow("schedule", "list")}
-    assert missed == {"nightly-skip": 2, "nightly-latest": 1, "nightly-all": 0, "intake": 0}
+    assert {one.name: one.missed_count for one in ef.schedules.list()} == {
+        "nightly-skip": 2,
+        "nightly-latest": 1,
+        "nightly-all": 0,
+        "intake": 0,
+    }
 
 
-def test_an_asset_that_came_while_the_daemon_was_down_starts_one_run(served):
-    [run] = serving.until(lambda: runs(served, "sensor:intake") or None, 240)
-    new = served.deployment.emboflow("asset", "show", "new")
+def test_an_asset_that_came_while_the_daemon_was_down_starts_one_run(served, ef):
+    [run] = serving.until(lambda: over(ef, "sensor:intake") or None, 600)
 
-    assert (run["status"], run["assetIds"]) == ("success", [new["_id"]])
+    assert (run.status.value, run.asset_ids) == ("success", [ef.assets.get("new").id])
+    assert tasks(ef, run) == DONE
 
 
-def test_the_launchpad_makes_one_document_with_what_was_asked(served):
+def test_the_launchpad_makes_one_document_with_what_was_asked(served, ef):
+    asked = {"assets": ["new"], "version": 1, "cachePolicy": "off", "label": "by hand"}
     params = {
         "selector": {
             "repositoryLocationName": "emboflow",
             "repositoryName": "__repository__",
             "jobName": "acme__pick_place__triage",
         },
-        "runConfigData": json.dumps(
-            {
-                "resources": {
-                    "emboflow_run": {
-                        "config": {"assets": ["new"], "version": 1, "cachePolicy": "off", "label": "by hand"}
-                    }
-                }
-            }
-        ),
+        "runConfigData": json.dumps({"resources": {"emboflow_run": {"config": asked}}}),
         "mode": "default",
     }
-    answer = served.server.ask(LAUNCH, {"params": params})["launchRun"]
+    answer = served.server.ask(serving.LAUNCH, {"params": params})["launchRun"]
     assert answer["__typename"] == "LaunchRunSuccess", answer
-    assert served.ended(answer["run"]["runId"]) == "SUCCESS"
+    assert served.ended(answer["run"]["runId"], 600) == "SUCCESS"
 
-    [run] = of_dagster(served, answer["run"]["runId"])
-    new = served.deployment.emboflow("asset", "show", "new")
-    assert (run["triggeredBy"], run["assetIds"]) == ("dagster-ui", [new["_id"]])
-    assert run["config"] == {"cachePolicy": "off", "label": "by hand"}
-    assert tasks(run) == {"take": "success", "count": "success", "last": "success"}
+    run = of_dagster(ef, answer["run"]["runId"])
+    assert (run.triggered_by, run.asset_ids) == ("dagster-ui", [ef.assets.get("new").id])
+    assert run.config.to_mongo() == {"cachePolicy": "off", "label": "by hand"}
+    assert tasks(ef, run) == DONE
 
 
-def test_one_downstream_asset_is_one_document_with_one_task(served):
+def test_one_downstream_asset_is_one_document_with_one_task(served, ef):
+    serving.until(lambda: over(ef, "schedule:nightly-all@") or None, 600)
+
     dagster_run_id = served.materialize([*ARTIFACTS, "last"])
 
-    assert served.ended(dagster_run_id) == "SUCCESS"
-    [run] = of_dagster(served, dagster_run_id)
-    assert (run["triggeredBy"], run["selectedNodeIds"]) == ("dagster-ui", ["last"])
-    assert tasks(run) == {"last": "success"}
+    assert served.ended(dagster_run_id, 600) == "SUCCESS"
+    run = of_dagster(ef, dagster_run_id)
+    assert (run.triggered_by, run.selected_node_ids) == ("dagster-ui", ["last"])
+    assert tasks(ef, run) == {"last": "success"}
 
 
-def test_a_backfill_makes_one_document_for_each_of_its_runs(served):
-    params = {
-        "assetSelection": [{"path": [*ARTIFACTS, node]} for node in ("take", "count", "last")],
-        "allPartitions": True,
-    }
+def test_a_backfill_is_one_document(served, ef):
+    params = {"assetSelection": [{"path": [*ARTIFACTS, node]} for node in DONE], "allPartitions": True}
     answer = served.server.ask(BACKFILL, {"params": params})["launchPartitionBackfill"]
     assert answer["__typename"] == "LaunchBackfillSuccess", answer
 
-    def over():
+    def ended():
         found = served.server.ask(BACKFILL_RUNS, {"id": answer["backfillId"]})["partitionBackfillOrError"]
         return found["runs"] if found["status"].startswith("COMPLETED") else None
 
-    [dagster_run] = serving.until(over, 240)
+    [dagster_run] = serving.until(ended, 600)
 
     assert dagster_run["status"] == "SUCCESS"
-    [run] = of_dagster(served, dagster_run["runId"])
-    assert run["triggeredBy"] == "dagster-ui"
-    assert tasks(run) == {"take": "success", "count": "success", "last": "success"}
+    run = of_dagster(ef, dagster_run["runId"])
+    assert run.triggered_by == "dagster-ui"
+    assert tasks(ef, run) == DONE
 
 
-def test_a_schedule_is_seen_in_dagster_as_soon_as_it_is_added(served):
-    served.deployment.emboflow(
-        "schedule", "add", "triage", "--name", "weekly", "--cron", "0 4 * * 1", "--timezone", "Asia/Tokyo"
-    )
+def test_a_schedule_is_seen_in_dagster_as_soon_as_it_is_added(served, ef):
+    add = ("schedule", "add", "triage", "--name", "weekly", "--cron", "0 4 * * 1")
+    served.deployment.emboflow(*add, "--timezone", "Asia/Tokyo")
 
     shown = {row["name"]: row for row in served.server.ask(SCHEDULES)["schedulesOrError"]["results"]}
-    served.deployment.emboflow("schedule", "remove", "weekly")
-    after = {row["name"] for row in served.server.ask(SCHEDULES)["schedulesOrError"]["results"]}
 
-    name = "acme__pick_place__weekly__added_schedule"
-    assert (shown[name]["cronSchedule"], shown[name]["executionTimezone"]) == ("0 4 * * 1", "Asia/Tokyo")
-    assert shown[name]["scheduleState"]["status"] == "RUNNING"
-    assert name not in after
-    assert served.deployment.emboflow("verify")["ok"]
+    found = shown["acme__pick_place__weekly__added_schedule"]
+    assert (found["cronSchedule"], found["executionTimezone"]) == ("0 4 * * 1", "Asia/Tokyo")
+    assert found["scheduleState"]["status"] == "RUNNING"
+    assert ef.verify().problems == []
