@@ -138,6 +138,7 @@ class ErrorKind(StrEnum):
     CRON_NEVER = "cron-never"
     CRON_TYPE = "cron-type"
     TZ = "tz"
+    SELECTOR = "selector"
     # secrets
     SECRET_PLAINTEXT = "secret-plaintext"  # noqa: S105 - the name of a failure, not a secret
     SECRET_REF = "secret-ref"  # noqa: S105 - likewise

@@ -19,6 +19,7 @@ from emboflow_dagster.cli import (
     mongo,
     node,
     run,
+    schedule,
     sync,
     task,
     verify,
@@ -34,6 +35,7 @@ NOUNS: Final = {
     "dataset": dataset,
     "workflow": workflow,
     "run": run,
+    "schedule": schedule,
     "task": task,
     "artifact": artifact,
     "blob": blob,
@@ -43,7 +45,7 @@ NOUNS: Final = {
 }
 _PANELS: Final = {
     **dict.fromkeys(("asset", "dataset", "artifact", "blob"), "Data"),
-    **dict.fromkeys(("workflow", "run", "task", "node", "worker"), "Work"),
+    **dict.fromkeys(("workflow", "run", "schedule", "task", "node", "worker"), "Work"),
 }
 _OTHERS: Final = "Installation"
 #: Commands without a noun, each with ``register(app)``.

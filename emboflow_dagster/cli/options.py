@@ -9,6 +9,15 @@ import typer
 E = TypeVar("E", bound=StrEnum)
 
 Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, metavar="N", help="How many at most.")]
+Cache = Annotated[
+    str | None,
+    typer.Option(
+        "--cache", metavar="POLICY", help="use, refresh or off, for all nodes; else what each node says."
+    ),
+]
+Label = Annotated[
+    str | None, typer.Option("--label", metavar="TEXT", help="A word for people; kept with the run.")
+]
 Output = Annotated[
     Path | None,
     typer.Option("--output", "-o", metavar="PATH", help="Where to write it; else to standard output."),

@@ -30,6 +30,8 @@ def show(run: "WorkflowRun", tasks: "Sequence[RunTask]") -> None:
             ("finished", figures.moment(run.finished_at)),
             ("dagster run", ", ".join(run.dagster_run_ids) or None),
             ("retry of", run.retry_of_run_id),
+            ("label", run.config.label if run.config else None),
+            ("cache", run.config.cache_policy if run.config else None),
         ]
     )
     output.table(TASK_COLUMNS, [row(task) for task in tasks], title="Tasks")

@@ -7,7 +7,7 @@ import typer
 
 from emboflow_dagster.cli import execution, figures, output, progress
 from emboflow_dagster.cli.deployment import full_id, opened
-from emboflow_dagster.cli.options import Limit
+from emboflow_dagster.cli.options import Cache, Label, Limit, one_of
 from emboflow_dagster.cli.state import noun, verb
 from emboflow_dagster.errors import InvalidInputError
 
@@ -148,17 +148,31 @@ def run(
     workflow: Slug,
     assets: Annotated[
         list[str],
-        typer.Option("--asset", metavar="ASSET", help="Name or id of an asset to bind; repeat it, in order."),
+        typer.Option(
+            "--asset",
+            metavar="ASSET",
+            help="Name or id of an asset to bind, or a selector: type=rosbag,status=ready. Repeatable.",
+        ),
     ],
     version: Version = None,
+    cache: Cache = None,
+    label: Label = None,
     wait: execution.Wait = False,
     timeout: execution.Timeout = None,
 ) -> None:
     """Request a run and print its document; with --wait, as it ended. Exit 1 when it did not succeed."""
+    from emboflow_dagster.model.run import CachePolicy
+
     execution.check_timeout(timeout, wait=wait)
     with opened() as ef:
         names = [full_id(ef.assets.documents, asset) for asset in assets]
-        queued = ef.workflows.run(full_id(ef.workflows.documents, workflow), assets=names, version=version)
+        queued = ef.workflows.run(
+            full_id(ef.workflows.documents, workflow),
+            assets=names,
+            version=version,
+            cache_policy=one_of(CachePolicy, cache, "--cache"),
+            label=label,
+        )
         execution.finish(ef, queued, wait=wait, timeout_s=timeout)
 
 

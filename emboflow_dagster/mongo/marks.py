@@ -26,6 +26,8 @@ class Mark(StrEnum):
     TEMPORARY = "temporary"  #: <id>: a blob without owner that expires
     UPLOAD = "upload"  #: <object_id>: what is known about an announced upload
     SCRUB = "scrub"  #: <workspace>: how far a verification came
+    SCHEDULE = "schedule"  #: <project>:<name>: a schedule, or what became of the one in a workflow's file
+    TAKEN = "taken"  #: <schedule>:<asset>: a run of the schedule has bound the asset
 
 
 def name_of(object_id: str, version: int) -> str:

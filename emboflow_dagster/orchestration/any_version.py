@@ -19,6 +19,7 @@ from emboflow_dagster.orchestration.catalog import Place
 from emboflow_dagster.orchestration.executors import any_version_executor
 from emboflow_dagster.orchestration.nodes import RESOURCE
 from emboflow_dagster.orchestration.pools import pool_name
+from emboflow_dagster.orchestration.run_options import OPTIONS, RUN_OPTIONS, launch_fields
 
 PLACE_TAG: Final = "emboflow/place"
 OP: Final = "work_run"
@@ -40,10 +41,14 @@ def any_version_job(resource: object) -> dg.JobDefinition:
         compute_fn=_work_run,
         name=OP,
         outs={"done": dg.Out(dg.Nothing)},
-        required_resource_keys={RESOURCE},
+        required_resource_keys={RESOURCE, RUN_OPTIONS},
+        config_schema=launch_fields(),
         # Which nodes it will work is not known before it runs.
         pool=pool_name(ExecutorType.PYTHON.value),
-        description="Executes the tasks of the queued run that its tag names, in graph order.",
+        description=(
+            "Executes the tasks of the queued run that its tag names, in graph order; launched by hand, of a "
+            "new run of the workflow and version that its configuration names."
+        ),
     )
     return dg.GraphDefinition(name=keys.ANY_VERSION_JOB, node_defs=[op]).to_job(
         description=(
@@ -52,32 +57,54 @@ def any_version_job(resource: object) -> dg.JobDefinition:
         ),
         executor_def=any_version_executor(),
         # The output is nothing, and nothing is stored: but a step elsewhere may not be promised memory.
-        resource_defs={RESOURCE: resource, "io_manager": dg.fs_io_manager},
+        resource_defs={RESOURCE: resource, RUN_OPTIONS: OPTIONS, "io_manager": dg.fs_io_manager},
     )
 
 
 def _work_run(context: dg.OpExecutionContext, _inputs: Any) -> Iterator[Any]:
-    launch = steps.Launch.of(context.run)
-    run_id, place = launch.tags.get(keys.TAG_RUN_ID), launch.tags.get(PLACE_TAG, "")
+    launch = steps.Launch.of(context.run, getattr(context.resources, RUN_OPTIONS))
+    asked = context.op_config
+    run_id, place = launch.tags.get(keys.TAG_RUN_ID), launch.tags.get(PLACE_TAG) or asked["place"] or ""
     workspace, _, project = place.partition("/")
-    if not (run_id and workspace and project):
+    if not ((run_id or asked["workflow"]) and workspace and project):
         raise dg.Failure(
-            f"the queue starts this job: {keys.TAG_RUN_ID} and {PLACE_TAG} say what to execute",
-            metadata={"hint": "emboflow workflow run SLUG --asset A"},
+            f"the queue starts this job: {keys.TAG_RUN_ID} and {PLACE_TAG} say what to execute. By hand, its "
+            f"configuration does: ops.{OP}.config.place and .workflow",
+            metadata={"hint": "emboflow workflow run SLUG --asset A --version N"},
             allow_retries=False,
         )
     try:
         with context.resources.emboflow.open(workspace, project) as ef:
-            run = ef.runs.claim(run_id, launch.dagster_run_id)
+            run = _claimed(ef, launch, run_id, asked)
+            if tags := steps.tags_to_add(ef, launch, run):
+                context.instance.add_run_tags(launch.dagster_run_id, {**tags, PLACE_TAG: place})
             worker = steps.worker_of(launch.dagster_run_id, OP)
             failed = yield from work_all(context, ef, run, Place(workspace, project), worker)
     except EmboflowError as error:
         raise steps.failure(error, run_id=run_id) from error
+    run_id = run.id
     if failed:
         raise steps.failure(
             ExecutionError(f"{len(failed)} of the run's tasks failed: {', '.join(failed)}"), run_id=run_id
         )
     yield dg.Output(None, "done")
+
+
+def _claimed(ef: Any, launch: steps.Launch, run_id: str | None, asked: dict[str, Any]) -> WorkflowRun:
+    """The queued run, or one of what the launchpad asked for; repeating it is harmless."""
+    # "Re-execute" copies the tags of a run that is over, and the configuration that it was launched with.
+    if run_id and not (asked["workflow"] and launch.parent_run_id):
+        claimed: WorkflowRun = ef.runs.claim(run_id, launch.dagster_run_id)
+        return claimed
+    version = ef.workflows.version(asked["workflow"], asked["version"] or launch.options.version)
+    adopted: WorkflowRun = ef.runs.adopt(
+        launch.dagster_run_id,
+        workflow_version_id=version.id,
+        asset_ids=launch.options.assets or None,
+        triggered_by=launch.triggered_by,
+        config=launch.options.config(),
+    )
+    return adopted
 
 
 def work_all(

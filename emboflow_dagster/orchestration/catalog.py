@@ -70,6 +70,18 @@ class CatalogSchedule(TypedDict):
     assets: list[str]
 
 
+class NamedSchedule(TypedDict):
+    """A cron schedule that was added to a workflow."""
+
+    id: str
+    name: str
+    definitionId: str
+    workflow: str
+    cron: str
+    timezone: str
+    createdBy: str
+
+
 class Workflow(TypedDict):
     """A workflow at its published version."""
 
@@ -94,6 +106,7 @@ class CatalogProject(TypedDict):
     assets: list[RawAsset]
     datasets: list[CatalogDataset]
     workflows: list[Workflow]
+    schedules: NotRequired[list[NamedSchedule]]
 
 
 class CatalogWorkspace(TypedDict):

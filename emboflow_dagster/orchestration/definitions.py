@@ -24,7 +24,8 @@ from emboflow_dagster.orchestration.jobs import (
 from emboflow_dagster.orchestration.nodes import RESOURCE, node_assets
 from emboflow_dagster.orchestration.raw_events import raw_events_sensor
 from emboflow_dagster.orchestration.recorder import recorder_sensor
-from emboflow_dagster.orchestration.schedules import workflow_schedule
+from emboflow_dagster.orchestration.run_options import OPTIONS, RUN_OPTIONS
+from emboflow_dagster.orchestration.schedules import project_schedules, schedules_sensor
 from emboflow_dagster.orchestration.scrub import Budget, quarantine_sensor, scrub_job, scrub_schedule
 from emboflow_dagster.orchestration.sensors import queue_sensor
 from emboflow_dagster.orchestration.specs import (
@@ -76,7 +77,7 @@ def definitions_from_catalog(
         jobs=parts.jobs,
         sensors=parts.sensors,
         schedules=parts.schedules,
-        resources=dict(resources),
+        resources={RUN_OPTIONS: OPTIONS, **resources},
     )
 
 
@@ -101,13 +102,12 @@ class _Parts:
             if not nodes:
                 continue
             self.assets += node_assets(workflow, nodes, self.translator)
-            entry = held[workflow["definitionId"]] = launchable(workflow, nodes, shared=shared)
+            held[workflow["definitionId"]] = launchable(workflow, nodes, shared=shared)
             if not shared:
                 job = workflow_job(workflow, nodes)
                 jobs.append(job)
                 self.jobs.append(job)
-            if workflow["schedule"]:
-                self.schedules.append(workflow_schedule(place, workflow, workflow["schedule"], entry.job))
+        self.schedules += project_schedules(place, project, held)
         imported = self._imported_datasets(place, project, by_workflow)
         self.assets += imported
         shown = [spec.key for spec in (*raw, *imported)]
@@ -118,6 +118,7 @@ class _Parts:
             queue_sensor(place, held, jobs),
             raw_events_sensor(place),
             recorder_sensor(place),
+            schedules_sensor(place),
             wiped_sensor(place),
             quarantine_sensor(place, shown),
         ]

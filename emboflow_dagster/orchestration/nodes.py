@@ -13,6 +13,7 @@ from emboflow_dagster.errors import EmboflowError
 from emboflow_dagster.orchestration import keys, steps
 from emboflow_dagster.orchestration.catalog import Place, Workflow
 from emboflow_dagster.orchestration.pools import pool_of
+from emboflow_dagster.orchestration.run_options import RUN_OPTIONS
 from emboflow_dagster.orchestration.specs import EmboFlowTranslator, NodeProps
 
 OUTPUT: Final = "result"
@@ -42,7 +43,7 @@ def _node_asset(
         name=props.op_name,
         ins={name: dg.In(dg.Nothing) for name in inputs},
         outs={OUTPUT: dg.Out(io_manager_key=IO_MANAGER, code_version=props.node["codeVersion"])},
-        required_resource_keys={RESOURCE},
+        required_resource_keys={RESOURCE, RUN_OPTIONS},
         pool=pool_of(props.node),
         tags={_WORKFLOW: workflow["definitionId"], _NODE: props.node["id"]},
     )
@@ -73,7 +74,7 @@ def execute(context: dg.OpExecutionContext, props: NodeProps, target: steps.Targ
         Failure: The run could not be claimed, the node is not part of it, or its task failed.
     """
     node_id = props.node["id"]
-    launch = steps.Launch.of(context.run)
+    launch = steps.Launch.of(context.run, getattr(context.resources, RUN_OPTIONS))
     try:
         with context.resources.emboflow.open(props.place.workspace, props.place.project) as ef:
             run = steps.run_of(ef, launch, target)

@@ -5,7 +5,8 @@ the definition this code location happens to hold only says which task it is.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import dagster as dg
@@ -13,12 +14,17 @@ import dagster as dg
 from emboflow_dagster.errors import EmboflowError, NotFoundError, TransitionError
 from emboflow_dagster.model.run import WorkflowRun
 from emboflow_dagster.orchestration import keys, page
+from emboflow_dagster.orchestration.run_options import RunOptions, require_same_graph
 from emboflow_dagster.project.handle import EmboFlow
 from emboflow_dagster.project.tasks import Worked
+from emboflow_dagster.project.ticking import stamp
 from emboflow_dagster.runtime.machine import below
 
 PARENT_TAG: Final = "dagster/parent_run_id"
 ROOT_TAG: Final = "dagster/root_run_id"
+SCHEDULE_TAG: Final = "dagster/schedule_name"
+# Dagster's own, hidden in the UI: the tick that its scheduler launched a run for.
+TICK_TAG: Final = ".dagster/scheduled_execution_time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +34,41 @@ class Launch:
     dagster_run_id: str
     tags: Mapping[str, str]
     parent_run_id: str | None = None
+    options: RunOptions = field(default_factory=RunOptions)
 
     @classmethod
-    def of(cls, run: dg.DagsterRun) -> "Launch":
-        """What a step's context says of its run."""
+    def of(cls, run: dg.DagsterRun, options: RunOptions | None = None) -> "Launch":
+        """What a step's context says of its run, and what was asked for in the launchpad."""
         # The queue names the Dagster run before in a tag, too; only people re-execute.
         tagged = None if keys.TAG_GENERATION in run.tags else run.tags.get(PARENT_TAG)
-        return cls(run.run_id, run.tags, run.parent_run_id or tagged)
+        return cls(run.run_id, run.tags, run.parent_run_id or tagged, options or RunOptions())
 
     @property
     def triggered_by(self) -> str:
         """How a run that nobody queued came about, as ``workflow_runs.triggeredBy`` spells it."""
+        if self.tick is not None:
+            return f"schedule:{self.tags[SCHEDULE_TAG]}@{stamp(self.tick)}"
         if sensor := self.tags.get("dagster/sensor_name"):
             return f"sensor:{sensor}"
         return "dagster-ui"
+
+    @property
+    def tick(self) -> datetime | None:
+        """The tick of a team's own schedule that this run was launched for; not of one it repeats."""
+        said = self.tags.get(TICK_TAG)
+        if said is None or SCHEDULE_TAG not in self.tags or self.parent_run_id is not None:
+            return None
+        try:
+            return datetime.fromisoformat(said).astimezone(UTC)
+        except ValueError:
+            return None
+
+    @property
+    def cause(self) -> str | None:
+        """What has one run however many Dagster runs it led to: the tick, and the request of that tick."""
+        if self.tick is None:
+            return None
+        return f"{self.triggered_by}#{self.tags.get('dagster/run_key', '')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +104,34 @@ def run_of(ef: EmboFlow, launch: Launch, target: Target) -> WorkflowRun:
                 raise
     if launch.parent_run_id is not None and (again := _executed_again(ef, launch, target)) is not None:
         return again
+    version_id = _version_id(ef, launch.options, target)
     run = ef.runs.adopt(
         launch.dagster_run_id,
-        workflow_version_id=target.version_id,
+        workflow_version_id=version_id,
         node_ids=list(target.node_ids) if target.node_ids is not None else None,
-        asset_ids=None,
+        asset_ids=launch.options.assets or None,
         triggered_by=launch.triggered_by,
+        cause=launch.cause,
+        scheduled_for=launch.tick,
+        config=launch.options.config(),
     )
-    if run.workflow_version_id != target.version_id:
+    if run.workflow_version_id != version_id:
         raise TransitionError(
             f"Dagster run {launch.dagster_run_id} is recorded as {run.id} of another workflow version",
             hint="materialize the assets of one workflow at a time",
         )
     return run
+
+
+def _version_id(ef: EmboFlow, options: RunOptions, target: Target) -> str:
+    """The version that was asked for, if these steps can execute it; by default their own."""
+    if options.version is None:
+        return target.version_id
+    wanted = ef.workflows.version(target.definition_id, options.version)
+    if wanted.id != target.version_id:
+        slug = ef.workflows.get(target.definition_id).slug
+        require_same_graph(ef.workflows.version_by_id(target.version_id), wanted, slug)
+    return wanted.id
 
 
 def _executed_again(ef: EmboFlow, launch: Launch, target: Target) -> WorkflowRun | None:

@@ -23,6 +23,7 @@ from emboflow_dagster.project import sources
 from emboflow_dagster.project.assets import Assets
 from emboflow_dagster.project.datasets import Datasets
 from emboflow_dagster.project.opened import Opened
+from emboflow_dagster.project.schedules import Schedules
 from emboflow_dagster.project.workflows import Workflows
 from emboflow_dagster.runtime.digest import node_code_version
 from emboflow_dagster.runtime.registry import node_types
@@ -76,7 +77,25 @@ def _project(opened: Opened, project_id: str) -> dict[str, Any]:
         "assets": [_asset(a, keys[a.id]) for a in assets],
         "datasets": _datasets(opened),
         "workflows": _workflows(opened, assets, keys),
+        "schedules": _schedules(opened),
     }
+
+
+def _schedules(opened: Opened) -> list[dict[str, Any]]:
+    """Those that were added and have ticks; whether they are paused is asked at each tick."""
+    return [
+        {
+            "id": one.id,
+            "name": one.name,
+            "definitionId": one.workflow_definition_id,
+            "workflow": one.workflow_slug,
+            "cron": one.cron,
+            "timezone": one.timezone,
+            "createdBy": one.created_by,
+        }
+        for one in Schedules(opened, Workflows(opened)).added()
+        if one.cron is not None
+    ]
 
 
 def _asset(asset: Asset, key: str) -> dict[str, Any]:

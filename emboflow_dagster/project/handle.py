@@ -24,9 +24,11 @@ from emboflow_dagster.project.gc.keeping import KeptBlobs
 from emboflow_dagster.project.gc.report import GcReport
 from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.project.runs import Runs
+from emboflow_dagster.project.schedules import Schedules
 from emboflow_dagster.project.settings import Settings
 from emboflow_dagster.project.tasks import Tasks
 from emboflow_dagster.project.tenancy import open_scope, scope_to_check
+from emboflow_dagster.project.ticking import Ticking
 from emboflow_dagster.project.verify import Budget, VerifyReport, scrub, verify
 from emboflow_dagster.project.workflows import Workflows
 
@@ -139,6 +141,16 @@ class EmboFlow:
     def tasks(self) -> Tasks:
         """Tasks of runs."""
         return Tasks(self._opened, self.assets, self.artifacts, self.runs)
+
+    @cached_property
+    def schedules(self) -> Schedules:
+        """When workflows run by themselves."""
+        return Schedules(self._opened, self.workflows)
+
+    @cached_property
+    def ticking(self) -> Ticking:
+        """What the ticks of schedules do; for the daemon."""
+        return Ticking(self._opened, self.schedules, self.runs)
 
     @cached_property
     def artifacts(self) -> Artifacts:

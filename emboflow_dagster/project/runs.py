@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
-from uuid import UUID, uuid5
+from uuid import NAMESPACE_URL, UUID, uuid5
 
 from ulid import ULID
 
@@ -15,20 +16,24 @@ from emboflow_dagster.errors import (
     InvalidInputError,
     TransitionError,
 )
+from emboflow_dagster.model.base import utc_now
 from emboflow_dagster.model.run import (
     RUN_ACTIVE,
     RUN_TERMINAL,
     WAITING,
+    RunConfig,
     RunStatus,
     RunTask,
     TaskStatus,
     WorkflowRun,
 )
 from emboflow_dagster.model.workflow import WorkflowDefinition, WorkflowDefinitionVersion, WorkflowStatus
+from emboflow_dagster.mongo.client import Session
 from emboflow_dagster.mongo.documents import OLDEST
 from emboflow_dagster.project import sources
 from emboflow_dagster.project.assets import Assets
 from emboflow_dagster.project.opened import Opened
+from emboflow_dagster.project.selection import Selection
 from emboflow_dagster.project.workflows import Workflows
 from emboflow_dagster.runtime import control, lease
 from emboflow_dagster.runtime.compare import Change, compare
@@ -61,6 +66,7 @@ class Runs:
         self._assets = assets
         self._workflows = workflows
         self._work_task = work_task
+        self._selection = Selection(opened)
         self.narrowings = {t.id: t.narrowing for t in node_types()}
         self.recorder = Recorder(opened.mongo, opened.scope, self.narrowings)
         self.documents = self.recorder.runs
@@ -75,18 +81,22 @@ class Runs:
         run_id: str | None = None,
         scheduled_for: Any = None,
         retry_of: str | None = None,
+        config: RunConfig | None = None,
+        also: Callable[[Session], None] | None = None,
     ) -> WorkflowRun:
         """Write a queued run with all of its tasks; a daemon (or :meth:`work`) executes it.
 
         Args:
             workflow: Slug or id.
-            assets: Names or ids, in the order to bind them; one named twice is bound once, at the first of
-                its places.
+            assets: Names, ids or selectors (``type=rosbag,status=ready``), in the order to bind them; one
+                that is meant twice is bound once, at the first of its places.
             version: A version number; the published one when omitted.
             triggered_by: Who or what asked; the actor when omitted.
             run_id: An id of the caller's, so that asking twice makes one run.
             scheduled_for: The schedule's tick this run is for.
             retry_of: The run this one repeats.
+            config: Cache policy and label; see :func:`~emboflow_dagster.project.run_config.run_config`.
+            also: Writes in the run's transaction; not called when the run is there already.
 
         Raises:
             NotFoundError: No such workflow, version or asset in this project.
@@ -97,7 +107,7 @@ class Runs:
         if head.status != WorkflowStatus.PUBLISHED:
             raise TransitionError(f"workflow {head.slug} is {head.status}; only a published one runs")
         chosen = self._workflows.version(head.id, version)
-        asset_ids = list(dict.fromkeys(self._assets.get(name).id for name in assets))
+        asset_ids = self._selection.named(assets, at=utc_now())
         run, tasks = plan_run(
             self._opened.scope,
             head,
@@ -107,8 +117,9 @@ class Runs:
             run_id=run_id,
             scheduled_for=scheduled_for,
             retry_of=retry_of,
+            run_config=config,
         )
-        return self._write(run, tasks)
+        return self._write(run, tasks, also)
 
     def adopt(
         self,
@@ -119,6 +130,9 @@ class Runs:
         asset_ids: Sequence[str] | None = None,
         triggered_by: str = "dagster-ui",
         retry_of: str | None = None,
+        cause: str | None = None,
+        scheduled_for: datetime | None = None,
+        config: RunConfig | None = None,
     ) -> WorkflowRun:
         """The run document of a Dagster run that nobody requested here; made by whichever step comes first.
 
@@ -128,27 +142,35 @@ class Runs:
             dagster_run_id: The Dagster run (a UUID).
             workflow_version_id: What it executes.
             node_ids: The selected nodes; all when ``None``.
-            asset_ids: The assets to bind; by default all that the workflow's sources take.
+            asset_ids: The assets to bind: ids, names or selectors; by default all that the workflow's sources
+                take.
             triggered_by: How it was started.
             retry_of: The run it repeats.
+            cause: What has one run of the workflow however many Dagster runs it has led to, such as the tick
+                of a schedule; the Dagster run itself when omitted.
+            scheduled_for: The tick.
+            config: What was asked of it.
 
         Raises:
             InvalidInputError: There is no asset to bind.
             TransitionError: A node below the selection has never succeeded (kind
-                ``upstream-not-succeeded``).
+                ``upstream-not-succeeded``), or another Dagster run has the run of this cause.
         """
         version = self._workflows.version_by_id(workflow_version_id)
         head = self._workflows.get(version.workflow_definition_id)
         # One Dagster run may materialize nodes of several workflows: each has a document of its own.
-        run_id = f"run_{ULID.from_bytes(uuid5(UUID(dagster_run_id), head.id).bytes)}"
+        space = UUID(dagster_run_id) if cause is None else uuid5(NAMESPACE_URL, cause)
+        run_id = f"run_{ULID.from_bytes(uuid5(space, head.id).bytes)}"
         found = self.documents.find_one({"_id": run_id})
         if found is not None:
-            return found
+            return self._adopted(found, dagster_run_id)
         outside = self._outside(head, version, node_ids)
         if asset_ids is None:
             asset_ids = list(dict.fromkeys(a for ids in outside.values() for a in ids))
             if not outside or self._has_source(version, node_ids):
                 asset_ids = list(dict.fromkeys([*self.default_assets(version), *asset_ids]))
+        else:
+            asset_ids = self._selection.named(asset_ids, at=utc_now())
         run, tasks = plan_run(
             self._opened.scope,
             head,
@@ -161,22 +183,43 @@ class Runs:
             narrowings=self.narrowings,
             dagster_run_id=dagster_run_id,
             retry_of=retry_of,
+            scheduled_for=scheduled_for,
+            run_config=config,
         )
-        return self._write(run, tasks)
+        return self._adopted(self._write(run, tasks), dagster_run_id)
 
-    def _write(self, run: WorkflowRun, tasks: Sequence[RunTask]) -> WorkflowRun:
+    @staticmethod
+    def _adopted(run: WorkflowRun, dagster_run_id: str) -> WorkflowRun:
+        if dagster_run_id in run.dagster_run_ids:
+            return run
+        raise TransitionError(
+            f"{run.id} is the run of {run.triggered_by} already, "
+            f"and Dagster run {run.dagster_run_ids[0]} executes it"
+        )
+
+    def _write(
+        self, run: WorkflowRun, tasks: Sequence[RunTask], also: Callable[[Session], None] | None = None
+    ) -> WorkflowRun:
         try:
-            self.recorder.request(run, tasks)
+            self.recorder.request(run, tasks, also)
         except AlreadyExistsError:
-            return self.documents.get(run.id)
+            found = self.documents.find_one({"_id": run.id})
+            if found is None:  # something that `also` writes is there already
+                raise
+            return found
         return run
 
     def default_assets(self, version: WorkflowDefinitionVersion) -> list[str]:
         """The assets a run binds when nobody names any: the schedule's, else all that the sources take."""
         schedule = version.runtime_graph.schedule
         if schedule is not None and schedule.assets:
-            return [self._assets.get(name).id for name in schedule.assets]
+            # Whoever materializes by hand has no last run to look back to.
+            return self._selection.named(schedule.assets, at=utc_now(), last_run=False)
         return [a.id for a in sources.taken(self._assets, version)]
+
+    def taken_by_sources(self, workflow: str, version: int | None = None) -> list[str]:
+        """The assets that the sources of a version, by default the published one, take."""
+        return [a.id for a in sources.taken(self._assets, self._workflows.version(workflow, version))]
 
     def claim(self, run_id: str, dagster_run_id: str) -> WorkflowRun:
         """Give a queued run to one Dagster run; see :meth:`Recorder.bind`."""
@@ -257,6 +300,7 @@ class Runs:
             assets=old.asset_ids,
             triggered_by=f"retry:{old.id}",
             retry_of=old.id,
+            config=old.config,
         )
 
     def compare(self, run: WorkflowRun) -> list[Change]:

@@ -6,7 +6,7 @@ summary move together, fenced on (task, status, attempt, lease owner).
 Source: spec/state-machines.md 4.2; spec/reliability.md I9-I13.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -60,14 +60,18 @@ class Recorder:
         self.runs: Documents[WorkflowRun] = Documents(mongo, scope, WorkflowRun)
         self.tasks: Documents[RunTask] = Documents(mongo, scope, RunTask)
 
-    def request(self, run: WorkflowRun, tasks: Sequence[RunTask]) -> None:
-        """Write a run with all of its tasks and the audit row.
+    def request(
+        self, run: WorkflowRun, tasks: Sequence[RunTask], also: Callable[[Session], None] | None = None
+    ) -> None:
+        """Write a run with all of its tasks and the audit row; in the same transaction what ``also`` writes.
 
         Raises:
             AlreadyExistsError: The run was written before; nothing was changed.
         """
 
         def body(session: Session) -> None:
+            if also is not None:
+                also(session)
             self.runs.insert(run, session=session)
             self.tasks.insert(*tasks, session=session)
             audit.record(

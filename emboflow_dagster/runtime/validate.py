@@ -23,6 +23,7 @@ from emboflow_dagster.runtime.cron import check_cron, check_timezone
 from emboflow_dagster.runtime.graph_rules import check_structure
 from emboflow_dagster.runtime.node_rules import check_settings, relocate
 from emboflow_dagster.runtime.registry import NodeTypes, nearest
+from emboflow_dagster.runtime.selector import is_selector, parse_selector
 from emboflow_dagster.runtime.step_processes import check_steps
 from emboflow_dagster.runtime.workflow_file import FileEdge, FileNode, WorkflowFile, parse, parse_graph
 
@@ -163,7 +164,8 @@ class _Checker:
                 near = nearest(key, _SCHEDULE_FIELDS)
                 hint = f"did you mean {near!r}?" if near else f"known are {', '.join(_SCHEDULE_FIELDS)}"
                 self.add(ErrorKind.GRAPH_FIELD, path, f"unknown field {shown(key)}; {hint}")
-        cron, zone, assets = raw.get("cron"), raw.get("timezone", "UTC"), raw.get("assets") or []
+        cron, zone, said = raw.get("cron"), raw.get("timezone", "UTC"), raw.get("assets") or []
+        assets: Any = [said] if isinstance(said, str) and is_selector(said) else said
         if cron is None:
             self.add(ErrorKind.CRON_TYPE, f"{path}.cron", "is needed and absent")
         else:
@@ -178,8 +180,10 @@ class _Checker:
             )
         else:
             for i, asset in enumerate(assets):
-                if not isinstance(asset, str) or not 0 < len(asset) <= MAX_ASSET_NAME_CHARS:
-                    text = f"found {shown(asset)}; the id or name of an asset is needed"
+                if isinstance(asset, str) and is_selector(asset):
+                    self.run(parse_selector, asset, f"{path}.assets[{i}]")
+                elif not isinstance(asset, str) or not 0 < len(asset) <= MAX_ASSET_NAME_CHARS:
+                    text = f"found {shown(asset)}; the id or name of an asset, or a selector, is needed"
                     self.add(ErrorKind.GRAPH_SHAPE, f"{path}.assets[{i}]", text)
         if len(self.problems) > before:
             return None

@@ -353,7 +353,7 @@ def test_a_schedules_tick_is_one_run_however_often_it_is_evaluated(ef, asset, in
 
     [run] = ef.runs.list()
     assert run.id in answer.skip_message
-    assert run.triggered_by == f"schedule:{found.name}@2026-01-02T03:00:00Z"
+    assert run.triggered_by == "schedule:triage@2026-01-02T03:00:00Z"
     assert run.scheduled_for == tick
     assert run.status is RunStatus.QUEUED
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from emboflow_dagster.model.base import utc_now
 from emboflow_dagster.model.collections import COLLECTIONS
 from emboflow_dagster.mongo.client import Mongo
 from emboflow_dagster.project.handle import EmboFlow
@@ -58,6 +59,11 @@ def test_no_read_scans_a_collection(ef: EmboFlow, profiled: Mongo, asset_file: P
     ef.blobs.list_objects(type="artifact")
     ef.blobs.object_report()
     ef.blobs.update_object_metadata(ef.blobs.save_or_update_object(b"x"), tags=["t"])
+    ef.ticking.look(ef.schedules.add("small", on_asset="type=raw_file"))
+    ef.ticking.tick(
+        ef.schedules.add("small", cron="0 3 * * *", assets=["type=raw_file,since=last-run"]), utc_now()
+    )
+    ef.schedules.list()
     ef.catalog()
 
     assert scans(profiled) == []

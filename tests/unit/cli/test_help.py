@@ -20,6 +20,7 @@ CONTRACT = {
     *(f"dataset {verb}" for verb in ("create", "show", "list", "versions", "export")),
     *(f"workflow {verb}" for verb in ("publish", "validate", "show", "list", "versions", "run")),
     *(f"run {verb}" for verb in ("show", "list", "wait", "cancel", "retry")),
+    *(f"schedule {verb}" for verb in ("add", "list", "show", "pause", "resume", "remove")),
     *(f"task {verb}" for verb in ("show", "list", "logs", "retry")),
     *(f"artifact {verb}" for verb in ("list", "show", "get")),
     *(f"blob {verb}" for verb in ("put", "get", "list", "history", "show", "verify", "repair")),
