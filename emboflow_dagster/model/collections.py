@@ -21,7 +21,7 @@ from emboflow_dagster.model.run import RunTask, WorkflowRun
 from emboflow_dagster.model.workflow import WorkflowDefinition, WorkflowDefinitionVersion
 from emboflow_dagster.model.workspace import Membership, Project, User, Workspace
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 META: Final = "_emboflow_meta"
 
 
@@ -206,7 +206,7 @@ COLLECTIONS: Final[dict[str, Collection]] = {
                 Reference("assetIds", "assets"),
                 Reference("retryOfRunId", "workflow_runs", optional=True),
             ),
-            immutable=_FROZEN | {"runtimeSnapshot", "assetIds", "workflowVersionId", "triggeredBy"},
+            immutable=_FROZEN | {"runtimeSnapshot", "assetIds", "workflowVersionId", "triggeredBy", "config"},
         ),
         Collection(
             "run_tasks",
@@ -325,6 +325,8 @@ _PAGES: Final[dict[str, tuple[Index, ...]]] = dict.fromkeys(
 _MORE: Final = {
     # The queue is polled for ever.
     "workflow_runs": (Index(("status", "createdAt", "_id")),),
+    # What came since a schedule looked last.
+    "assets": (Index(("projectId", "updatedAt")),),
     # Was this request carried out long ago? Few versions have one.
     "object_history": (Index(("object_id", "request_id"), partial=(("request_id", "$type", "string"),)),),
 }

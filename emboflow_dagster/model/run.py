@@ -108,6 +108,19 @@ class RuntimeSnapshot(Model):
     runtime_graph: RuntimeGraph
 
 
+class CachePolicy(StrEnum):
+    USE = "use"  #: a task may take what an equal one left
+    REFRESH = "refresh"  #: every task is executed, and what it leaves may be taken by later runs
+    OFF = "off"  #: every task is executed, and nothing is taken or left for others
+
+
+class RunConfig(Model):
+    """What whoever asked for a run wanted of it, beyond workflow, version and assets; never changes."""
+
+    cache_policy: CachePolicy | None = None  #: for all nodes; what each node says when ``None``
+    label: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+
+
 class WorkflowRun(Document):
     """One execution of one workflow version over an ordered set of assets."""
 
@@ -132,6 +145,7 @@ class WorkflowRun(Document):
     retry_of_run_id: Id | None = None
     selected_node_ids: list[NodeId] | None = None
     scheduled_for: UtcDatetime | None = None
+    config: RunConfig | None = None
 
     @property
     def waits_again(self) -> bool:
