@@ -7,7 +7,7 @@ import typer
 
 from emboflow_dagster.cli import execution, figures, output, progress
 from emboflow_dagster.cli.deployment import full_id, opened
-from emboflow_dagster.cli.options import Limit
+from emboflow_dagster.cli.options import Limit, one_of
 from emboflow_dagster.cli.state import noun, verb
 from emboflow_dagster.errors import InvalidInputError
 
@@ -151,14 +151,27 @@ def run(
         typer.Option("--asset", metavar="ASSET", help="Name or id of an asset to bind; repeat it, in order."),
     ],
     version: Version = None,
+    cache: Annotated[
+        str | None,
+        typer.Option(
+            "--cache",
+            metavar="POLICY",
+            help="For all nodes: use what equal tasks left, refresh it, or off. A node's stricter one holds.",
+        ),
+    ] = None,
     wait: execution.Wait = False,
     timeout: execution.Timeout = None,
 ) -> None:
     """Request a run and print its document; with --wait, as it ended. Exit 1 when it did not succeed."""
+    from emboflow_dagster.model.run import CachePolicy
+
     execution.check_timeout(timeout, wait=wait)
+    one_of(CachePolicy, cache, "--cache")
     with opened() as ef:
         names = [full_id(ef.assets.documents, asset) for asset in assets]
-        queued = ef.workflows.run(full_id(ef.workflows.documents, workflow), assets=names, version=version)
+        queued = ef.workflows.run(
+            full_id(ef.workflows.documents, workflow), assets=names, version=version, cache_policy=cache
+        )
         execution.finish(ef, queued, wait=wait, timeout_s=timeout)
 
 

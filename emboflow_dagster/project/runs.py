@@ -19,6 +19,7 @@ from emboflow_dagster.model.run import (
     RUN_ACTIVE,
     RUN_TERMINAL,
     WAITING,
+    RunConfig,
     RunStatus,
     RunTask,
     TaskStatus,
@@ -75,6 +76,7 @@ class Runs:
         run_id: str | None = None,
         scheduled_for: Any = None,
         retry_of: str | None = None,
+        config: RunConfig | None = None,
     ) -> WorkflowRun:
         """Write a queued run with all of its tasks; a daemon (or :meth:`work`) executes it.
 
@@ -87,6 +89,7 @@ class Runs:
             run_id: An id of the caller's, so that asking twice makes one run.
             scheduled_for: The schedule's tick this run is for.
             retry_of: The run this one repeats.
+            config: Cache policy and label; see :func:`~emboflow_dagster.project.run_config.run_config`.
 
         Raises:
             NotFoundError: No such workflow, version or asset in this project.
@@ -107,6 +110,7 @@ class Runs:
             run_id=run_id,
             scheduled_for=scheduled_for,
             retry_of=retry_of,
+            run_config=config,
         )
         return self._write(run, tasks)
 
@@ -257,6 +261,7 @@ class Runs:
             assets=old.asset_ids,
             triggered_by=f"retry:{old.id}",
             retry_of=old.id,
+            config=old.config,
         )
 
     def compare(self, run: WorkflowRun) -> list[Change]:

@@ -19,6 +19,7 @@ from emboflow_dagster.mongo.client import Session
 from emboflow_dagster.mongo.documents import Documents
 from emboflow_dagster.project.lookup import by_id_or_name
 from emboflow_dagster.project.opened import Opened
+from emboflow_dagster.project.run_config import run_config
 from emboflow_dagster.runtime import digest, validate, workflow_file
 from emboflow_dagster.runtime.registry import node_types
 
@@ -184,14 +185,23 @@ class Workflows:
         """One version by its id."""
         return self._versions.get(version_id)
 
-    def run(self, workflow: str, *, assets: Sequence[str], version: int | None = None) -> WorkflowRun:
+    def run(
+        self,
+        workflow: str,
+        *,
+        assets: Sequence[str],
+        version: int | None = None,
+        cache_policy: str | None = None,
+        label: str | None = None,
+    ) -> WorkflowRun:
         """Request a run: it and all of its tasks are written, nothing is executed yet.
 
-        The same as :meth:`Runs.request`, which says what is raised.
+        The same as :meth:`Runs.request`, which says what is raised; ``cache_policy`` is ``use``, ``refresh``
+        or ``off`` for all nodes, ``label`` a word for people.
         """
         if self._request is None:
             raise ConfigurationError("this part of a handle cannot request runs")
-        return self._request(workflow, assets=assets, version=version)
+        return self._request(workflow, assets=assets, version=version, config=run_config(cache_policy, label))
 
     def _numbered(
         self, head: WorkflowDefinition, number: int, session: Session | None

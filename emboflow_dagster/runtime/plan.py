@@ -5,7 +5,7 @@ from datetime import datetime
 
 from emboflow_dagster.errors import ErrorKind, InvalidInputError, Problem, shown
 from emboflow_dagster.model.base import new_id, utc_now
-from emboflow_dagster.model.run import RunTask, RuntimeSnapshot, TaskStatus, WorkflowRun
+from emboflow_dagster.model.run import RunConfig, RunTask, RuntimeSnapshot, TaskStatus, WorkflowRun
 from emboflow_dagster.model.scope import Scope
 from emboflow_dagster.model.workflow import WorkflowDefinition, WorkflowDefinitionVersion
 from emboflow_dagster.runtime.graph import run_order
@@ -28,6 +28,7 @@ def plan_run(
     dagster_run_id: str | None = None,
     retry_of: str | None = None,
     scheduled_for: datetime | None = None,
+    run_config: RunConfig | None = None,
 ) -> tuple[WorkflowRun, list[RunTask]]:
     """The documents of a new run: one task a node, roots queued, the others pending.
 
@@ -44,6 +45,7 @@ def plan_run(
         dagster_run_id: The Dagster run that executes it, when it is known already.
         retry_of: The run this one repeats.
         scheduled_for: The schedule's tick.
+        run_config: What else was asked of the run.
 
     Raises:
         InvalidInputError: No asset, an asset twice, or a selected node that does not exist.
@@ -123,6 +125,7 @@ def plan_run(
         retry_of_run_id=retry_of,
         selected_node_ids=list(chosen) if selected is not None else None,
         scheduled_for=scheduled_for,
+        config=run_config,
     )
     return run, tasks
 
