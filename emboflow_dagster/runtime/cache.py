@@ -15,13 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from pymongo import ReturnDocument
-
 from emboflow_dagster.errors import AlreadyExistsError
 from emboflow_dagster.model.base import new_id
 from emboflow_dagster.model.collections import CACHE
 from emboflow_dagster.model.run import RunTask, TaskStatus
-from emboflow_dagster.mongo.client import Mongo, Raw, Session, find_one_and_update, translated
+from emboflow_dagster.mongo.client import Mongo, Raw, Session, translated
 from emboflow_dagster.runtime import lease
 from emboflow_dagster.runtime.record import Claimed, Recorder
 
@@ -147,19 +145,18 @@ class Entries:
         named = {"workspaceId": scope.workspace_id, "projectId": scope.project_id, "key": key}
         try:
             with translated():
-                found = find_one_and_update(
-                    self._raw,
+                done = self._raw.update_one(
                     {"_id": self.id_of(key), **before},
                     {
                         "$set": {"flight": flight, "result": None, **named},
                         "$currentDate": {"begunAt": True},
                     },
                     upsert=entry is None,
-                    return_document=ReturnDocument.AFTER,
                 )
         except AlreadyExistsError:
             return None
-        return Turn(key, token) if found is not None else None
+        taken = done.matched_count == 1 or done.upserted_id is not None
+        return Turn(key, token) if taken else None
 
     def keep(self, turn: Turn, result: Result, session: Session) -> bool:
         """Leave a result, in the transaction that settles its task; whether the turn was still ours."""

@@ -15,8 +15,8 @@ from emboflow_dagster.model.collections import META
 from emboflow_dagster.model.run import RUN_ACTIVE
 from emboflow_dagster.mongo.client import Mongo, Raw, translated
 from emboflow_dagster.mongo.marks import Mark, name_of
-from emboflow_dagster.runtime.cache import stands_for
 from emboflow_dagster.project.gc.edges import PLACES, Edge, EdgeKind, Place
+from emboflow_dagster.runtime.cache import stands_for
 
 #: What the rule looks at in a version.
 FIELDS: Final = (

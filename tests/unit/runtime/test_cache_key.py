@@ -21,8 +21,8 @@ from emboflow_dagster.model.run import (
     CachePolicy,
     RunConfig,
     RunSummary,
-    RuntimeSnapshot,
     RunTask,
+    RuntimeSnapshot,
     TaskStatus,
     WorkflowRun,
 )
