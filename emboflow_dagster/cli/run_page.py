@@ -10,7 +10,10 @@ if TYPE_CHECKING:
 
     from emboflow_dagster.model.run import RunTask, WorkflowRun
 
-TASK_COLUMNS: Final = ("NODE", "TYPE?", "STATUS", ">TRY?", ">ASSETS?", ">ARTIFACTS?", ">TOOK", "OUTCOME?")
+TASK_COLUMNS: Final = (
+    *("NODE", "TYPE?", "STATUS", ">TRY?", ">ASSETS?", ">ARTIFACTS?", ">TOOK"),
+    *("CACHE?", "OUTCOME?"),
+)
 
 
 def show(run: "WorkflowRun", tasks: "Sequence[RunTask]") -> None:
@@ -51,8 +54,19 @@ def row(task: "RunTask") -> tuple[object, ...]:
         len(task.asset_ids),
         len(task.output_artifact_ids),
         figures.duration(task.duration_ms),
+        {True: "hit", False: "miss", None: None}[task.cache_hit],
         task.summary.outcome if task.summary else None,
     )
+
+
+def cache(task: "RunTask") -> str | None:
+    """What the cache said of a task, and why."""
+    if task.cache_hit is None:
+        return None
+    said = task.summary.cache if task.summary else None
+    if task.cache_hit:
+        return said.reason if said else "hit"
+    return f"miss: {said.reason}" if said else "miss"
 
 
 def live(tasks: "Sequence[RunTask]") -> "Table":
@@ -82,12 +96,8 @@ def task_page(task: "RunTask") -> None:
             ("took", figures.duration(task.duration_ms)),
             ("after", ", ".join(task.upstream_node_ids) or None),
             ("executor", task.executor_type.value),
-            (
-                "cache",
-                {True: "hit", False: "miss"}.get(bool(task.cache_hit))
-                if task.cache_hit is not None
-                else None,
-            ),
+            ("cache", cache(task)),
+            ("cache key", task.cache_key),
             ("started", figures.moment(task.started_at)),
             ("finished", figures.moment(task.finished_at)),
             ("lease", task.lease_owner),

@@ -23,6 +23,8 @@ from emboflow_dagster.model.workspace import Membership, Project, User, Workspac
 
 SCHEMA_VERSION: Final = 3
 META: Final = "_emboflow_meta"
+#: What tasks left, by what they were given; see runtime/cache.py.
+CACHE: Final = "_emboflow_cache"
 
 
 class Reach(StrEnum):

@@ -31,6 +31,7 @@ MAX_LOG_LINES: Final = 500
 MAX_LOG_BYTES: Final = 128 << 10
 MAX_ERROR_BYTES: Final = 8 << 10
 MAX_PREVIEW_BYTES: Final = 64 << 10
+MAX_REASON: Final = 500
 TRIGGER_PATTERN: Final = (
     r"^(user:[A-Za-z0-9_-]{1,64}|schedule:[^@\s]{1,128}@[0-9T:.Z+-]{1,40}"
     r"|sensor:[A-Za-z0-9_-]{1,128}|dagster-ui|retry:[A-Za-z0-9_-]{1,64}|system:[A-Za-z0-9_-]{1,64})$"
@@ -153,6 +154,18 @@ class WorkflowRun(Document):
         return self.status in RUN_ACTIVE and self.dagster_run_ids[-1:] == [WAITING]
 
 
+class TaskCache(Model):
+    """What the cache said when the task was taken, and why: part of what the task did."""
+
+    policy: CachePolicy
+    reason: Annotated[str, Field(max_length=MAX_REASON)]
+    #: Of a hit: the task whose outputs are used again.
+    workflow_run_id: Id | None = None
+    node_id: NodeId | None = None
+    task_id: Id | None = None
+    waited_ms: Int64 = 0  #: for another task with the same key
+
+
 class TaskSummary(Model):
     """What a task did, in numbers; counts of lines are true counts, not of the kept tails."""
 
@@ -162,6 +175,7 @@ class TaskSummary(Model):
     artifact_ids: list[str] = Field(default_factory=list)
     stdout_line_count: Int64 = 0
     stderr_line_count: Int64 = 0
+    cache: TaskCache | None = None
 
 
 class RunTask(Document):

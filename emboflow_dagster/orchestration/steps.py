@@ -248,5 +248,6 @@ def metadata_of(worked: Worked) -> dict[str, Any]:
         "attempt": task.attempt,
         "cacheKey": task.cache_key,
         "cacheHit": task.cache_hit,
+        "cache": task.summary.cache.reason if task.summary and task.summary.cache else None,
     }
     return {name: value for name, value in result.items() if value is not None}

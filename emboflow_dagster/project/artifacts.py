@@ -34,14 +34,10 @@ class Artifacts:
         return self.documents.get(artifact)
 
     def of_task(self, task: RunTask) -> list[Artifact]:
-        """What a task's current attempt produced, in the order it did."""
+        """What a task's current attempt produced, or took from the cache, in order."""
+        made = {"producerType": ProducerType.RUN_TASK.value, "producerId": task.id}
         rows = self.documents.find(
-            {
-                "producerType": ProducerType.RUN_TASK.value,
-                "producerId": task.id,
-                "_id": {"$in": task.output_artifact_ids},
-            },
-            limit=0,
+            {**({} if task.cache_hit else made), "_id": {"$in": task.output_artifact_ids}}, limit=0
         )
         place = {artifact_id: i for i, artifact_id in enumerate(task.output_artifact_ids)}
         return sorted(rows, key=lambda a: place[a.id])

@@ -1,7 +1,7 @@
 """Raw assets: registered once, probed as often as one likes."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from emboflow_dagster.project.settings import full_path
 from emboflow_dagster.runtime.child import run_child
 from emboflow_dagster.runtime.in_child import probe_safely
 from emboflow_dagster.runtime.outputs import add_probe_report
-from emboflow_dagster.runtime.probe_report import store_probe
+from emboflow_dagster.runtime.probe_report import newest_report_ids, store_probe
 
 PROBE_TIMEOUT_S = 900
 PROBE_MEMORY_MB = 3072
@@ -170,6 +170,12 @@ class Assets:
         """The newest probe report, or ``None``."""
         rows = self._reports.find({"assetId": asset.id}, sort=[("reportVersion", -1)], limit=1)
         return rows[0] if rows else None
+
+    def latest_reports(self, asset_ids: Sequence[str]) -> dict[str, AssetProbeReport]:
+        """Asset id to its newest probe report; assets without one are left out."""
+        ids = newest_report_ids(self._opened.mongo, asset_ids)
+        found = self._reports.find({"_id": {"$in": list(ids.values())}}, limit=0)
+        return {report.asset_id: report for report in found}
 
     @contextmanager
     def path(self, asset: Asset) -> Iterator[Path]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -16,14 +16,23 @@ from emboflow_dagster.model.run import RunTask
 from emboflow_dagster.project.artifacts import Artifacts
 from emboflow_dagster.project.assets import Assets
 from emboflow_dagster.project.runs import Runs
+from emboflow_dagster.runtime.cache_key import cache_key, code_digest
 from emboflow_dagster.runtime.child import child_call
-from emboflow_dagster.runtime.digest import sha256_of
 from emboflow_dagster.runtime.logs import TaskLog
-from emboflow_dagster.runtime.node import BoundAsset, NodeContext, NodeInput, NodeResult, NodeType
+from emboflow_dagster.runtime.node import BoundAsset, NodeContext, NodeInput, NodeResult, NodeType, Sight
 from emboflow_dagster.runtime.record import Claimed
 from emboflow_dagster.runtime.registry import node_types
 
 Log = Callable[[str], None]
+
+
+class Prepared(NamedTuple):
+    """What a task is executed with, and the digest over all of it."""
+
+    node_type: NodeType
+    options: Any
+    inputs: Mapping[str, NodeInput]
+    key: str
 
 
 class Execution:
@@ -34,11 +43,34 @@ class Execution:
         self._artifacts = artifacts
         self._runs = runs
 
-    def run(self, claimed: Claimed, folder: Path, lines: TaskLog, tee: Log) -> tuple[NodeResult, Lineage]:
+    def prepare(self, claimed: Claimed, folder: Path) -> Prepared:
+        """Gather what a claimed task is given, and its cache key; no bytes are read.
+
+        Raises:
+            TransitionError: An upstream node has never succeeded, or an asset is archived.
+            InvalidInputError: An option of the node is not allowed.
+        """
+        task = claimed.task
+        node_type = node_types().require(task.node_type)
+        options = _options(node_type, task)
+        inputs = self._inputs(claimed, folder)
+        found = self._assets.documents.find({"_id": {"$in": task.asset_ids}}, limit=0)
+        by_id = {asset.id: asset for asset in found}
+        assets = [by_id[asset_id] for asset_id in task.asset_ids]
+        for asset in assets:
+            if asset.status == AssetStatus.ARCHIVED:
+                raise TransitionError(f"asset {asset.display_name} is archived")
+        reports = self._assets.latest_reports(task.asset_ids) if Sight.REPORT in node_type.sees else {}
+        slug = claimed.run.runtime_snapshot.workflow_slug
+        key = cache_key(task, slug, node_type, assets, reports, inputs)
+        return Prepared(node_type, options, inputs, key)
+
+    def run(self, claimed: Claimed, prepared: Prepared, folder: Path, lines: TaskLog, tee: Log) -> NodeResult:
         """Execute a claimed task; nothing is written to the database.
 
         Args:
             claimed: The task and its run.
+            prepared: What :meth:`prepare` gathered.
             folder: An empty folder for inputs and outputs.
             lines: Takes the task's standard output and error.
             tee: Takes its log lines.
@@ -46,14 +78,8 @@ class Execution:
         Raises:
             EmboflowError: Whatever the node, an input or an option failed with.
         """
-        inputs = self._inputs(claimed, folder)
-        return self._execute(claimed, folder, inputs, lines, tee), self._lineage(claimed, inputs)
-
-    def _execute(
-        self, claimed: Claimed, folder: Path, inputs: Mapping[str, NodeInput], lines: TaskLog, tee: Log
-    ) -> NodeResult:
         task = claimed.task
-        node_type = node_types().require(task.node_type)
+        node_type, inputs = prepared.node_type, prepared.inputs
         if not task.asset_ids and not node_type.runs_on_empty:
             tee("no asset is left for this node; it is not executed")
             return NodeResult(outcome="empty", preview={"assets": 0})
@@ -65,7 +91,7 @@ class Execution:
                 workflow_slug=claimed.run.runtime_snapshot.workflow_slug,
                 workflow_version=claimed.run.runtime_snapshot.version_number,
                 assets=assets,
-                options=_options(node_type, task),
+                options=prepared.options,
                 inputs=inputs,
                 workdir=workdir,
                 log=tee,
@@ -113,30 +139,17 @@ class Execution:
             )
         return inputs
 
-    def _lineage(self, claimed: Claimed, inputs: Mapping[str, NodeInput]) -> Lineage:
+    def lineage(self, claimed: Claimed, prepared: Prepared, *, cached: bool) -> Lineage:
+        """Where what a task makes comes from; the cache key only where it may be found by it."""
         task = claimed.task
-        sources = [a for given in inputs.values() for a in given.artifacts]
-        node_type = node_types().require(task.node_type)
-        code = {
-            "type": f"{node_type.id}@{node_type.version}",
-            "config": (task.executor_config or {}).get("config") or {},
-            "hook": task.code_hook_spec.to_json() if task.code_hook_spec else None,
-        }
-        bound = self._assets.documents.find({"_id": {"$in": task.asset_ids}}, limit=0)
-        by_id = {asset.id: asset.storage_ref.checksum for asset in bound}
-        checksums = [by_id[asset_id] for asset_id in task.asset_ids]
-        code_digest = sha256_of(code)
-        key = sha256_of(
-            {"code": code_digest, "assets": checksums, "inputs": [a.storage_ref.checksum for a in sources]}
-        )
         return Lineage(
-            input_artifact_ids=[a.id for a in sources],
+            input_artifact_ids=[a.id for given in prepared.inputs.values() for a in given.artifacts],
             asset_ids=list(task.asset_ids),
             workflow_run_id=task.workflow_run_id,
             node_id=task.node_id,
             attempt=task.attempt,
-            cache_key=f"sha256:{key}",
-            code_digest=f"sha256:{code_digest}",
+            cache_key=prepared.key if cached else None,
+            code_digest=f"sha256:{code_digest(task, prepared.node_type)}",
         )
 
 

@@ -7,10 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from emboflow_dagster.errors import ConfigurationError, ErrorKind, InvalidInputError, NotFoundError
+from emboflow_dagster.model.run import CachePolicy
 from emboflow_dagster.model.text import check_slug
 
 DEFAULT_DATABASE = "emboflow"
 DEFAULT_SLUG = "default"
+DEFAULT_CACHE_WAIT_S = 3600.0
+MAX_CACHE_WAIT_S = 7 * 86_400.0
 _DATABASE = re.compile(r"^[A-Za-z0-9_-]{1,63}$")
 _SERVERS_OWN = frozenset({"admin", "config", "local"})
 _ACTOR = re.compile(r"^(user|system):([A-Za-z0-9_-]{1,64})$")
@@ -34,6 +37,10 @@ class Settings:
     actor: str
     dagster_home: Path
     allow_gridfs: bool = False
+    #: What every node and run may be stricter than, never less strict.
+    cache: CachePolicy = CachePolicy.USE
+    #: How long a task waits for another one that computes the same, in seconds.
+    cache_wait_s: float = DEFAULT_CACHE_WAIT_S
 
     @classmethod
     def from_env(
@@ -47,6 +54,8 @@ class Settings:
         project: str | None = None,
         actor: str | None = None,
         allow_gridfs: bool | None = None,
+        cache: CachePolicy | None = None,
+        cache_wait_s: float | None = None,
     ) -> "Settings":
         """Settings from ``EMBOFLOW_*`` and ``DAGSTER_HOME``; arguments win over the environment.
 
@@ -66,6 +75,8 @@ class Settings:
             actor=actor or env("EMBOFLOW_ACTOR") or f"user:{_login()}",
             dagster_home=full_path(env("DAGSTER_HOME") or root / "dagster"),
             allow_gridfs=_flag("EMBOFLOW_ALLOW_GRIDFS") if allow_gridfs is None else allow_gridfs,
+            cache=_cache() if cache is None else cache,
+            cache_wait_s=_cache_wait_s() if cache_wait_s is None else cache_wait_s,
         )
         settings.check()
         return settings
@@ -114,6 +125,10 @@ class Settings:
             variables["EMBOFLOW_MONGO_URI"] = self.mongo_uri
         if self.allow_gridfs:
             variables["EMBOFLOW_ALLOW_GRIDFS"] = "1"
+        if self.cache is not CachePolicy.USE:
+            variables["EMBOFLOW_CACHE"] = self.cache.value
+        if self.cache_wait_s != DEFAULT_CACHE_WAIT_S:
+            variables["EMBOFLOW_CACHE_WAIT_S"] = f"{self.cache_wait_s:g}"
         return variables
 
 
@@ -124,6 +139,29 @@ def _flag(name: str) -> bool:
     if text in ("1", "true", "yes"):
         return True
     raise InvalidInputError(f"{name}: found {text!r}; allowed are 1 and 0")
+
+
+def _cache() -> CachePolicy:
+    text = os.environ.get("EMBOFLOW_CACHE", "").strip() or CachePolicy.USE.value
+    try:
+        return CachePolicy(text)
+    except ValueError:
+        raise InvalidInputError(
+            f"EMBOFLOW_CACHE: found {text!r}; allowed are {', '.join(CachePolicy)}"
+        ) from None
+
+
+def _cache_wait_s() -> float:
+    text = os.environ.get("EMBOFLOW_CACHE_WAIT_S", "").strip()
+    try:
+        seconds = float(text) if text else DEFAULT_CACHE_WAIT_S
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= MAX_CACHE_WAIT_S:
+        raise InvalidInputError(
+            f"EMBOFLOW_CACHE_WAIT_S: found {text!r}; allowed are seconds from 0 to {MAX_CACHE_WAIT_S:g}"
+        )
+    return seconds
 
 
 def full_path(path: Path | str) -> Path:

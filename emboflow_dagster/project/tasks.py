@@ -18,17 +18,27 @@ from emboflow_dagster.errors import (
     NotFoundError,
     UnavailableError,
 )
-from emboflow_dagster.model.artifact import Artifact, Lineage
+from emboflow_dagster.model.artifact import Artifact
 from emboflow_dagster.model.dataset import DatasetVersion
 from emboflow_dagster.model.freeform import check_freeform
-from emboflow_dagster.model.run import MAX_PREVIEW_BYTES, RunTask, TaskStatus, TaskSummary
+from emboflow_dagster.model.run import (
+    MAX_PREVIEW_BYTES,
+    CachePolicy,
+    RunTask,
+    TaskCache,
+    TaskStatus,
+    TaskSummary,
+)
 from emboflow_dagster.mongo.documents import Documents
 from emboflow_dagster.project.artifacts import Artifacts
 from emboflow_dagster.project.assets import Assets
-from emboflow_dagster.project.execution import Execution, Log
+from emboflow_dagster.project.cache import Answer, Asked, Cache
+from emboflow_dagster.project.cached import Hit, NotWholeError
+from emboflow_dagster.project.execution import Execution, Log, Prepared
 from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.project.runs import Runs
 from emboflow_dagster.runtime import lease
+from emboflow_dagster.runtime.cache_policy import policy_of
 from emboflow_dagster.runtime.logs import TaskLog
 from emboflow_dagster.runtime.node import NodeResult
 from emboflow_dagster.runtime.outputs import Outputs, dataset_moved, main_digest, store_outputs
@@ -71,6 +81,7 @@ class Tasks:
         self._opened = opened
         self._runs = runs
         self._execution = Execution(assets, artifacts, runs)
+        self._cache = Cache(opened, runs.recorder)
         self.documents: Documents[RunTask] = Documents(opened.mongo, opened.scope, RunTask)
 
     def get(self, run_id: str, node_id: str) -> RunTask:
@@ -131,8 +142,7 @@ class Tasks:
         last = task.attempt > int((task.executor_config or {}).get("retries") or 0)
         try:
             with working_for(task.workflow_run_id, task.id), lease.held(self._runs.recorder, claimed):
-                result, lineage = self._execution.run(claimed, folder, lines, tee)
-                return self._record(claimed, result, lineage, lines)
+                return self._carry_out(claimed, folder, lines, tee)
         except EmboflowError as error:
             if error.kind == ErrorKind.FENCED:
                 raise
@@ -155,36 +165,81 @@ class Tasks:
             lines.close()
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _record(self, claimed: Claimed, result: NodeResult, lineage: Lineage, lines: TaskLog) -> Worked:
+    def _carry_out(self, claimed: Claimed, folder: Path, lines: TaskLog, tee: Log) -> Worked:
+        """Take what an equal task left, or execute the node and record what it left."""
+        prepared = self._execution.prepare(claimed, folder)
+        deployment = self._opened.settings.cache
+        policy = policy_of(claimed.run, claimed.task, prepared.node_type, prepared.options, deployment)
+        asked = Asked(claimed, prepared.node_type, prepared.key, policy)
+        answer = self._cache.ask(asked, tee)
+        while answer.hit is not None:
+            try:
+                return self._reuse(asked, answer, answer.hit, lines)
+            except NotWholeError as error:  # let go while the transaction was on the way
+                answer = self._cache.ask(asked, tee, f"it was a hit until {error.message}")
+        result = self._execution.run(claimed, prepared, folder, lines, tee)
+        return self._record(asked, answer, result, prepared, lines)
+
+    def _reuse(self, asked: Asked, answer: Answer, hit: Hit, lines: TaskLog) -> Worked:
+        """Settle a task with what an earlier one left: nothing is stored anew.
+
+        Raises:
+            NotWholeError: Some of it was let go meanwhile; nothing was written.
+        """
+        kept = NodeResult(
+            asset_ids=tuple(hit.result.asset_ids),
+            preview=hit.result.preview,
+            page=hit.result.page,
+            outcome=hit.result.outcome,
+        )
+        left = Outputs(artifacts=hit.artifacts, dataset=hit.dataset, version=hit.version, unchanged=True)
+        written = Outputs(beside=self._cache.confirm(hit))
+        return self._settle(asked, answer, kept, left, written, lines)
+
+    def _record(
+        self, asked: Asked, answer: Answer, result: NodeResult, prepared: Prepared, lines: TaskLog
+    ) -> Worked:
         """Put, then settle; again on top of the newer version when somebody else published meanwhile."""
-        opened = self._opened
+        opened, claimed = self._opened, asked.claimed
+        cached = asked.policy.policy is not CachePolicy.OFF
+        lineage = self._execution.lineage(claimed, prepared, cached=cached)
         for left in reversed(range(PUBLISH_TRIES)):
             outputs = store_outputs(
                 opened.mongo, opened.blobs, opened.scope, claimed.run, claimed.task, result, lineage
             )
             try:
-                return self._settle(claimed, result, outputs, lineage, lines)
+                return self._settle(asked, answer, result, outputs, outputs, lines)
             except AlreadyExistsError:
                 if not left or not dataset_moved(opened.mongo, opened.scope, outputs):
                     raise
         raise AssertionError("unreachable")
 
     def _settle(
-        self, claimed: Claimed, result: NodeResult, outputs: Outputs, lineage: Lineage, lines: TaskLog
+        self,
+        asked: Asked,
+        answer: Answer,
+        result: NodeResult,
+        left: Outputs,
+        written: Outputs,
+        lines: TaskLog,
     ) -> Worked:
-        task = claimed.task
+        """Write that a task succeeded: ``left`` is what it stands for, ``written`` what is new of that."""
+        claimed, task = asked.claimed, asked.claimed.task
         asset_ids = list(task.asset_ids if result.asset_ids is None else result.asset_ids)
+        preview = _fitting(result.preview, lines)
+        if answer.turn is not None:
+            written.beside = self._cache.keep(asked, answer.turn, result, left, preview)
         fields = {
             **self._log_fields(lines),
             "assetIds": asset_ids,
-            "outputArtifactIds": [a.id for a in outputs.artifacts],
-            "lastResultPreview": _fitting(result.preview, lines),
-            "cacheKey": lineage.cache_key,
-            "cacheHit": False,
-            "summary": _summary(task, result.outcome, asset_ids, outputs, lines),
+            "outputArtifactIds": [a.id for a in left.artifacts],
+            "lastResultPreview": preview,
+            "cacheKey": asked.key,
+            "cacheHit": answer.hit is not None,
+            "summary": _summary(task, result.outcome, asset_ids, left, lines, answer.told),
         }
         try:
-            done = self._runs.recorder.succeed(claimed, fields, outputs)
+            done = self._runs.recorder.succeed(claimed, fields, written)
         except UnavailableError:
             # The answer was lost; the commit may have happened. Only we can settle this attempt.
             done = self.get(task.workflow_run_id, task.node_id)
@@ -192,12 +247,12 @@ class Tasks:
                 raise
         return Worked(
             task=done,
-            artifacts=outputs.artifacts,
-            dataset_version=outputs.version,
-            dataset_name=outputs.dataset.name if outputs.dataset else None,
-            unchanged_dataset=outputs.unchanged,
+            artifacts=left.artifacts,
+            dataset_version=left.version,
+            dataset_name=left.dataset.name if left.dataset else None,
+            unchanged_dataset=left.unchanged,
             page=result.page,
-            digest=main_digest(outputs, asset_ids),
+            digest=main_digest(left, asset_ids),
         )
 
     def _failed(self, claimed: Claimed, lines: TaskLog, message: str) -> None:
@@ -228,7 +283,12 @@ class Tasks:
 
 
 def _summary(
-    task: RunTask, outcome: str, asset_ids: list[str], outputs: Outputs, lines: TaskLog
+    task: RunTask,
+    outcome: str,
+    asset_ids: list[str],
+    outputs: Outputs,
+    lines: TaskLog,
+    cache: TaskCache | None = None,
 ) -> dict[str, Any]:
     return TaskSummary(
         executor=task.executor_type.value,
@@ -237,6 +297,7 @@ def _summary(
         artifact_ids=[a.id for a in outputs.artifacts],
         stdout_line_count=lines.tails["stdout"].count,
         stderr_line_count=lines.tails["stderr"].count,
+        cache=cache,
     ).to_mongo()
 
 

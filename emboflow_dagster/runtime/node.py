@@ -28,6 +28,16 @@ class Narrowing(StrEnum):
     DIFFERENCE = "difference"  #: the first upstream less all the others
 
 
+class Sight(StrEnum):
+    """What a node can see beyond the ids, names, types and bytes of its assets: it counts for the cache."""
+
+    STATUS = "status"  #: the status of an asset
+    REPORT = "report"  #: the newest probe report of an asset
+    INPUTS = "inputs"  #: previews and artifacts of the nodes before it
+    NAMES = "names"  #: what the nodes before it are called
+    ITSELF = "itself"  #: what it and its workflow are called
+
+
 class NodeOptions(BaseModel):
     """Base of a node type's configuration: camelCase in files, unknown keys refused."""
 
@@ -179,6 +189,12 @@ class NodeType:
     """Whether the node reads its assets' bytes; one that does not gets ``Path()`` and starts faster."""
     runs_on_empty: bool = False
     """Is executed even when no asset is left."""
+    sees: frozenset[Sight] = frozenset(Sight)
+    """What its result can depend on; the less, the more often an earlier result can be used again."""
+    uncached: Callable[[Any], str | None] = lambda _options: None
+    """Why a node with these options must be executed every time; ``None`` when it need not."""
+    reports: bool = False
+    """Leaves probe reports: an earlier result stands only while those are the newest of their assets."""
     aliases: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
     """Kinds shown by Dagster, at most three."""

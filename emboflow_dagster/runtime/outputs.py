@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ class Outputs:
     version: DatasetVersion | None = None
     unchanged: bool = False
     """The dataset's latest version has this content already; ``version`` is that one."""
+    beside: Callable[[Session, RunTask], None] | None = None
+    """Is called in the transaction that writes these, with the settled task."""
 
 
 def store_outputs(
@@ -65,6 +67,8 @@ def write_outputs(mongo: Mongo, scope: Scope, outputs: Outputs, task: RunTask, s
         add_probe_report(mongo, scope, session, asset_id, probe)
     if outputs.dataset is not None and outputs.version is not None and not outputs.unchanged:
         _write_version(mongo, scope, session, outputs, task)
+    if outputs.beside is not None:
+        outputs.beside(session, task)
 
 
 def add_probe_report(

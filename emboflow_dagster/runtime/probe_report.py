@@ -7,13 +7,14 @@ Source: requirements R-105, R-106, R-108; reliability.md finding 6.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from emboflow_dagster.blobs.store import Blobs
 from emboflow_dagster.errors import InvalidInputError
-from emboflow_dagster.model.asset import MAX_WARNINGS, RAW_REPORT_BYTES
+from emboflow_dagster.model.asset import MAX_WARNINGS, RAW_REPORT_BYTES, AssetProbeReport
 from emboflow_dagster.model.freeform import MAX_DEPTH, check_freeform
+from emboflow_dagster.mongo.client import Mongo, Session, translated
 
 MAX_ITEMS: Final = 20_000
 _TEXT_CHARS: Final = 500
@@ -48,6 +49,20 @@ def store_probe(blobs: Blobs, probe: Mapping[str, Any]) -> dict[str, Any]:
         "rawReport": {"ref": {"objectId": blob.object_id, "version": blob.version}},
         "warnings": [*probe["warnings"], warning][:MAX_WARNINGS],
     }
+
+
+def newest_report_ids(
+    mongo: Mongo, asset_ids: Collection[str], session: Session | None = None
+) -> dict[str, str]:
+    """Asset id to the id of its newest probe report; assets without one are left out."""
+    stages: list[dict[str, Any]] = [
+        {"$match": {"assetId": {"$in": sorted(set(asset_ids))}}},
+        {"$sort": {"assetId": 1, "reportVersion": 1}},
+        {"$group": {"_id": "$assetId", "report": {"$last": "$_id"}}},
+    ]
+    with translated():
+        rows = mongo[AssetProbeReport.collection].aggregate(stages, session=session)
+        return {row["_id"]: row["report"] for row in rows}
 
 
 def bounded(value: Mapping[str, Any]) -> dict[str, Any]:

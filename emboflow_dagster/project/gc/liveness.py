@@ -16,6 +16,7 @@ from emboflow_dagster.model.run import RUN_ACTIVE
 from emboflow_dagster.mongo.client import Mongo, Raw, translated
 from emboflow_dagster.mongo.marks import Mark, name_of
 from emboflow_dagster.project.gc.edges import PLACES, Edge, EdgeKind, Place
+from emboflow_dagster.runtime.cache import stands_for
 
 #: What the rule looks at in a version.
 FIELDS: Final = (
@@ -151,7 +152,7 @@ class Liveness:
                     ref = value_at(raw, place.path)
                     for verdict in by_name.get((str(ref.get("objectId")), ref.get("version")), ()):
                         if releaser(verdict.release) != (place.collection, place.field, raw["_id"]):
-                            verdict.edges += edges_of_record(place, raw)
+                            verdict.edges += edges_of_record(self.mongo, place, raw)
             self._runs(verdicts)
 
     def _referring(self, place: Place, ids: list[str]) -> Iterable[Raw]:
@@ -176,14 +177,14 @@ class Liveness:
 
 # What a record says of itself in an edge.
 _SAID: Final = {
-    "artifacts": ("producerType", "producerId", "lineage.cacheKey", "lineage.workflowRunId"),
+    "artifacts": ("projectId", "producerType", "producerId", "lineage.cacheKey", "lineage.workflowRunId"),
     "dataset_versions": ("datasetId", "versionTag", "status"),
     "run_tasks": ("workflowRunId", "nodeId"),
     "assets": ("displayName",),
 }
 
 
-def edges_of_record(place: Place, raw: Raw) -> list[Edge]:
+def edges_of_record(mongo: Mongo, place: Place, raw: Raw) -> list[Edge]:
     """What a record that refers to a version says: itself, and on whose behalf it does."""
     id_ = str(raw["_id"])
     edges = [
@@ -197,8 +198,8 @@ def edges_of_record(place: Place, raw: Raw) -> list[Edge]:
         if lineage.get("workflowRunId"):
             run = str(lineage["workflowRunId"])
             edges.append(Edge(EdgeKind.RUN, f"an output of run {run}", "workflow_runs", run))
-        if lineage.get("cacheKey"):
-            key = str(lineage["cacheKey"])
+        key = str(lineage.get("cacheKey") or "")
+        if key and stands_for(mongo, str(raw.get("projectId")), key, id_):
             edges.append(Edge(EdgeKind.CACHE, f"stands for the cache key {key}", "artifacts", id_))
     if place.collection == "run_tasks":
         edges.append(

@@ -100,6 +100,11 @@ def _task(
         }
     if task.status != TaskStatus.SUCCESS:
         current = set()
+    elif task.cache_hit:
+        # Made by an earlier task with the same key, and listed by both.
+        with translated():
+            key = {"_id": {"$in": task.output_artifact_ids}, "lineage.cacheKey": task.cache_key}
+            current |= {row["_id"] for row in view.mongo["artifacts"].find(key, {"_id": 1})}
     if current != set(task.output_artifact_ids):
         add(
             "outputArtifactIds", f"names {sorted(task.output_artifact_ids)}; artifacts name {sorted(current)}"

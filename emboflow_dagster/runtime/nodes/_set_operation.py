@@ -5,7 +5,7 @@ the upstream nodes; running one of these only reports what came in and what is l
 """
 
 from emboflow_dagster.model.plugin import CustomNodeCategory
-from emboflow_dagster.runtime.node import Narrowing, NodeContext, NodeOptions, NodeResult, NodeType
+from emboflow_dagster.runtime.node import Narrowing, NodeContext, NodeOptions, NodeResult, NodeType, Sight
 from emboflow_dagster.runtime.nodes._shown import MAX_ROWS, asset_row
 
 
@@ -39,6 +39,7 @@ def set_node(narrowing: Narrowing, description: str, *aliases: str) -> NodeType:
         narrowing=narrowing,
         needs_bytes=False,
         runs_on_empty=True,
+        sees=frozenset({Sight.NAMES}),
         aliases=aliases,
         kinds=("set",),
     )

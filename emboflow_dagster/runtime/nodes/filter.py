@@ -7,7 +7,7 @@ from pydantic import Field, field_validator
 
 from emboflow_dagster.errors import ExecutionError, InvalidInputError
 from emboflow_dagster.model.plugin import CustomNodeCategory
-from emboflow_dagster.runtime.node import NodeContext, NodeOptions, NodeResult, NodeType
+from emboflow_dagster.runtime.node import NodeContext, NodeOptions, NodeResult, NodeType, Sight
 from emboflow_dagster.runtime.nodes._shown import MAX_ROWS, short
 from emboflow_dagster.runtime.nodes._where import REPORT_FIELDS, Group, document_of, parse
 
@@ -96,5 +96,6 @@ NODE = NodeType(
     run=run,
     needs_bytes=False,
     runs_on_empty=True,
+    sees=frozenset({Sight.STATUS, Sight.REPORT}),
     kinds=("filter",),
 )

@@ -8,7 +8,7 @@ from emboflow_dagster.model.artifact import NORMALIZED_DATASET_PACKAGE
 from emboflow_dagster.model.dataset import CANONICAL_SCHEMA
 from emboflow_dagster.model.plugin import CustomNodeCategory
 from emboflow_dagster.model.storage import LISTING_TYPE
-from emboflow_dagster.runtime.node import NodeContext, NodeOutput, NodeResult, NodeType
+from emboflow_dagster.runtime.node import NodeContext, NodeOutput, NodeResult, NodeType, Sight
 from emboflow_dagster.runtime.nodes._limits import ChildOptions
 from emboflow_dagster.runtime.nodes._shown import MAX_ROWS, short
 
@@ -159,6 +159,7 @@ NODE = NodeType(
     options=NormalizeOptions,
     run=run,
     produces=NORMALIZED_DATASET_PACKAGE,
+    sees=frozenset({Sight.REPORT}),
     aliases=("normalise",),
     kinds=("parquet",),
 )

@@ -13,7 +13,7 @@ from emboflow_dagster.model.plugin import CustomNodeCategory
 from emboflow_dagster.model.storage import LISTING_TYPE
 from emboflow_dagster.model.text import to_slug
 from emboflow_dagster.runtime.in_child import each
-from emboflow_dagster.runtime.node import NodeContext, NodeOutput, NodeResult, NodeType
+from emboflow_dagster.runtime.node import NodeContext, NodeOutput, NodeResult, NodeType, Sight
 from emboflow_dagster.runtime.nodes._limits import ChildOptions
 from emboflow_dagster.runtime.nodes._shown import MAX_ROWS, short
 from emboflow_dagster.runtime.nodes._subjects import subjects
@@ -115,6 +115,7 @@ NODE = NodeType(
     options=PreviewOptions,
     run=run,
     produces=PREVIEW_BUNDLE,
+    sees=frozenset({Sight.REPORT, Sight.INPUTS, Sight.NAMES}),
     aliases=("preview-bundle",),
     kinds=("image",),
 )

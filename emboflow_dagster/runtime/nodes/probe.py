@@ -133,6 +133,9 @@ NODE = NodeType(
     options=ProbeOptions,
     run=run,
     produces=INTERMEDIATE_TASK_OUTPUT,
+    sees=frozenset(),
+    uncached=lambda options: "`refresh` looks again" if options.refresh else None,
+    reports=True,
     aliases=("inspect",),
     kinds=("probe",),
 )

@@ -16,6 +16,7 @@ from emboflow_dagster.runtime.node import (
     NodeOptions,
     NodeResult,
     NodeType,
+    Sight,
 )
 from emboflow_dagster.runtime.nodes._shown import short
 
@@ -115,6 +116,7 @@ NODE = NodeType(
     options=PublishOptions,
     run=run,
     needs_bytes=False,
+    sees=frozenset({Sight.INPUTS}),
     requires_artifact=frozenset({NORMALIZED_DATASET_PACKAGE}),
     aliases=("publish",),
     kinds=("dataset",),

@@ -23,6 +23,7 @@ from emboflow_dagster.runtime.node import (
     NodeOutput,
     NodeResult,
     NodeType,
+    Sight,
 )
 
 CONTENT_TYPES: Final = {
@@ -239,6 +240,7 @@ NODE = NodeType(
     run=run,
     produces=None,
     code_hook=True,
+    sees=frozenset(Sight) - {Sight.STATUS},
     aliases=("python-transform",),
     kinds=("python",),
 )

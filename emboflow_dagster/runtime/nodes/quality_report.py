@@ -12,7 +12,7 @@ from emboflow_dagster.model.artifact import QUALITY_REPORT
 from emboflow_dagster.model.plugin import CustomNodeCategory
 from emboflow_dagster.model.storage import LISTING_TYPE
 from emboflow_dagster.runtime.in_child import each
-from emboflow_dagster.runtime.node import NodeContext, NodeOutput, NodeResult, NodeType
+from emboflow_dagster.runtime.node import NodeContext, NodeOutput, NodeResult, NodeType, Sight
 from emboflow_dagster.runtime.nodes._limits import ChildOptions
 from emboflow_dagster.runtime.nodes._shown import MAX_ROWS, short
 from emboflow_dagster.runtime.nodes._subjects import Subject, subjects
@@ -229,6 +229,7 @@ NODE = NodeType(
     options=QualityOptions,
     run=run,
     produces=QUALITY_REPORT,
+    sees=frozenset({Sight.REPORT, Sight.INPUTS, Sight.NAMES}),
     aliases=("quality-check",),
     kinds=("report",),
 )

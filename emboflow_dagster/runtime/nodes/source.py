@@ -73,6 +73,8 @@ NODE = NodeType(
     source=True,
     needs_bytes=False,
     runs_on_empty=True,
+    sees=frozenset(),
+    uncached=lambda options: "`statuses` look at what changes with time" if options.statuses else None,
     aliases=("source-asset",),
     kinds=("source",),
 )

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from emboflow_dagster.model.collections import COLLECTIONS, META
+from emboflow_dagster.model.collections import CACHE, COLLECTIONS, META
 from emboflow_dagster.mongo import gridfs
 from emboflow_dagster.mongo.client import Mongo, connect
 from emboflow_dagster.mongo.setup import set_up
@@ -52,6 +52,7 @@ def opener(database: Mongo, mongo_uri: str, tmp_path: Path) -> Iterator[Opener]:
         handle.close()
     for name in COLLECTIONS:
         database[name].delete_many({})
+    database[CACHE].delete_many({})
     database[META].delete_many({"_id": {"$ne": "schema"}})
     for name in (gridfs.FILES, gridfs.CHUNKS):  # where nobody allows them they are not there
         database[name].drop()

@@ -228,15 +228,18 @@ def test_a_retried_task_and_all_below_it_are_reset_and_nothing_else(
 def test_again_from_here_keeps_the_old_artifacts(ef: EmboFlow, assets: list[str]) -> None:
     run = request(ef, diamond(), assets)
     ef.runs.work(run.id)
-    old = ef.tasks.get(run.id, "tail").output_artifact_ids
+    old = ef.tasks.get(run.id, "left").output_artifact_ids
+    below = ef.tasks.get(run.id, "tail").output_artifact_ids
     ef.runs.retry_tasks(run.id, ["left"])
     ef.runs.work(run.id)
 
-    new = ef.tasks.get(run.id, "tail").output_artifact_ids
+    new = ef.tasks.get(run.id, "left").output_artifact_ids
+    tail = ef.tasks.get(run.id, "tail")
     assert new != old
     assert ef.artifacts.get(old[0]).id == old[0]
     assert ef.tasks.get(run.id, "left").attempt == 2
-    assert ef.tasks.get(run.id, "tail").attempt == 1
+    # What it left is the same as before, so what is below is not executed again.
+    assert (tail.attempt, tail.cache_hit, tail.output_artifact_ids) == (1, True, below)
 
 
 def test_narrowing_is_worked_out_anew(ef: EmboFlow, assets: list[str]) -> None:
