@@ -17,8 +17,8 @@ from emboflow_dagster.orchestration import orphans, page
 from emboflow_dagster.project.handle import EmboFlow
 from emboflow_dagster.runtime.log_records import parse
 
-#: Lines of `ctx.log` that become events of a step.
-EVENTS: Final = 200
+#: Lines of `ctx.log` that become events of a step: each is a write to a database that the child waits for.
+EVENTS: Final = 50
 #: Bytes of each of stdout and stderr that a step prints.
 PRINTED_BYTES: Final = 1 << 20
 
