@@ -41,28 +41,28 @@ class StepLog:
     def __init__(self, context: dg.OpExecutionContext, run: WorkflowRun, node_id: str) -> None:
         self._info: Callable[[str], None] = context.log.info
         self._command = command(run.id, node_id)
-        self._lines = 0
+        self._seen = {"lines": 0, "errors": 0}
         # In the process of a command its terminal would be written to.
         prints = orphans.PROCESS_TAG not in context.run.tags
         self._left = {"stdout": PRINTED_BYTES, "stderr": PRINTED_BYTES} if prints else {}
 
     def line(self, line: str) -> None:
-        """One line of the task's log, as an event. Errors always are one."""
-        self._lines += 1
-        if self._lines <= EVENTS or line.startswith("error"):
+        """One line of the task's log, as an event while there are few."""
+        # However much came before, how it ended is shown.
+        name = "errors" if line.startswith(("error[", "error: ")) else "lines"
+        self._seen[name] += 1
+        if self._seen[name] <= EVENTS:
             self._info(line)
-        elif self._lines == EVENTS + 1:
-            self._info(f"more lines came; all are shown by: {self._command} --follow")
+        elif self._seen[name] == EVENTS + 1:
+            self._info(f"more {name} came; all are shown by: {self._command} --follow")
 
     def printed(self, stream: str, records: bytes) -> None:
         """Records of the task's output; they go where this process prints."""
         left = self._left.get(stream, 0)
         if left <= 0:
             return
-        text = b"".join(
-            found.data + (b"\n" if found.ends else b"")
-            for found in map(parse, records.splitlines(keepends=True))
-        )
+        rows = map(parse, records.split(b"\n")[:-1])
+        text = b"".join(row.data + (b"\n" if row.ends else b"") for row in rows)
         shown = text[:left]
         self._left[stream] = left - len(shown)
         if self._left[stream] <= 0:

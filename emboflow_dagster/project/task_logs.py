@@ -161,6 +161,18 @@ class TaskLogs:
             UnavailableError: The database was away for many looks in a row.
         """
         _check(task, streams, attempt, lines)
+        return self._follow(task, streams, attempt, lines, unfinished=unfinished, poll_s=poll_s)
+
+    def _follow(
+        self,
+        task: RunTask,
+        streams: Collection[str],
+        attempt: int | None,
+        lines: int | None,
+        *,
+        unfinished: bool,
+        poll_s: float,
+    ) -> Iterator[LogLine]:
         which, at = attempt or task.attempt, _At()
         joiner = Joiner(streams, which)
         first, misses = lines, 0

@@ -251,7 +251,7 @@ def test_the_search_for_secrets_would_find_them(tmp_path: Path) -> None:
         ("AWS_SECRET_ACCESS_KEY", "canary-5f1c", {"canary-5f1c"}),
         ("EMBOFLOW_SECRET_SHORT", "abc", set()),
         ("EMBOFLOW_MONGO_URI", "mongodb://host/db", set()),
-        ("HOME", "/home/ada-canary", set()),
+        ("EMBOFLOW_ACTOR", "user:ada-canary", set()),
     ],
 )
 def test_what_is_a_secret(name: str, value: str, expected: set[str]) -> None:
