@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emboflow_dagster.cli import execution, output, run_page
+from emboflow_dagster.cli import execution, output, run_page, state, task_logs
 from emboflow_dagster.cli.deployment import full_id, opened
 from emboflow_dagster.cli.state import noun, verb
 
@@ -37,27 +37,44 @@ def show(task: Where) -> None:
     output.emit(found.to_json(), lambda: run_page.task_page(found))
 
 
-@verb(app, "logs", example="emboflow task logs run_01JD3ZK4Q8X5V7N2M9B6C0T1RW:probe")
+@verb(app, "logs", example="emboflow task logs run_01JD3ZK4Q8X5V7N2M9B6C0T1RW:probe --follow")
 def logs(
     task: Where,
-    stream: Annotated[
-        str | None,
-        typer.Option("--stream", metavar="NAME", help="Only one of log, stdout, stderr."),
-    ] = None,
+    follow: task_logs.Follow = False,
+    stdout: task_logs.Stdout = False,
+    stderr: task_logs.Stderr = False,
+    log: task_logs.Log = False,
+    stream: task_logs.Stream = None,
+    lines: task_logs.Lines = None,
+    attempt: task_logs.Attempt = None,
+    raw: task_logs.Raw = False,
 ) -> None:
-    """All lines of a task's output, in the order they came; --json gives stream and line."""
-    if stream not in (None, "log", "stdout", "stderr"):
-        raise typer.BadParameter(
-            f"found {stream!r}; allowed are log, stdout, stderr", param_hint="'--stream'"
-        )
+    """All lines of a task's output, in the order they came; --json gives stream and line.
+
+    --follow shows what comes until the task is over, also while it runs elsewhere; with --json each line is
+    then a JSON value of its own. What EmboFlow has to say about a log goes to stderr.
+    """
+    wanted = task_logs.streams(stdout=stdout, stderr=stderr, log=log, stream=stream)
+    task_logs.check(wanted, raw=raw, follow=follow, lines=lines)
     with opened() as ef:
         run_id, node_id = _parts(ef, task)
-        rows = [line.partition("\t") for line in ef.tasks.logs(run_id, node_id)]
-    wanted = [(name, line) for name, _, line in rows if stream in (None, name)]
-    output.emit(
-        [{"stream": name, "line": line} for name, line in wanted],
-        lambda: output.lines(line for _, line in wanted),
-    )
+        if raw:
+            for chunk in ef.tasks.output(run_id, node_id, wanted[0], attempt=attempt):
+                output.write_bytes(chunk)
+            output.flush()
+            return
+        if follow:
+            task_logs.waiting(ef.tasks.get(run_id, node_id))
+        rows = ef.tasks.logs(
+            run_id,
+            node_id,
+            follow=follow,
+            streams=wanted,
+            attempt=attempt,
+            lines=lines,
+            unfinished=not state.current().json,
+        )
+        task_logs.show(rows, follow=follow)
 
 
 @verb(app, "retry", example="emboflow task retry run_01JD3ZK4Q8X5V7N2M9B6C0T1RW:probe --wait")

@@ -164,7 +164,6 @@ def run(
     from emboflow_dagster.model.run import CachePolicy
 
     execution.check_timeout(timeout, wait=wait)
-    one_of(CachePolicy, cache, "--cache")
     with opened() as ef:
         names = [full_id(ef.assets.documents, asset) for asset in assets]
         queued = ef.workflows.run(

@@ -122,7 +122,7 @@ def work_all(
             context.log.info("%s is not executed: what comes before it did not succeed", task.node_id)
             continue
         try:
-            worked = steps.work(ef, run, task.node_id, worker=worker, log=context.log.info)
+            worked = steps.work(ef, run, task.node_id, worker=worker, context=context)
         except dg.Failure as error:
             context.log.warning("%s: %s", task.node_id, error.description)
             failed.append(task.node_id)

@@ -10,7 +10,7 @@ from typing import Final
 import dagster as dg
 
 from emboflow_dagster.errors import ConfigurationError
-from emboflow_dagster.orchestration import keys, pools
+from emboflow_dagster.orchestration import compute_logs, keys, pools
 
 CONFIG: Final = """\
 # Written once by EmboFlow; yours to change. Reference: Dagster's documentation, "dagster.yaml".
@@ -65,7 +65,7 @@ def prepare(home: Path) -> bool:
         Whether this call made the home.
 
     Raises:
-        ConfigurationError: The folder cannot be written.
+        ConfigurationError: The folder cannot be written, or ``EMBOFLOW_COMPUTE_LOGS`` is not understood.
     """
     config = home / "dagster.yaml"
     try:
@@ -73,7 +73,7 @@ def prepare(home: Path) -> bool:
         with _one_at_a_time(home):
             made = not config.exists()
             if made:
-                _write(config, config_text())
+                _write(config, config_text() + compute_logs.block(home))
             if made or not (home / "schedules").exists():
                 with dg.DagsterInstance.from_config(str(home)) as instance:
                     _create_tables(instance)

@@ -81,7 +81,7 @@ def execute(context: dg.OpExecutionContext, props: NodeProps, target: steps.Targ
             if tags := {**steps.tags_to_add(ef, launch, run), **place_tags(launch, props.place)}:
                 context.instance.add_run_tags(launch.dagster_run_id, tags)
             worker = steps.worker_of(launch.dagster_run_id, context.get_step_execution_context().step.key)
-            worked = steps.work(ef, run, node_id, worker=worker, log=context.log.info)
+            worked = steps.work(ef, run, node_id, worker=worker, context=context)
     except EmboflowError as error:
         raise steps.failure(error, node_id=node_id) from error
     version, metadata = worked.digest, steps.metadata_of(worked)

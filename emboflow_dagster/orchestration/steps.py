@@ -4,7 +4,7 @@ Everything that is executed comes from the ``run_tasks`` document, frozen when t
 the definition this code location happens to hold only says which task it is.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -13,7 +13,7 @@ import dagster as dg
 
 from emboflow_dagster.errors import EmboflowError, NotFoundError, TransitionError
 from emboflow_dagster.model.run import WorkflowRun
-from emboflow_dagster.orchestration import keys, page
+from emboflow_dagster.orchestration import keys, page, step_log
 from emboflow_dagster.orchestration.run_options import RunOptions, require_same_graph
 from emboflow_dagster.project.handle import EmboFlow
 from emboflow_dagster.project.tasks import Worked
@@ -189,7 +189,9 @@ def worker_of(dagster_run_id: str, step_key: str) -> str:
     return f"dagster:{dagster_run_id}:{step_key}"
 
 
-def work(ef: EmboFlow, run: WorkflowRun, node_id: str, *, worker: str, log: Callable[[str], None]) -> Worked:
+def work(
+    ef: EmboFlow, run: WorkflowRun, node_id: str, *, worker: str, context: dg.OpExecutionContext
+) -> Worked:
     """Take the task and execute it; every failure as Dagster's, with the code and the hint.
 
     A step that is stopped meanwhile (cancel, SIGTERM) has settled its task when the interrupt passes here.
@@ -198,13 +200,21 @@ def work(ef: EmboFlow, run: WorkflowRun, node_id: str, *, worker: str, log: Call
         Failure: The task failed or could not be taken. Dagster does not repeat it: a retry is a
             decision recorded in MongoDB first.
     """
+    log = step_log.StepLog(context, run, node_id)
     try:
-        return ef.tasks.work(run.id, node_id, worker=worker, log=log)
+        return ef.tasks.work(run.id, node_id, worker=worker, log=log.line, watch=log.printed)
     except EmboflowError as error:
-        raise failure(error, run_id=run.id, node_id=node_id) from error
+        where = step_log.link_of(ef, run.id, node_id)
+        raise failure(error, run_id=run.id, node_id=node_id, more=where) from error
 
 
-def failure(error: EmboflowError, *, run_id: str | None = None, node_id: str | None = None) -> dg.Failure:
+def failure(
+    error: EmboflowError,
+    *,
+    run_id: str | None = None,
+    node_id: str | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> dg.Failure:
     """An error of our tree as Dagster shows it: code, message and hint, never repeated by Dagster."""
     metadata: dict[str, Any] = {"code": error.kind.value}
     if error.hint:
@@ -213,6 +223,7 @@ def failure(error: EmboflowError, *, run_id: str | None = None, node_id: str | N
         metadata["workflow_run"] = run_id
     if node_id:
         metadata["node"] = node_id
+    metadata |= more or {}
     if error.problems:
         metadata["problems"] = page.table(
             [{"code": p.kind.value, "where": p.path, "problem": p.message} for p in error.problems]
@@ -246,6 +257,7 @@ def metadata_of(worked: Worked) -> dict[str, Any]:
         "workflow_run_id": task.workflow_run_id,
         "task_id": task.id,
         "attempt": task.attempt,
+        **step_log.link(task),
         "cacheKey": task.cache_key,
         "cacheHit": task.cache_hit,
         "cache": task.summary.cache.reason if task.summary and task.summary.cache else None,

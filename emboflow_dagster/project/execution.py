@@ -97,12 +97,12 @@ class Execution:
                 log=tee,
                 child=child_call(
                     workdir,
-                    on_stdout=partial(lines.add, "stdout"),
-                    on_stderr=partial(lines.add, "stderr"),
+                    on_stdout=lines.streams["stdout"],
+                    on_stderr=lines.streams["stderr"],
                     on_log=tee,
                 ),
-                out=partial(lines.add, "stdout"),
-                err=partial(lines.add, "stderr"),
+                out=lines.streams["stdout"],
+                err=lines.streams["stderr"],
             )
             return node_type.run(context)
 

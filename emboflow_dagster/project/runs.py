@@ -30,10 +30,11 @@ from emboflow_dagster.model.run import (
 from emboflow_dagster.model.workflow import WorkflowDefinition, WorkflowDefinitionVersion, WorkflowStatus
 from emboflow_dagster.mongo.client import Session
 from emboflow_dagster.mongo.documents import OLDEST
-from emboflow_dagster.project import sources
+from emboflow_dagster.project import lost_logs, sources
 from emboflow_dagster.project.assets import Assets
 from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.project.selection import Selection
+from emboflow_dagster.project.task_logs import TaskLogs
 from emboflow_dagster.project.workflows import Workflows
 from emboflow_dagster.runtime import control, lease
 from emboflow_dagster.runtime.compare import Change, compare
@@ -311,6 +312,7 @@ class Runs:
         self, run: str, nodes: Sequence[str], *, dagster_run_id: str | None = None
     ) -> WorkflowRun:
         """Execute nodes of a run, and all below them, again: :func:`.control.retry_tasks`."""
+        TaskLogs(self._opened, self.recorder).keep(run, nodes)
         return control.retry_tasks(self.recorder, run, nodes, dagster_run_id=dagster_run_id)
 
     def tasks(self, run: WorkflowRun) -> list[RunTask]:
@@ -374,9 +376,11 @@ class Runs:
         """
         ended = lease.settle_expired(self.recorder)
         idle = lease.requeue_idle(self.recorder)
+        logs = lost_logs.collect(TaskLogs(self._opened, self.recorder))
         return [
             *(f"task {t.node_id} of {t.workflow_run_id}: {t.error_message}" for t in ended),
             *(f"{run.id} is in the queue again: nobody worked at it" for run in idle),
+            *(f"task {t.node_id} of {t.workflow_run_id}: the log of its lost worker was kept" for t in logs),
         ]
 
     def settle_lost(self, run_id: str, message: str, *, cancelled: bool = False) -> WorkflowRun:

@@ -3,7 +3,8 @@
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +31,8 @@ from emboflow_dagster.model.run import (
     TaskSummary,
 )
 from emboflow_dagster.mongo.documents import Documents
+from emboflow_dagster.mongo.log_chunks import LogOf
+from emboflow_dagster.project import lost_logs
 from emboflow_dagster.project.artifacts import Artifacts
 from emboflow_dagster.project.assets import Assets
 from emboflow_dagster.project.cache import Answer, Asked, Cache
@@ -37,9 +40,12 @@ from emboflow_dagster.project.cached import Hit, NotWholeError
 from emboflow_dagster.project.execution import Execution, Log, Prepared
 from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.project.runs import Runs
+from emboflow_dagster.project.task_logs import TaskLogs, log_fields
 from emboflow_dagster.runtime import lease
 from emboflow_dagster.runtime.cache_policy import policy_of
-from emboflow_dagster.runtime.logs import TaskLog
+from emboflow_dagster.runtime.live_log import LiveLog
+from emboflow_dagster.runtime.log_records import STREAMS, LogLine
+from emboflow_dagster.runtime.logs import TaskLog, Watch
 from emboflow_dagster.runtime.node import NodeResult
 from emboflow_dagster.runtime.outputs import Outputs, dataset_moved, main_digest, store_outputs
 from emboflow_dagster.runtime.record import Claimed
@@ -82,6 +88,7 @@ class Tasks:
         self._runs = runs
         self._execution = Execution(assets, artifacts, runs)
         self._cache = Cache(opened, runs.recorder)
+        self._logs = TaskLogs(opened, runs.recorder)
         self.documents: Documents[RunTask] = Documents(opened.mongo, opened.scope, RunTask)
 
     def get(self, run_id: str, node_id: str) -> RunTask:
@@ -95,22 +102,57 @@ class Tasks:
             raise NotFoundError(f"run {run_id}: there is no task for node {node_id!r}")
         return found
 
-    def logs(self, run_id: str, node_id: str) -> Iterator[str]:
-        """All lines of a task's output, each with its stream's name and a tab before it."""
-        task = self.get(run_id, node_id)
-        if task.log_ref is not None:
-            with self._opened.blobs.open_ref(task.log_ref) as stream:
-                for line in stream:
-                    yield line.decode("utf-8", "replace").rstrip("\n")
-            return
-        for name, lines in (
-            ("log", task.log_lines),
-            ("stdout", task.stdout_lines),
-            ("stderr", task.stderr_lines),
-        ):
-            yield from (f"{name}\t{line}" for line in lines)
+    def logs(
+        self,
+        run_id: str,
+        node_id: str,
+        *,
+        follow: bool = False,
+        streams: Collection[str] = STREAMS,
+        attempt: int | None = None,
+        lines: int | None = None,
+        unfinished: bool = False,
+    ) -> Iterator[LogLine]:
+        """The lines of a task's output, oldest first, in the order in which they came.
 
-    def work(self, run_id: str, node_id: str, *, worker: str | None = None, log: Log | None = None) -> Worked:
+        Args:
+            run_id: The run.
+            node_id: The node.
+            follow: Go on with what comes, until the task is over; works while it runs in another process.
+            streams: Which of ``log``, ``stdout`` and ``stderr``.
+            attempt: Which attempt; by default the last, and with ``follow`` those after it.
+            lines: Only so many at the end of what is there at first.
+            unfinished: With ``follow``: the beginning of a line that has no end yet, too (``ends`` is false).
+
+        Raises:
+            NotFoundError: No such run, node or attempt.
+            InvalidInputError: No such stream.
+        """
+        task = self.get(run_id, node_id)
+        if not follow:
+            return self._logs.read(task, streams=streams, attempt=attempt, lines=lines)
+        return self._logs.follow(task, streams=streams, attempt=attempt, lines=lines, unfinished=unfinished)
+
+    def output(
+        self, run_id: str, node_id: str, stream: str = "stdout", *, attempt: int | None = None
+    ) -> Iterator[bytes]:
+        """One stream of a task's output as it was printed, in chunks of bytes; secrets are filtered.
+
+        Raises:
+            NotFoundError: No such run, node or attempt.
+            InvalidInputError: No such stream.
+        """
+        return self._logs.raw(self.get(run_id, node_id), stream, attempt=attempt)
+
+    def work(
+        self,
+        run_id: str,
+        node_id: str,
+        *,
+        worker: str | None = None,
+        log: Log | None = None,
+        watch: Watch | None = None,
+    ) -> Worked:
         """Claim one task and carry it to its end.
 
         Args:
@@ -118,6 +160,7 @@ class Tasks:
             node_id: The node.
             worker: Who does it; names the lease.
             log: Takes each log line as it comes, beside the task's own log.
+            watch: Takes stream and records of all that comes (:mod:`~emboflow_dagster.runtime.log_records`).
 
         Raises:
             TransitionError: The task may not be taken: not queued, run over, or taken by another.
@@ -127,45 +170,59 @@ class Tasks:
         claimed = self._runs.recorder.claim(run_id, node_id, owner)
         while True:
             try:
-                return self._attempt(claimed, log or _quiet)
+                return self._attempt(claimed, log or _quiet, watch)
             except _RetryableError:
-                # The failed attempt's log stays in Dagster's; the document starts over.
+                # The failed attempt's log is stored; the document starts over.
                 claimed = self._runs.recorder.again(claimed, owner)
 
-    def _attempt(self, claimed: Claimed, log: Log) -> Worked:
+    def _attempt(self, claimed: Claimed, log: Log, watch: Watch | None) -> Worked:
         opened, task = self._opened, claimed.task
         scratch = opened.settings.home / "work"
         scratch.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f"{task.node_id}-", dir=scratch))
-        lines = TaskLog(folder / "task.log")
+        lines = TaskLog(folder / "task.log", watch=watch)
+        live = LiveLog(lines, self._logs.chunks, LogOf.task(task))
         tee = partial(_tee, lines, log)
         last = task.attempt > int((task.executor_config or {}).get("retries") or 0)
         try:
             with working_for(task.workflow_run_id, task.id), lease.held(self._runs.recorder, claimed):
-                return self._carry_out(claimed, folder, lines, tee)
+                worked = self._carry_out(claimed, folder, lines, tee, live)
+            live.discard()
         except EmboflowError as error:
             if error.kind == ErrorKind.FENCED:
                 raise
+            live.stop()
             tee(f"error[{error.kind.value}]: {error.message}")
             if last or not isinstance(error, ExecutionError):
                 self._failed(claimed, lines, error.message)
+            elif (whole := lines.whole()) is not None:
+                self._logs.put(task, whole, lines.counts)
+            live.discard()
             raise _told(task.node_id, error, last=last) from error
         except Exception as error:
+            live.stop()
             text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             tee(f"error: {text}")
             self._failed(claimed, lines, text)
+            live.discard()
             raise NodeFailedError(f"{task.node_id}: {text}", kind=ErrorKind.INTERNAL) from error
         except BaseException as error:
             # Ctrl-C, SIGTERM, Dagster's interrupt: somebody stopped the run, the node did not fail.
             self._runs.settle_lost(
                 task.workflow_run_id, f"interrupted ({type(error).__name__})", cancelled=True
             )
+            live.stop()
+            with suppress(EmboflowError):  # what was sent is collected by the recorder
+                lost_logs.attach(self._logs, LogOf.task(task), self._log_fields(task, lines), lines.counts)
+                live.discard()
             raise
         finally:
+            live.stop()
             lines.close()
             shutil.rmtree(folder, ignore_errors=True)
+        return worked
 
-    def _carry_out(self, claimed: Claimed, folder: Path, lines: TaskLog, tee: Log) -> Worked:
+    def _carry_out(self, claimed: Claimed, folder: Path, lines: TaskLog, tee: Log, live: LiveLog) -> Worked:
         """Take what an equal task left, or execute the node and record what it left."""
         prepared = self._execution.prepare(claimed, folder)
         deployment = self._opened.settings.cache
@@ -173,11 +230,13 @@ class Tasks:
         asked = Asked(claimed, prepared.node_type, prepared.key, policy)
         answer = self._cache.ask(asked, tee)
         while answer.hit is not None:
+            live.stop()  # what is settled names the whole log
             try:
                 return self._reuse(asked, answer, answer.hit, lines)
             except NotWholeError as error:  # let go while the transaction was on the way
                 answer = self._cache.ask(asked, tee, f"it was a hit until {error.message}")
         result = self._execution.run(claimed, prepared, folder, lines, tee)
+        live.stop()
         return self._record(asked, answer, result, prepared, lines)
 
     def _reuse(self, asked: Asked, answer: Answer, hit: Hit, lines: TaskLog) -> Worked:
@@ -230,7 +289,7 @@ class Tasks:
         if answer.turn is not None:
             written.beside = self._cache.keep(asked, answer.turn, result, left, preview)
         fields = {
-            **self._log_fields(lines),
+            **self._log_fields(task, lines),
             "assetIds": asset_ids,
             "outputArtifactIds": [a.id for a in left.artifacts],
             "lastResultPreview": preview,
@@ -257,25 +316,15 @@ class Tasks:
 
     def _failed(self, claimed: Claimed, lines: TaskLog, message: str) -> None:
         fields = {
-            **self._log_fields(lines),
+            **self._log_fields(claimed.task, lines),
             "summary": _summary(claimed.task, "failed", claimed.task.asset_ids, Outputs(), lines),
         }
-        self._runs.recorder.fail(claimed, fields, message)
+        self._runs.recorder.fail(claimed, fields, lines.secrets.text(message))
 
-    def _log_fields(self, lines: TaskLog) -> dict[str, Any]:
+    def _log_fields(self, task: RunTask, lines: TaskLog) -> dict[str, Any]:
         whole = lines.close()
-        ref = None
-        if whole is not None:
-            blob = self._opened.blobs.put(
-                whole, type="task_log", content_type="text/plain", owner=("run_tasks", "logRef")
-            )
-            ref = self._opened.blobs.ref(blob).to_mongo()
-        return {
-            "logRef": ref,
-            "logLines": lines.tails["log"].lines,
-            "stdoutLines": lines.tails["stdout"].lines,
-            "stderrLines": lines.tails["stderr"].lines,
-        }
+        ref = None if whole is None else self._logs.put(task, whole, lines.counts)
+        return log_fields(lines.tails, ref)
 
     def list(self, run_id: str) -> list[RunTask]:
         """A run's tasks in graph order."""
@@ -312,6 +361,7 @@ def _fitting(preview: dict[str, Any] | None, lines: TaskLog) -> dict[str, Any] |
 
 
 def _tee(lines: TaskLog, log: Log, line: str) -> None:
+    line = lines.secrets.text(line)
     lines.add("log", line)
     log(line)
 

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self, runtime_checkable
 
 from emboflow_dagster.errors import EmboflowError, ErrorKind, ExecutionError, LimitError, Problem
 from emboflow_dagster.runtime.child_main import FAILURE, HEADER, LOG, RESULT
@@ -53,6 +53,19 @@ _MEMORY_WORDS = (b"bad_alloc", b"Cannot allocate memory", b"out of memory", b"Me
 Line = Callable[[str], None]
 
 
+@runtime_checkable
+class Feed(Protocol):
+    """Takes a stream's bytes as they come, instead of lines that were cut out of it."""
+
+    def feed(self, data: bytes) -> None:
+        """The next bytes."""
+        ...
+
+    def close(self) -> None:
+        """The stream ended."""
+        ...
+
+
 def run_child(
     target: str,
     *args: Any,
@@ -78,7 +91,8 @@ def run_child(
         memory_mb: Address space in MiB (``RLIMIT_AS``). ``None``: 2048.
         cpu_s: Processor seconds of the worker process. ``None``: no limit besides the time.
         cwd: Working directory; a temporary one, removed afterwards, when ``None``.
-        on_stdout: Takes each line of standard output, without its end; see :class:`LineSplitter`.
+        on_stdout: Takes each line of standard output, without its end; see :class:`LineSplitter`. A
+            :class:`Feed` takes the bytes.
         on_stderr: The same for standard error.
         on_log: Takes each text the function handed to :func:`child_main.log`.
         env: More variables.
@@ -240,8 +254,8 @@ class _Watch:
     """Collects what a child says; memory stays constant but for the result."""
 
     def __init__(self, on_stdout: Line, on_stderr: Line, on_log: Line) -> None:
-        self.stdout = LineSplitter(on_stdout)
-        self.stderr = LineSplitter(on_stderr)
+        self.stdout = on_stdout if isinstance(on_stdout, Feed) else LineSplitter(on_stdout)
+        self.stderr = on_stderr if isinstance(on_stderr, Feed) else LineSplitter(on_stderr)
         self.on_log = on_log
         self._tail = b""
         self._buffer = bytearray()

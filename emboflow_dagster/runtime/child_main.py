@@ -40,7 +40,9 @@ def log(text: str) -> None:
     if _results is None:
         sys.stderr.write(text + "\n")
     else:
-        _send(LOG, text[:MAX_LOG_CHARS].encode("utf-8", "backslashreplace"))
+        if len(text) > MAX_LOG_CHARS:
+            text = f"{text[:MAX_LOG_CHARS]}… [cut: the text has {len(text)} characters]"
+        _send(LOG, text.encode("utf-8", "backslashreplace"))
 
 
 def _send(kind: bytes, payload: bytes) -> None:

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from emboflow_dagster.model.collections import CACHE, COLLECTIONS, META
-from emboflow_dagster.mongo import gridfs
+from emboflow_dagster.mongo import gridfs, log_chunks
 from emboflow_dagster.mongo.client import Mongo, connect
 from emboflow_dagster.mongo.setup import set_up
 from emboflow_dagster.project.handle import EmboFlow
@@ -54,6 +54,7 @@ def opener(database: Mongo, mongo_uri: str, tmp_path: Path) -> Iterator[Opener]:
         database[name].delete_many({})
     database[CACHE].delete_many({})
     database[META].delete_many({"_id": {"$ne": "schema"}})
+    database[log_chunks.COLLECTION].delete_many({})
     for name in (gridfs.FILES, gridfs.CHUNKS):  # where nobody allows them they are not there
         database[name].drop()
 

@@ -4,8 +4,10 @@ import socket
 
 import dagster as dg
 import pytest
+import yaml
 
 from emboflow_dagster.errors import ConfigurationError
+from emboflow_dagster.orchestration import compute_logs
 from emboflow_dagster.orchestration import instance as dagster_instance
 from emboflow_dagster.orchestration.dev import DEFAULT_PORT, free_port
 
@@ -54,3 +56,44 @@ def test_a_taken_port_is_refused_when_it_was_asked_for():
 
 def test_without_a_port_a_free_one_is_taken():
     assert free_port("127.0.0.1", None) >= DEFAULT_PORT
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    for name in ("EMBOFLOW_OBJECT_STORE", compute_logs.VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch.setenv
+
+
+@pytest.mark.parametrize(
+    ("store", "said", "expected"),
+    [
+        (None, None, None),
+        ("file:///data", None, None),
+        ("s3://lake/team/", None, ("lake", "team/compute-logs")),
+        ("s3://lake", None, ("lake", "compute-logs")),
+        ("s3://lake/team", "local", None),
+        ("s3://lake/team", "s3://logs/steps", ("logs", "steps")),
+        (None, "s3://logs", ("logs", "compute-logs")),
+    ],
+)
+def test_what_steps_print_goes_where_the_environment_says(environment, tmp_path, store, said, expected):
+    for name, value in (("EMBOFLOW_OBJECT_STORE", store), (compute_logs.VARIABLE, said)):
+        if value:
+            environment(name, value)
+    config = (yaml.safe_load(compute_logs.block(tmp_path)) or {}).get("compute_logs")
+
+    assert (config and (config["config"]["bucket"], config["config"]["prefix"])) == expected
+    if config:
+        assert config["class"] == "S3ComputeLogManager"
+        assert config["config"]["local_dir"] == str(tmp_path / "compute-logs")
+
+
+@pytest.mark.parametrize("said", ["gs://logs", "/var/log", "s3://", "s3://key:secret@logs"])
+def test_a_place_for_logs_that_is_not_understood_is_refused(environment, tmp_path, said):
+    environment(compute_logs.VARIABLE, said)
+
+    with pytest.raises(ConfigurationError, match="EMBOFLOW_COMPUTE_LOGS"):
+        dagster_instance.prepare(tmp_path)
+
+    assert not (tmp_path / "dagster.yaml").exists()
