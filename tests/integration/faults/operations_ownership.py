@@ -93,8 +93,12 @@ class RepeatedCud(Cud):
 
     name = "cud-again"
 
+    def prepare(self, ef: EmboFlow, folder: Path) -> None:
+        super().prepare(ef, folder)
+        (folder / "assets").write_text(" ".join(ef.assets.get(name).id for name in ("one", "two")))
+
     def act(self, ef: EmboFlow, folder: Path, ack: Ack) -> None:
-        one, two = (row["_id"] for row in ef.mongo["assets"].find().sort("_id", 1).limit(2))
+        one, two = (folder / "assets").read_text().split()
         changes = [
             asset("three"),
             *labels(ef, one),
