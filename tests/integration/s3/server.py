@@ -1,6 +1,6 @@
 """A server of S3's protocol (moto) in a process of its own, and how tests look into it beside the store.
 
-``EMBOFLOW_TEST_S3_ENDPOINT``, ``..._KEY`` and ``..._SECRET`` name another one that runs already: MinIO, Ceph and
+``EMBOFLOW_TEST_S3_ENDPOINT``, ``..._KEY``, ``..._SECRET`` name another one that runs already: MinIO, Ceph and
 others. The tests make buckets there and leave them, empty.
 """
 
