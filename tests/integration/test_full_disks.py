@@ -23,6 +23,7 @@ from emboflow_dagster.project.settings import Settings
 HOMES = ("object_store", "in_object", "gridfs")
 SIZES = {"object_store": 3_000_000, "in_object": 200_000, "gridfs": 700_000}
 ROOM_BYTES = 24 << 20
+pytestmark = pytest.mark.timeout(600)  # servers that wait for a server that cannot come
 Acked = list[tuple[str, int, str]]
 
 
