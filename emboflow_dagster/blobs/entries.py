@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
-from emboflow_dagster.errors import ErrorKind, IntegrityError
+from emboflow_dagster.errors import ErrorKind, IntegrityError, InvalidInputError
 from emboflow_dagster.model.storage import LISTING_TYPE, StorageRef
-from emboflow_dagster.model.text import check_sha256
+from emboflow_dagster.model.text import check_entry_path, check_sha256
 
 SCHEMA = "emboflow-listing/1"
 
@@ -52,6 +52,10 @@ def read_listing(stream: IO[bytes]) -> Iterator[Entry]:
                     raise IntegrityError(f"a listing of schema {row['schema']!r}; known is {SCHEMA}")
                 continue
             entry = Entry(str(row["path"]), check_sha256(row["sha256"]), int(row["size"]))
+            check_entry_path(entry.path)
+        except InvalidInputError as error:
+            text = f"line {number} of the listing is refused: {error.message}"
+            raise IntegrityError(text, kind=error.kind) from None
         except (ValueError, KeyError, TypeError) as error:
             text = f"line {number} of the listing is none: {type(error).__name__}"
             raise IntegrityError(text, kind=ErrorKind.FILE_CORRUPT) from None

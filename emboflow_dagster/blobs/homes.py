@@ -105,6 +105,14 @@ class Homes:
         if placed.grid_fs_file_id is not None:
             mongo_gridfs.delete(self._mongo, placed.grid_fs_file_id)
 
+    def reopen(self, placed: Placed) -> IO[bytes]:
+        """A stream over a payload that is its put's alone: one for a document, or a file in GridFS."""
+        if placed.data is not None or placed.grid_fs_file_id is None:
+            return io.BytesIO(placed.data or b"")
+        return gridfs.open_verified(
+            self._mongo, placed.grid_fs_file_id, sha256=placed.sha256, size=placed.size
+        )
+
     def open(self, blob: BlobObject, data: bytes | None = None) -> IO[bytes]:
         """A stream over the payload that is verified as it is read.
 

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from emboflow_dagster.blobs.owner import Owner, owner_of
 from emboflow_dagster.errors import (
     ConflictError,
     ErrorKind,
@@ -31,6 +32,20 @@ class Owning:
     if TYPE_CHECKING:
         _mongo: Mongo
         _scope: Scope
+
+    def owner(self, object_id: str, version: int | None = None) -> Owner:
+        """Who owns a version of a blob, is meant to, or let it go.
+
+        Args:
+            object_id: Which blob.
+            version: By default its newest.
+
+        Raises:
+            NotFoundError: There is no such version in this workspace.
+        """
+        check_object_id(object_id)
+        number = None if version is None else check_version(version)
+        return owner_of(self._mongo, self._scope, object_id, number)
 
     def transfer(
         self, object_id: str, *, to: tuple[str, str, str], replacement: BlobRef | None = None

@@ -60,6 +60,8 @@ class Repairs:
         touched = {damage.key for damage in wrong}
         if wrong and source is not None:
             self._bring(blob, wrong, source)
+            # In GridFS the bytes are another file by now.
+            blob = objects.at_version(self._mongo, blob.workspace_id, blob.object_id, blob.version)
             wrong = self.examine(blob)
         if wrong:
             for damage in wrong:

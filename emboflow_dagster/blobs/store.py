@@ -1,14 +1,13 @@
 """Blobs: bytes first, metadata second, every read verified."""
 
 from contextlib import AbstractContextManager, nullcontext
-from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any, cast
 
 from emboflow_dagster.blobs import withdrawn
 from emboflow_dagster.blobs.context import current_work
 from emboflow_dagster.blobs.examine import Content
-from emboflow_dagster.blobs.homes import Homes
+from emboflow_dagster.blobs.homes import Homes, Placed
 from emboflow_dagster.blobs.owned import Owned
 from emboflow_dagster.blobs.owning import Owning
 from emboflow_dagster.blobs.quarantine import Quarantine
@@ -139,17 +138,22 @@ class Blobs(Owned, Owning, Uploads, Temporary):
                 self._homes.discard(placed)  # refused for sure; after an outage nobody knows
                 raise
             if not put.new:
-                self._homes.discard(placed)
-        if not put.new and placed.data is not None:
-            self._put_back(put.blob, placed.data)
+                try:
+                    self._put_back(put.blob, placed)
+                finally:
+                    self._homes.discard(placed)
         return put.blob
 
-    def _put_back(self, blob: BlobObject, data: bytes) -> None:
-        """Content that made no new version because it is there already: unless that is damaged."""
-        if self.quarantine.holds(blob.object_id, blob.version, None) and (
-            blob.data_sha256 == sha256(data).hexdigest()
-        ):
-            self.repairs.repair(blob, data)
+    def _put_back(self, blob: BlobObject, placed: Placed) -> None:
+        """Content that made no new version because it is there already: unless that is damaged.
+
+        A payload in the object store was healed where it was put.
+        """
+        if placed.storage_ref is not None or blob.data_sha256 != placed.sha256:
+            return
+        if self.quarantine.holds(blob.object_id, blob.version, None):
+            with self._homes.reopen(placed) as source:
+                self.repairs.repair(blob, source)
 
     def record_owned(
         self,

@@ -9,6 +9,7 @@ import typer
 from emboflow_dagster.cli import (
     blob_check,
     blob_flowcept,
+    blob_owner,
     blob_upload,
     figures,
     keeping,
@@ -28,6 +29,7 @@ app = noun("Blobs: versioned payloads, verified on every read.")
 blob_check.register(app)
 Id = Annotated[str, typer.Argument(metavar="BLOB", help="Object id of a blob.")]
 blob_upload.register(app)
+blob_owner.register(app)
 Version = Annotated[
     int | None, typer.Option("--version", min=0, metavar="N", help="Version number; else the newest.")
 ]

@@ -76,9 +76,9 @@ class Asset(Document):
     created_at: UtcDatetime
     updated_at: UtcDatetime
 
-    @field_validator("display_name")
+    @field_validator("display_name", mode="before")
     @classmethod
-    def _visible(cls, value: str) -> str:
+    def _visible(cls, value: object) -> str:
         return check_name(value, "", 300)
 
     @field_validator("top_level_paths")

@@ -11,7 +11,6 @@ from enum import Enum
 from typing import Annotated, Any, ClassVar, Self, get_args
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -68,18 +67,19 @@ UtcDatetime = Annotated[datetime, BeforeValidator(check_datetime)]
 DocumentId = Annotated[str, Field(pattern=ID_PATTERN, validation_alias="_id", serialization_alias="_id")]
 Id = Annotated[str, Field(pattern=ID_PATTERN)]
 ActorId = Annotated[str, Field(pattern=r"^(system:)?[A-Za-z0-9_-]{1,64}$")]
-Slug = Annotated[str, AfterValidator(check_slug), Field(pattern=SLUG_PATTERN, max_length=63)]
-Name = Annotated[str, AfterValidator(check_name), Field(min_length=1, max_length=200)]
+# Our checks come before pydantic's own, so that the code of a refusal is ours for every kind of value.
+Slug = Annotated[str, Field(pattern=SLUG_PATTERN, max_length=63), BeforeValidator(check_slug)]
+Name = Annotated[str, Field(min_length=1, max_length=200), BeforeValidator(check_name)]
 TypeName = Annotated[str, Field(pattern=TYPE_PATTERN, max_length=64)]
 Checksum = Annotated[str, Field(pattern=CHECKSUM_PATTERN)]
 Int64 = Annotated[int, Field(ge=0, lt=2**63)]
-FreeForm = Annotated[dict[str, Any], AfterValidator(check_freeform)]
-Summary = Annotated[dict[str, Any], AfterValidator(lambda v: check_freeform(v, max_bytes=16 << 10))]
+FreeForm = Annotated[dict[str, Any], BeforeValidator(check_freeform)]
+Summary = Annotated[dict[str, Any], BeforeValidator(lambda v: check_freeform(v, max_bytes=16 << 10))]
 
 
-def sized_freeform(max_bytes: int, *, max_items: int = 20_000, map_keys: bool = False) -> AfterValidator:
+def sized_freeform(max_bytes: int, *, max_items: int = 20_000, map_keys: bool = False) -> BeforeValidator:
     """A validator for a free-form dict of another size than 64 KiB."""
-    return AfterValidator(
+    return BeforeValidator(
         lambda v: check_freeform(v, max_bytes=max_bytes, max_items=max_items, map_keys=map_keys)
     )
 

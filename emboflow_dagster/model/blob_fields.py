@@ -13,12 +13,13 @@ from typing import Any, Final
 from emboflow_dagster.errors import EmboflowError, ErrorKind, shown
 from emboflow_dagster.model.blob import BlobObject, StorageType
 from emboflow_dagster.model.collections import COLLECTIONS
-from emboflow_dagster.model.storage import LISTING_TYPE, BlobRef
+from emboflow_dagster.model.storage import LISTING_TYPE, BlobRef, StorageRef, check_storage_ref
 from emboflow_dagster.model.text import check_object_id, check_version, refuse
 
 #: Dicts of which some are kept in a blob; the others are in the document itself.
 OFTEN_INLINE: Final = frozenset({("asset_probe_reports", "rawReport"), ("annotations", "payload")})
 _PAIR: Final = frozenset({"objectId", "version"})
+_PLACES: Final = frozenset({"bucket", "key", "uri"})
 
 
 def check_owner(owner: object) -> tuple[str, str]:
@@ -68,6 +69,23 @@ def as_blob_ref(value: object) -> BlobRef | None:
     return BlobRef(
         object_id=check_object_id(value["objectId"], "objectId"), version=check_version(value["version"])
     )
+
+
+def refuse_as_ref(value: object) -> EmboflowError:
+    """Why a value that names no version of a blob cannot be in a field that is always one.
+
+    A reference to bytes is looked at first: what is wrong with it says more than that it is one.
+    """
+    if not isinstance(value, Mapping | StorageRef):
+        return refuse(
+            ErrorKind.REF_TYPE, "", f"found {shown(value)}; a BlobRef(object_id, version) is needed"
+        )
+    try:
+        if isinstance(value, Mapping) and _PLACES & set(value):
+            check_storage_ref(dict(value))
+    except EmboflowError as error:
+        return error
+    return refuse(ErrorKind.BLOB_FIELD, "", f"found {shown(value)}; a BlobRef(object_id, version) is needed")
 
 
 def stored_ref(value: object) -> BlobRef | None:

@@ -4,7 +4,7 @@ import re
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from emboflow_dagster.errors import ErrorKind, InvalidInputError
 from emboflow_dagster.model.base import (
@@ -168,11 +168,14 @@ class StorageConnection(Document):
     created_at: UtcDatetime
     updated_at: UtcDatetime
 
+    @field_validator("secret_ref", mode="before")
+    @classmethod
+    def _named(cls, value: object) -> str | None:
+        return None if value is None else check_secret_ref(value, "")
+
     @model_validator(mode="after")
     def _no_secret(self) -> Self:
         _refuse_secrets(self.config, "config")
-        if self.secret_ref is not None:
-            check_secret_ref(self.secret_ref, "secretRef")
         return self
 
 

@@ -179,3 +179,30 @@ def check_rel_path(value: object, path: str = "path") -> str:
         if _WINDOWS_NAMES.match(part):
             raise refuse(ErrorKind.PATH_RESERVED, path, found + f"{part!r} is a device name on Windows")
     return value
+
+
+def check_entry_path(path: str) -> str:
+    """The path of a file in a stored folder: below it, and one that a disk can have.
+
+    Looser than :func:`check_rel_path`: folders are stored as they are found, with whatever their files are
+    called.
+    """
+    found = f"found {shown(path)}; "
+    if not path:
+        raise refuse(ErrorKind.PATH_EMPTY, "path", "the path is empty")
+    parts = path.split("/")
+    if ".." in parts:
+        raise refuse(ErrorKind.PATH_TRAVERSAL, "path", found + "'..' is not allowed")
+    if path[0] == "/":
+        raise refuse(ErrorKind.PATH_ABSOLUTE, "path", found + "only relative paths are allowed")
+    if "" in parts or "." in parts:
+        raise refuse(ErrorKind.PATH_SEGMENT, "path", found + "a part of it names no file")
+    if "\0" in path:
+        raise refuse(ErrorKind.PATH_CONTROL, "path", found + "a NUL character is not allowed")
+    try:
+        longest = max(len(part.encode()) for part in parts)
+    except UnicodeEncodeError:
+        raise refuse(ErrorKind.PATH_ENCODING, "path", found + "not valid Unicode") from None
+    if longest > 255:  # noqa: PLR2004 - the limit of file systems
+        raise refuse(ErrorKind.PATH_TOO_LONG, "path", "at most 255 bytes a part are allowed")
+    return path

@@ -44,6 +44,7 @@ from emboflow_dagster.errors import (
     InvalidInputError,
     UnavailableError,
 )
+from emboflow_dagster.mongo import away
 
 T = TypeVar("T")
 Raw = dict[str, Any]
@@ -53,6 +54,7 @@ MAJORITY: Final = WriteConcern(w="majority", j=True)
 _DUPLICATE_KEY: Final = 11000
 _OUTAGE_S: Final = 20
 _VALIDATION_FAILURE: Final = 121
+_OUT_OF_DISK_SPACE: Final = 14031
 
 
 class _PlainIntegers(TypeDecoder):
@@ -308,11 +310,20 @@ def _translation(error: PyMongoError) -> EmboflowError:
             f"MongoDB's validator refused the document: {rules or error}", kind=ErrorKind.DOCUMENT_INVALID
         )
     if isinstance(error, ConnectionFailure):
+        if full := away.full_disk(error):
+            return UnavailableError(
+                f"MongoDB went away: {full}; whether the last write happened is not known",
+                kind=ErrorKind.DISK_FULL,
+                hint="make room and run it again: what was acknowledged is there, every step can be repeated",
+            )
         return UnavailableError(
             f"MongoDB went away ({type(error).__name__}); whether the last write happened is not known",
             hint="run the command again: every step can be repeated",
         )
     if isinstance(error, OperationFailure):
         text = (error.details or {}).get("errmsg", str(error))
-        return UnavailableError(f"MongoDB refused an operation: {error.code}: {str(text)[:300]}")
+        return UnavailableError(
+            f"MongoDB refused an operation: {error.code}: {str(text)[:300]}",
+            kind=ErrorKind.DISK_FULL if error.code == _OUT_OF_DISK_SPACE else None,
+        )
     return UnavailableError(f"MongoDB: {type(error).__name__}: {str(error)[:300]}")

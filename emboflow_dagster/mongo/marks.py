@@ -25,6 +25,7 @@ class Mark(StrEnum):
     CONDEMNED = "condemned"  #: <key>: about to be collected from a store that takes nothing aside
     TEMPORARY = "temporary"  #: <id>: a blob without owner that expires
     UPLOAD = "upload"  #: <object_id>: what is known about an announced upload
+    REQUEST = "request"  #: <project>:<hash of the id>: a request to `ef.cud`, and what it wrote
     SCRUB = "scrub"  #: <workspace>: how far a verification came
     SCHEDULE = "schedule"  #: <project>:<name>: a schedule, or what became of the one in a workflow's file
     TAKEN = "taken"  #: <schedule>:<asset>: a run of the schedule has bound the asset

@@ -58,10 +58,16 @@ class LocalObjectStore(Collecting):
         """The store of `file:///folder` (percent-encoded) or of a plain path.
 
         Raises:
-            ConfigurationError: The URL names a host, or is no folder.
+            ConfigurationError: The URL names a host, or is no folder; a user that it names is not there.
         """
         if not url.startswith("file:"):
-            return cls(Path(url).expanduser())
+            try:
+                return cls(Path(url).expanduser())
+            except RuntimeError:
+                raise ConfigurationError(
+                    f"EMBOFLOW_OBJECT_STORE is {url}: there is no user of that name",
+                    hint="write file:///folder, or ./~name for a folder that is called so",
+                ) from None
         parts = urlsplit(url)
         path = unquote(parts.path)
         if parts.netloc not in ("", "localhost") or parts.query or parts.fragment or not path.startswith("/"):

@@ -28,6 +28,7 @@ from emboflow_dagster.mongo import audit, ownership
 from emboflow_dagster.mongo.client import Session
 from emboflow_dagster.mongo.documents import Documents
 from emboflow_dagster.project.changes import Change, Create, Deactivate, Update
+from emboflow_dagster.project.cud_repeat import Repeat
 from emboflow_dagster.project.cud_request import Request
 from emboflow_dagster.project.opened import Opened
 
@@ -48,12 +49,14 @@ _CLASSES: Final[Mapping[ErrorKind, type[EmboflowError]]] = {
 }
 
 
-def cud(opened: Opened, changes: Sequence[Change]) -> list[Document]:
+def cud(opened: Opened, changes: Sequence[Change], *, request_id: str | None = None) -> list[Document]:
     """Carry out up to 100 changes in one transaction.
 
     Args:
         opened: The deployment and scope.
         changes: In the order in which their documents are returned; one a record.
+        request_id: Repeating a request with the same id, in this project, writes nothing: its records are
+            returned as they are by then.
 
     Returns:
         The document of each change as it is now.
@@ -63,9 +66,11 @@ def cud(opened: Opened, changes: Sequence[Change]) -> list[Document]:
             class are the first one's: ``InvalidInputError``, ``NotFoundError`` for records, references and
             blobs that are not there, ``ConflictError`` for blobs that have an owner or are superseded,
             ``IntegrityError`` for blobs without whole bytes, ``ImmutableError``, ``TransitionError``.
+        ConflictError: Kind ``request-reused``: another request had that id.
         AlreadyExistsError: A name or another unique key is taken.
     """
     steps = _checked(changes)
+    repeat = None if request_id is None else Repeat(opened, request_id, steps)
     # The driver may repeat a transaction: what it makes has the same ids each time.
     ids = [
         new_id(str(getattr(COLLECTIONS[str(step.collection)].document, "prefix", "doc")))
@@ -75,11 +80,16 @@ def cud(opened: Opened, changes: Sequence[Change]) -> list[Document]:
     ]
 
     def body(session: Session) -> list[Document]:
+        done = repeat and repeat.answer(session)
+        if done:
+            return done
         request = Request(opened, session, steps, ids)
         problems = request.check()
         if problems:
             raise _error(problems)
         _write(opened, session, request)
+        if repeat:
+            repeat.remember(session, [(draft.collection, draft.id) for draft in request.drafts])
         return [draft.document for draft in request.drafts]
 
     return opened.mongo.in_transaction(body)

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from emboflow_dagster.errors import EmboflowError, ErrorKind, InvalidInputError, Problem, shown
 from emboflow_dagster.model.base import Document, invalid
 from emboflow_dagster.model.blob import BlobObject
-from emboflow_dagster.model.blob_fields import OFTEN_INLINE, as_blob_ref, stored_ref, values_of
+from emboflow_dagster.model.blob_fields import OFTEN_INLINE, as_blob_ref, refuse_as_ref, stored_ref, values_of
 from emboflow_dagster.model.collections import COLLECTIONS
 from emboflow_dagster.model.records import GIVEN, RECORDS, VERBS, is_out_of_use, references_of
 from emboflow_dagster.model.scope import Scope
@@ -125,8 +125,8 @@ class Draft:
             self.fields[name] = _copy(value)
             return
         if len(self.problems) == before:
-            text = f"found {shown(value)}; a BlobRef(object_id, version) is needed"
-            self.add(ErrorKind.BLOB_FIELD, name, text)
+            why = refuse_as_ref(value)
+            self.problems += [Problem(p.kind, self._path(name), _placed(p)) for p in why.problems]
         self._values |= self._stand_in(name)
 
     def _known(self) -> str:
@@ -302,6 +302,10 @@ class Draft:
             elif name in _TOLD and value is not None:
                 told[name] = str(value)
         return told
+
+
+def _placed(problem: Problem) -> str:
+    return f"{problem.path}: {problem.message}" if problem.path else problem.message
 
 
 def _copy(value: Any) -> Any:

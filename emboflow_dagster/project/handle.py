@@ -162,13 +162,14 @@ class EmboFlow:
         """Who did what."""
         return Audit(self._opened)
 
-    def cud(self, changes: Sequence[Change]) -> list[Document]:
+    def cud(self, changes: Sequence[Change], *, request_id: str | None = None) -> list[Document]:
         """Create, update and put out of use up to 100 records in one transaction, all or nothing.
 
-        Blobs that they name become theirs in the same transaction; see
+        Blobs that they name become theirs in the same transaction. With ``request_id`` a request can be
+        repeated by somebody who does not know whether it was done. See
         :func:`~emboflow_dagster.project.cud.cud` for what is returned and refused.
         """
-        return cud(self._opened, changes)
+        return cud(self._opened, changes, request_id=request_id)
 
     def init(self) -> SetupReport:
         """Make or repair collections, validators and indexes; says what it did."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from emboflow_dagster.errors import ConfigurationError, EmboflowError, ErrorKind
+from emboflow_dagster.mongo.away import FULL_BYTES
 from emboflow_dagster.mongo.embedded.binary import version_pair
 from emboflow_dagster.mongo.embedded.log import bound_log, failure_reason, log_size
 from emboflow_dagster.mongo.embedded.place import Instance, Place
@@ -24,7 +25,6 @@ CACHE_VARIABLE: Final = "EMBOFLOW_MONGOD_CACHE_GB"
 DEFAULT_CACHE_GB: Final = 0.25
 TRANSACTION_LIFETIME_S: Final = 5
 OPLOG_MB: Final = 256
-FULL_BYTES: Final = 1 << 20
 ELECTION_TIMEOUT_MS: Final = 1_000
 SLOW_MS: Final = 5_000
 EXIT_LISTEN: Final = 48

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from emboflow_dagster.errors import ConfigurationError, EmboflowError, ErrorKind, UnavailableError
+from emboflow_dagster.mongo import away
 from emboflow_dagster.mongo.embedded.binary import check_mongod, locate_mongod
 from emboflow_dagster.mongo.embedded.launch import (
     START_TIMEOUT_S,
@@ -62,6 +63,7 @@ def ensure(home: Path, *, extra_arguments: Sequence[str] = ()) -> EmbeddedServer
         with exclusively(place.start_lock, timeout_s=LOCK_TIMEOUT_S), _naming_full_disks(place):
             running = _look(place, started=False) or _start(place, extra_arguments)
             bound_log(place.log, process(running.pid))
+    away.remember(running.port, place.log)
     return running
 
 

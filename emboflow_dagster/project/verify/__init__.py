@@ -6,7 +6,7 @@ from contextlib import suppress
 from emboflow_dagster.errors import EmboflowError
 from emboflow_dagster.project.gc.leftovers import leftovers
 from emboflow_dagster.project.opened import Opened
-from emboflow_dagster.project.verify import documents, payloads, runs, uploads, versions
+from emboflow_dagster.project.verify import documents, members, payloads, runs, uploads, versions
 from emboflow_dagster.project.verify.progress import UNLIMITED, Budget, Position, Progress
 from emboflow_dagster.project.verify.report import Finding, VerifyReport, View
 
@@ -44,6 +44,8 @@ def verify(
     documents.check_documents(view, report)
     documents.check_references(view, report)
     documents.check_numbers(view, report)
+    members.check_members(view, report)
+    members.check_reports(view, report)
     versions.check_versions(view, report)
     versions.check_owners(view, report)
     uploads.check_uploads(view, report)

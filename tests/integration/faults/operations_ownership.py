@@ -88,6 +88,30 @@ class Cud(WithAssets):
         return [] if fine else [f"owners {found}, let go {notes}, assets {statuses}"]
 
 
+class RepeatedCud(Cud):
+    """The same with a request id: whoever does not know how far it came sends it again."""
+
+    name = "cud-again"
+
+    def prepare(self, ef: EmboFlow, folder: Path) -> None:
+        super().prepare(ef, folder)
+        (folder / "assets").write_text(" ".join(ef.assets.get(name).id for name in ("one", "two")))
+
+    def act(self, ef: EmboFlow, folder: Path, ack: Ack) -> None:
+        one, two = (folder / "assets").read_text().split()
+        changes = [
+            asset("three"),
+            *labels(ef, one),
+            Update("assets", one, {"storageRef": ref("other")}),
+            Deactivate("assets", two),
+        ]
+        done = ef.cud(changes, request_id="the one")
+        ack(str(owners(ef)) if len(done) == len(changes) else "another")
+
+    def repeat(self, ef: EmboFlow, folder: Path) -> None:
+        self.act(ef, folder, lambda _: None)
+
+
 class Transfer(WithAssets):
     """From an annotation to an asset, whose own blob is let go."""
 
@@ -236,4 +260,11 @@ class ClaimOne(WithAssets):
 
 OWNERSHIP: tuple[Operation, ...] = (Cud(), Upload())
 #: For the long version alone.
-MORE_OWNERSHIP: tuple[Operation, ...] = (Transfer(), Release(), Announce(), Abandon(), PutTemporary())
+MORE_OWNERSHIP: tuple[Operation, ...] = (
+    RepeatedCud(),
+    Transfer(),
+    Release(),
+    Announce(),
+    Abandon(),
+    PutTemporary(),
+)

@@ -372,3 +372,19 @@ def a_free_form_dict_with_an_operator(whole: Whole) -> Found:
     row = whole.one("storage_connections")
     whole.set("storage_connections", row["_id"], config={"a": float("nan")})
     return {("document-invalid", "storage_connections", row["_id"], "storage_connections.config.a")}
+
+
+@damage
+def an_owner_who_is_no_member_any_more(whole: Whole) -> Found:
+    space = whole.one("workspaces")
+    member = whole.one("memberships", workspaceId=space["_id"], userId=space["ownerId"])
+    whole.drop("memberships", member["_id"])
+    return {("membership-missing", "workspaces", space["_id"], "ownerId")}
+
+
+@damage
+def a_probe_report_with_a_later_one_that_is_gone(whole: Whole) -> Found:
+    last = whole.one("asset_probe_reports", reportVersion=2)
+    first = whole.one("asset_probe_reports", assetId=last["assetId"], reportVersion=1)
+    whole.drop("asset_probe_reports", first["_id"])
+    return {("version-gap", "assets", last["assetId"], "reportVersion")}

@@ -13,7 +13,7 @@ import pytest
 from emboflow_dagster.blobs.quarantine import Quarantine
 from emboflow_dagster.errors import EmboflowError, IntegrityError, InvalidInputError, UnavailableError
 from emboflow_dagster.model.collections import META
-from emboflow_dagster.mongo import marks
+from emboflow_dagster.mongo import gridfs, marks
 from emboflow_dagster.mongo.client import Mongo
 from emboflow_dagster.mongo.marks import Mark
 from emboflow_dagster.project.handle import EmboFlow
@@ -311,6 +311,35 @@ def test_a_put_into_the_document_heals_it(ef: EmboFlow) -> None:
     assert again.version == 0
     assert ef.blobs.read("model") == CONTENT
     assert notes(ef) == []
+
+
+@pytest.mark.parametrize("damage", ["a chunk flipped", "a chunk gone", "the file gone"])
+@pytest.mark.parametrize("repaired", [False, True])
+def test_a_put_into_gridfs_and_a_repair_heal_it(opener: Opener, damage: str, *, repaired: bool) -> None:
+    ef = opener(allow_gridfs=True)
+    content = CONTENT * 30_000  # several chunks
+    blob = ef.blobs.put(content, object_id="model", home="gridfs")
+    chunk = {"files_id": blob.grid_fs_file_id, "n": 1}
+    if damage == "the file gone":
+        ef.mongo[gridfs.FILES].delete_one({"_id": blob.grid_fs_file_id})
+    elif damage == "a chunk gone":
+        ef.mongo[gridfs.CHUNKS].delete_one(chunk)
+    else:
+        data = ef.mongo[gridfs.CHUNKS].find_one(chunk)["data"]
+        ef.mongo[gridfs.CHUNKS].update_one(chunk, {"$set": {"data": flipped(data)}})
+    with pytest.raises(IntegrityError):
+        ef.blobs.read("model")
+
+    if repaired:
+        ef.blobs.repair("model", 0, content)
+    else:
+        assert ef.blobs.put(content, object_id="model", home="gridfs").version == 0
+
+    assert ef.blobs.read("model") == content
+    assert notes(ef) == []
+    assert ef.verify().problems == []
+    files = [str(row["_id"]) for row in ef.mongo[gridfs.FILES].find()]
+    assert ef.blobs.get("model").grid_fs_file_id in files
 
 
 def test_without_a_note_an_altered_payload_is_trusted_by_its_size(ef: EmboFlow) -> None:

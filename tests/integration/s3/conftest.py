@@ -1,6 +1,7 @@
 """One S3 server a worker, a bucket a test; a proxy that breaks things where a test asks for one."""
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -25,7 +26,7 @@ def bucket(s3_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An empty bucket that the environment leads to."""
     for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL_S3": s3_server.url}.items():
         monkeypatch.setenv(name, value)
-    name = f"lake-{next(_numbers)}"
+    name = f"lake-{os.getpid()}-{next(_numbers)}"
     s3_server.client.create_bucket(Bucket=name)
     yield name
     for key, upload_id in s3_server.uploads(name):

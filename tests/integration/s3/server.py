@@ -1,9 +1,15 @@
-"""A server of S3's protocol (moto) in a process of its own, and how tests look into it beside the store."""
+"""A server of S3's protocol (moto) in a process of its own, and how tests look into it beside the store.
+
+``EMBOFLOW_TEST_S3_ENDPOINT``, ``..._KEY``, ``..._SECRET`` name another one that runs already: MinIO, Ceph and
+others. The tests make buckets there and leave them, empty.
+"""
 
 import contextlib
+import os
 import subprocess
 import sys
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 #: Ends with whoever started it: its standard input is closed then.
 PROGRAM = """
@@ -16,7 +22,11 @@ print(server.get_host_and_port()[1], flush=True)
 sys.stdin.read()
 server.stop()
 """
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AKIATESTTESTTESTTEST", "AWS_SECRET_ACCESS_KEY": "s3cret-of-the-tests"}
+ENDPOINT = os.environ.get("EMBOFLOW_TEST_S3_ENDPOINT")
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": os.environ.get("EMBOFLOW_TEST_S3_KEY", "AKIATESTTESTTESTTEST"),
+    "AWS_SECRET_ACCESS_KEY": os.environ.get("EMBOFLOW_TEST_S3_SECRET", "s3cret-of-the-tests"),
+}
 ENVIRONMENT = {**CREDENTIALS, "AWS_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
 
 
@@ -48,6 +58,11 @@ class Server:
     """The process; ``url`` is its endpoint."""
 
     def __init__(self) -> None:
+        if ENDPOINT is not None:
+            self._process = None
+            self.url, self.port = ENDPOINT, urlsplit(ENDPOINT).port or 443
+            self.client = client_at(self.url)
+            return
         self._process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", PROGRAM],
             stdin=subprocess.PIPE,
@@ -61,7 +76,10 @@ class Server:
         self.client = client_at(self.url)
 
     def close(self) -> None:
-        """End it."""
+        """End it, where it was started here."""
+        if self._process is None:
+            self.client.close()
+            return
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()

@@ -24,7 +24,7 @@ CONTRACT = {
     *(f"task {verb}" for verb in ("show", "list", "logs", "retry")),
     *(f"artifact {verb}" for verb in ("list", "show", "get")),
     *(f"blob {verb}" for verb in ("put", "get", "list", "history", "show", "verify", "repair")),
-    *(f"blob {verb}" for verb in ("announce", "upload", "abandon")),
+    *(f"blob {verb}" for verb in ("announce", "upload", "abandon", "owner", "transfer", "release")),
     *(f"blob {verb}" for verb in ("withdraw", "reinstate", "retain", "why-kept")),
     *("blob import-flowcept", "blob export-flowcept"),
     *("audit list", "node list", "node show"),

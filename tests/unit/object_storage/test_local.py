@@ -175,6 +175,7 @@ def test_a_percent_encoded_folder_is_decoded(tmp_path):
         ("http://user:secret@host/x", "known are"),
         ("file://otherhost/x", "not a folder"),
         ("file:///x?y=1", "not a folder"),
+        ("~no-such-user/objects", "no user of that name"),
     ],
 )
 def test_what_is_no_home_is_refused_with_the_remedy(url, words):
