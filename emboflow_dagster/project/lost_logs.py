@@ -16,7 +16,7 @@ from emboflow_dagster.mongo.log_chunks import LogOf
 from emboflow_dagster.project.task_logs import TaskLogs, log_fields, stamp
 from emboflow_dagster.runtime.live_log import records_of
 from emboflow_dagster.runtime.log_records import NOTE, STREAMS, Record, record
-from emboflow_dagster.runtime.logs import LogTail, tails_of
+from emboflow_dagster.runtime.log_tail import LogTail, tails_of
 
 _TOLD: Final = b"the worker was lost: this is what it had sent"
 

@@ -2,6 +2,8 @@
 
 The whole log of an attempt is the blob ``log.<task>.<attempt>``; ``logRef`` names it while the attempt is the
 task's last, the name finds it ever after. While a task runs, and after its worker was lost, it is in chunks.
+
+Longer than most modules: whoever follows a log ends as one who reads it; both look in the same three places.
 """
 
 import time
@@ -22,7 +24,7 @@ from emboflow_dagster.mongo.log_chunks import LogChunks
 from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.runtime.live_log import records_of
 from emboflow_dagster.runtime.log_records import NOTE, STREAMS, Joiner, LogLine, Record, parse, record
-from emboflow_dagster.runtime.logs import LogTail
+from emboflow_dagster.runtime.log_tail import LogTail
 from emboflow_dagster.runtime.record import Recorder
 
 POLL_S: Final = 0.5

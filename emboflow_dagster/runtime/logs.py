@@ -8,60 +8,18 @@ too; what goes beyond is counted, not kept, and the log says so at its end.
 
 import os
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from emboflow_dagster.model.run import MAX_LOG_BYTES, MAX_LOG_LINES
 from emboflow_dagster.runtime.log_records import NOTE, PIECE_BYTES, STREAMS, record
+from emboflow_dagster.runtime.log_tail import HEAD_BYTES, LogTail, begun_line
 from emboflow_dagster.runtime.secrets_filter import SecretsFilter
 
-MAX_LINE_CHARS: Final = 8_000
 MAX_FILE_BYTES: Final = 2 << 30
-_HEAD_BYTES: Final = 4 * MAX_LINE_CHARS
 _LONGEST_CHARACTER: Final = 4
 
 Watch = Callable[[str, bytes], None]
-
-
-class LogTail:
-    """The last lines of one stream and the count of all of them."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.cut = False
-        self._lines: deque[str] = deque()
-        self._bytes = 0
-
-    def add(self, line: str, size: int | None = None) -> None:
-        """One more line, without its end; ``size`` in bytes where ``line`` is only its beginning."""
-        self.count += 1
-        long = len(line) > MAX_LINE_CHARS or size is not None
-        how_long = f"{len(line)} characters" if size is None else f"{size} bytes"
-        kept = f"{line[:MAX_LINE_CHARS]}… [{how_long}]" if long else line
-        kept = kept.replace("\0", "�")
-        self.cut = self.cut or kept != line
-        self._lines.append(kept)
-        self._bytes += len(kept.encode("utf-8", "replace"))
-        while len(self._lines) > MAX_LOG_LINES or self._bytes > MAX_LOG_BYTES:
-            self._bytes -= len(self._lines.popleft().encode("utf-8", "replace"))
-            self.cut = True
-
-    def extend(self, lines: Sequence[bytes]) -> None:
-        """Many lines as printed; those that would not be kept are only counted."""
-        passed = max(0, len(lines) - MAX_LOG_LINES)
-        self.count += passed
-        self.cut = self.cut or passed > 0
-        for line in lines[passed:]:
-            text = line.removesuffix(b"\r").decode("utf-8", "replace")
-            self.cut = self.cut or "�" in text  # the file has the bytes
-            self.add(text)
-
-    @property
-    def lines(self) -> list[str]:
-        """What is kept, oldest first."""
-        return list(self._lines)
 
 
 class Stream:
@@ -124,7 +82,7 @@ class Stream:
 
     def _part(self, data: bytes, *, ends: bool) -> None:
         data = self._log.secrets(data)
-        self._head += data[: _HEAD_BYTES - len(self._head)]
+        self._head += data[: HEAD_BYTES - len(self._head)]
         self._length += len(data)
         self._log.write(self, record(self.name, data, ends=ends), lines=int(ends))
 
@@ -138,7 +96,7 @@ class Stream:
             self._part(data, ends=newline)
         head, length = self._head, self._length
         self._head, self._length = b"", 0
-        _begun(self.tail, head, length)
+        begun_line(self.tail, head, length)
 
     def _many(self, lines: list[bytes]) -> None:
         lines = self._log.secrets(b"\n".join(lines)).split(b"\n")
@@ -273,33 +231,6 @@ class TaskLog:
             self._append(record(NOTE, f"not kept: {', '.join(lost)}; {self._full}".encode()))
         except OSError:
             return
-
-
-def tails_of(lines: Iterable[tuple[str, bytes, bool]]) -> dict[str, LogTail]:
-    """Tails and counts of a log that is read again, from its records."""
-    tails = {name: LogTail() for name in STREAMS}
-    heads: dict[str, tuple[bytes, int]] = {}
-    for stream, data, ends in lines:
-        if stream not in tails:
-            continue
-        head, length = heads.pop(stream, (b"", 0))
-        if ends and not length:
-            tails[stream].extend([data])
-            continue
-        heads[stream] = (head + data)[:_HEAD_BYTES], length + len(data)
-        if ends:
-            _begun(tails[stream], *heads.pop(stream))
-    for stream, begun in heads.items():
-        _begun(tails[stream], *begun)
-    return tails
-
-
-def _begun(tail: LogTail, head: bytes, length: int) -> None:
-    """A line of which only the beginning is there still, where it is long."""
-    if length <= len(head):
-        tail.extend([head])
-    else:
-        tail.add(head.decode("utf-8", "replace"), length)
 
 
 def _open_character(data: bytes) -> int:

@@ -70,19 +70,21 @@ def followed(deployment: Deployment) -> tuple[str, list[dict], str]:
     follow = [COMMAND, "task", "logs", task, "--follow"]
     as_json = subprocess.Popen([*follow, "--json"], **how)
     plain = subprocess.Popen([*follow, "--stdout", "--log"], **how)
-    worker = subprocess.Popen([COMMAND, "worker", "--once"], **how)
     assert as_json.stdout is not None
+    assert plain.stderr is not None
+    # It waits for a task that is not there yet: only then somebody takes it.
+    assert any(b"talk is pending; its log is shown as it comes" in line for line in plain.stderr)
+    worker = subprocess.Popen([COMMAND, "worker", "--once"], **how)
     rows = []
     for line in as_json.stdout:
         rows.append(json.loads(line))
         if rows[-1]["line"] == "said":
             assert deployment.here("task", "show", task, "--json").json["status"] == "running"
             gate.touch()
-    text, note = plain.communicate(timeout=120)
+    text, _ = plain.communicate(timeout=120)
     assert [one.wait(120) for one in (as_json, plain, worker)] == [0, 0, 0]
     for one in (as_json, worker):
         one.communicate()
-    assert b"talk is pending; its log is shown as it comes" in note
     return task, rows, text.decode()
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from emboflow_dagster.model.run import MAX_LOG_BYTES, MAX_LOG_LINES
 from emboflow_dagster.runtime.log_records import PIECE_BYTES, Joiner, parse
-from emboflow_dagster.runtime.logs import MAX_LINE_CHARS, LogTail, TaskLog, tails_of
+from emboflow_dagster.runtime.log_tail import MAX_LINE_CHARS, LogTail, tails_of
+from emboflow_dagster.runtime.logs import TaskLog
 from emboflow_dagster.runtime.secrets_filter import SecretsFilter, secrets_of
 
 
