@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import dagster as dg
 from celery import Celery
+from celery.exceptions import Ignore
 from dagster._core.definitions.reconstruct import ReconstructableJob
 from dagster._core.definitions.repository_definition import RepositoryLoadData
 from dagster._core.execution.api import create_execution_plan, execute_plan_iterator
@@ -27,6 +28,7 @@ BACKEND: Final = "EMBOFLOW_CELERY_BACKEND"
 #: A queue of our own: a worker of Dagster's own app would not know the message, and drop it.
 QUEUE: Final = "emboflow"
 TASK: Final = "emboflow.execute_step"
+_STARTS: Final = {dg.DagsterEventType.STEP_START, dg.DagsterEventType.STEP_RESTARTED}
 
 
 def broker_url() -> str:
@@ -73,7 +75,7 @@ def make_app(broker: str | None = None, backend: str | None = None) -> Celery:
             "interval_max": 2,
         },
         # Only of messages in the hand, see above; a step may take days.
-        broker_transport_options={"visibility_timeout": 600},
+        broker_transport_options={"visibility_timeout": 120},
         result_expires=7 * 24 * 3600,
         worker_cancel_long_running_tasks_on_connection_loss=False,
     )
@@ -110,6 +112,9 @@ def execute_step(
         if run is None or run.is_finished:
             return []
         key = (args.step_keys_to_execute or [""])[0]
+        if _was_begun(instance, args, key):
+            # Delivered twice: the other one says how it ends.
+            raise Ignore
         instance.report_engine_event(
             f"Celery worker {task.request.hostname} executes {key}", run, step_key=key
         )
@@ -126,6 +131,14 @@ def execute_step(
                 plan, recon, run, instance, retry_mode=args.retry_mode, run_config=run.run_config
             )
         ]
+
+
+def _was_begun(instance: dg.DagsterInstance, args: ExecuteStepArgs, key: str) -> bool:
+    """Whether this attempt of the step has begun already, here or elsewhere."""
+    retries = args.known_state.get_retry_state() if args.known_state is not None else None
+    before = retries.get_attempt_count(key) if retries is not None else 0
+    starts = instance.get_records_for_run(args.run_id, of_type=_STARTS).records
+    return sum(one.event_log_entry.step_key == key for one in starts) > before
 
 
 def __getattr__(name: str) -> Any:

@@ -21,6 +21,7 @@ from dagster_celery.config import DEFAULT_CONFIG, dict_wrapper
 from dagster_celery.core_execution_loop import core_celery_execution_loop
 
 from emboflow_dagster.orchestration import celery_app
+from emboflow_dagster.orchestration.celery_sent import Sent
 from emboflow_dagster.orchestration.celery_watch import Answers, Watched
 
 CONFIG: Final = {
@@ -81,10 +82,8 @@ class WatchedCeleryExecutor(Executor):
                 retry_mode=self._retries.for_inner_plan(),
                 known_state=known,
             )
-            result = self._app.send_task(
-                celery_app.TASK, kwargs=celery_app.message(args, job, pinned), queue=queue
-            )
-            return Watched(result, self._answers, context, step, known, queue=queue)
+            sent = Sent(self._app, queue, celery_app.message(args, job, pinned))
+            return Watched(sent, self._answers, context, step, known)
 
         return core_celery_execution_loop(plan_context, execution_plan, step_execution_fn=send)
 

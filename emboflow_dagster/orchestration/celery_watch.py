@@ -15,32 +15,29 @@ from typing import Final
 import dagster as dg
 from celery import Celery
 from celery.exceptions import TaskRevokedError
-from celery.result import AsyncResult
 from dagster._core.events import DagsterEvent
 from dagster._core.execution.context.system import PlanOrchestrationContext
 from dagster._core.execution.plan.state import KnownExecutionState
 from dagster._core.execution.plan.step import ExecutionStep
 from dagster._serdes import serialize_value
 from dagster_shared.error import SerializableErrorInfo
-from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
 
 from emboflow_dagster.errors import EmboflowError
 from emboflow_dagster.orchestration.celery_holder import task_is_held
+from emboflow_dagster.orchestration.celery_sent import ASK_S, OUTAGE, Sent
 from emboflow_dagster.runtime.lease import LEASE_S
 
 LOOK_EVERY_S: Final = 5.0
-PING_S: Final = 2.0
 #: A worker that did not answer for so long, and whose lease ran out, is gone.
 SILENT_S: Final = float(LEASE_S)
 #: The end is in the log and the result is not there: so long it may be on its way.
 ON_ITS_WAY_S: Final = 15.0
+#: A message that nobody took up for so long is looked for.
+RESEND_S: Final = 20.0
 #: A step that nobody took up is worth a word.
 UNTAKEN_S: Final = 60.0
 #: A revoked message that lies in the queue is dropped when a worker comes to it; nobody waits for that.
 REVOKED_S: Final = 10.0
-# Broker or backend do not answer: they are waited for, whatever they are.
-OUTAGE: Final = (OperationalError, RedisError, ConnectionError, TimeoutError)
 _ENDS: Final = {
     dg.DagsterEventType.STEP_SUCCESS,
     dg.DagsterEventType.STEP_FAILURE,
@@ -96,7 +93,7 @@ class Answers:
 
     def _answers(self, worker: str) -> bool:
         try:
-            return bool(self.app.control.ping(destination=[worker], timeout=PING_S))
+            return bool(self.app.control.ping(destination=[worker], timeout=ASK_S))
         except OUTAGE:
             return True
 
@@ -106,16 +103,14 @@ class Watched:
 
     def __init__(
         self,
-        result: AsyncResult,
+        sent: Sent,
         answers: Answers,
         context: PlanOrchestrationContext,
         step: ExecutionStep,
         known_state: KnownExecutionState,
-        *,
-        queue: str,
     ) -> None:
-        self._result, self._answers = result, answers
-        self._context, self._step, self._known_state, self._queue = context, step, known_state, queue
+        self._sent, self._result, self._answers = sent, sent.result, answers
+        self._context, self._step, self._known_state = context, step, known_state
         self._sent_at = self._looked_at = time.monotonic()
         self._ended_at: float | None = None
         self._revoked_at: float | None = None
@@ -176,7 +171,7 @@ class Watched:
         if self._ended_at is not None:
             return Signs(self._worker, ended_s=now - self._ended_at)
         if self._worker is None:
-            self._tell_untaken(now)
+            self._find_untaken(now)
             return Signs()
         silent_s = self._answers.silent_for(self._worker)
         held = silent_s >= SILENT_S and self._held()
@@ -201,13 +196,17 @@ class Watched:
         except EmboflowError:
             return True  # the database does not answer: it cannot say that nobody works
 
-    def _tell_untaken(self, now: float) -> None:
-        if not self._told and now - self._sent_at >= UNTAKEN_S:
+    def _find_untaken(self, now: float) -> None:
+        if self._revoked_at is None and now - self._sent_at >= RESEND_S and self._sent.is_nowhere():
+            self._sent_at = now
+            self._context.log.warning("%s: its message was lost and is sent again", self._step.key)
+            self._sent.again()
+        elif not self._told and now - self._sent_at >= UNTAKEN_S:
             self._told = True
             self._context.log.warning(
                 "%s: no Celery worker has taken it from the queue %r for %g s: all are busy, or none listens",
                 self._step.key,
-                self._queue,
+                self._sent.queue,
                 UNTAKEN_S,
             )
 

@@ -31,9 +31,8 @@ class SharedDefsState(UPathDefsStateStorage):
     def __init__(
         self, folder: Path, settings: Settings, inst_data: ConfigurableClassData | None = None
     ) -> None:
-        from upath import UPath
-
-        super().__init__(UPath(folder), inst_data)
+        # A plain path does all that the folder is asked for.
+        super().__init__(folder, inst_data)  # pyright: ignore[reportArgumentType]  see above
         self._settings = settings
 
     @classmethod
