@@ -52,7 +52,10 @@ class Index(NamedTuple):
     @property
     def partial_filter(self) -> dict[str, dict[str, object]]:
         """``partial`` as MongoDB takes it; empty for an index over everything."""
-        return {field: {operator: value} for field, operator, value in self.partial}
+        return {
+            field: {operator: list(value) if isinstance(value, tuple) else value}
+            for field, operator, value in self.partial
+        }
 
     @property
     def name(self) -> str:
@@ -323,8 +326,24 @@ _PAGES: Final[dict[str, tuple[Index, ...]]] = dict.fromkeys(
 )
 # Indexes that no requirement lists.
 _MORE: Final = {
-    # The queue is polled for ever.
-    "workflow_runs": (Index(("status", "createdAt", "_id")),),
+    "workflow_runs": (
+        # The queue, and what is not over, are polled for ever: as small as what is going on.
+        Index(("projectId", "status", "createdAt", "_id"), partial=(("finishedAt", "$eq", None),)),
+        # The history by each filter, newest first, no row read that is not shown; the first counts, too.
+        Index(("projectId", "workspaceId", "status", "createdAt", "_id")),
+        Index(("workflowDefinitionId", "createdAt", "_id")),
+        Index(("workflowDefinitionId", "status", "createdAt", "_id")),
+        Index(("workflowVersionId", "createdAt", "_id")),
+        Index(("projectId", "triggeredBy", "createdAt", "_id")),
+        Index(("assetIds", "createdAt", "_id")),
+    ),
+    # What of a run is not done, or went wrong; tasks that succeeded, nearly all, are not in it.
+    "run_tasks": (
+        Index(
+            ("workflowRunId", "status", "nodeId"),
+            partial=(("status", "$in", ("pending", "queued", "running", "failed", "cancelled")),),
+        ),
+    ),
     # Was this request carried out long ago? Few versions have one.
     "object_history": (Index(("object_id", "request_id"), partial=(("request_id", "$type", "string"),)),),
 }

@@ -143,6 +143,10 @@ class Documents(Generic[D]):
             f"{self.row.name} {document_id}: expected {wanted}, found {have}; nothing was changed"
         )
 
+    def scoped(self, filter_: Mapping[str, Any]) -> Raw:
+        """``filter_`` limited to the scope: for reads of :attr:`raw` that want less than whole documents."""
+        return self._scoped(filter_)
+
     def _scoped(self, filter_: Mapping[str, Any]) -> Raw:
         limits = self.scope.filter(self.row)
         if not limits:

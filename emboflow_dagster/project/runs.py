@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from datetime import datetime
+from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid5
 
 from ulid import ULID
@@ -28,6 +29,7 @@ from emboflow_dagster.model.workflow import WorkflowDefinition, WorkflowDefiniti
 from emboflow_dagster.mongo.documents import OLDEST
 from emboflow_dagster.project import sources
 from emboflow_dagster.project.assets import Assets
+from emboflow_dagster.project.history import History, RunCount, RunFilter
 from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.project.workflows import Workflows
 from emboflow_dagster.runtime import control, lease
@@ -41,6 +43,8 @@ WorkTask = Callable[[str, str, str], object]
 
 POLL_S = 0.2
 _LOOK_BACK = 50
+#: What is not over; said in every poll, because an index holds these runs alone.
+_OPEN: Final = {"finishedAt": None}
 
 
 class ToExecute(NamedTuple):
@@ -64,6 +68,7 @@ class Runs:
         self.narrowings = {t.id: t.narrowing for t in node_types()}
         self.recorder = Recorder(opened.mongo, opened.scope, self.narrowings)
         self.documents = self.recorder.runs
+        self.history = History(self.documents)
 
     def request(
         self,
@@ -198,7 +203,7 @@ class Runs:
         fresh = {"status": RunStatus.QUEUED.value, "dagsterRunIds": []}
         last = {"$expr": {"$eq": [{"$last": "$dagsterRunIds"}, WAITING]}}
         again = {"status": {"$in": [s.value for s in RUN_ACTIVE]}, "dagsterRunIds": WAITING, **last}
-        return self.documents.find({"$or": [fresh, again]}, sort=OLDEST, limit=limit)
+        return self.documents.find({"$or": [fresh, again], **_OPEN}, sort=OLDEST, limit=limit)
 
     def active(self, *, limit: int = 200) -> list[WorkflowRun]:
         """Runs that a Dagster run has and that are not over."""
@@ -206,6 +211,7 @@ class Runs:
             "status": {"$in": [s.value for s in RUN_ACTIVE]},
             "dagsterRunIds.0": {"$exists": True},
             "$expr": {"$ne": [{"$last": "$dagsterRunIds"}, WAITING]},
+            **_OPEN,
         }
         return self.documents.find(filter_, sort=OLDEST, limit=limit)
 
@@ -226,9 +232,7 @@ class Runs:
 
     def draining(self, *, limit: int = 200) -> list[WorkflowRun]:
         """Cancelled runs of which a task still runs."""
-        return self.documents.find(
-            {"status": RunStatus.CANCELLED.value, "finishedAt": None}, sort=OLDEST, limit=limit
-        )
+        return self.documents.find({"status": RunStatus.CANCELLED.value, **_OPEN}, sort=OLDEST, limit=limit)
 
     def cancel(self, run: str) -> WorkflowRun:
         """Cancel what of a run has not begun; see :func:`~emboflow_dagster.runtime.control.cancel`.
@@ -310,12 +314,12 @@ class Runs:
         """
         while True:
             found = self.get(run)
-            ready = [t for t in self.recorder.in_order(found) if t.status == TaskStatus.QUEUED]
+            ready = self.recorder.queued_nodes(found)
             if found.status not in RUN_ACTIVE or not ready:
                 return found
-            for task in ready:
+            for node_id in ready:
                 try:
-                    self._work_task(run, task.node_id, worker)
+                    self._work_task(run, node_id, worker)
                 except TransitionError:  # another worker has it
                     continue
                 except EmboflowError as error:
@@ -377,16 +381,53 @@ class Runs:
         nodes = {n.id for n in version.logic_graph.nodes if n.type in sources}
         return bool(nodes if selected is None else nodes.intersection(selected))
 
-    def list(
-        self, *, workflow: str | None = None, status: str | None = None, limit: int = 50
-    ) -> list[WorkflowRun]:
-        """Runs, newest first."""
-        filter_: dict[str, Any] = {}
-        if workflow is not None:
-            filter_["workflowDefinitionId"] = self._workflows.get(workflow).id
-        if status is not None:
-            filter_["status"] = _status(status).value
-        return self.documents.find(filter_, limit=limit)
+    def list(self, *, after: str | None = None, limit: int = 50, **which: Any) -> list[WorkflowRun]:
+        """Runs, newest first, from below ``after`` (a run's id) on; which of them as :meth:`filter` takes it."""
+        return self.history.page(self.filter(**which), after=after, limit=limit)
+
+    def count(self, **which: Any) -> RunCount:
+        """How many there are, counted up to 10,000; which of them as :meth:`filter` takes it."""
+        return self.history.count(self.filter(**which))
+
+    def filter(
+        self,
+        *,
+        workflow: str | None = None,
+        version: int | None = None,
+        status: str | None = None,
+        asset: str | None = None,
+        triggered_by: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> RunFilter:
+        """The names that people use, as :class:`RunFilter` has them.
+
+        Args:
+            workflow: Slug or id.
+            version: A version number of it.
+            status: A word of :class:`RunStatus`.
+            asset: Name or id of an asset that the run binds.
+            triggered_by: As stored, a family (``schedule``, ``user``), or ``schedule:NAME``.
+            since: Requested at this moment or later.
+            until: Requested before this moment.
+
+        Raises:
+            NotFoundError: No such workflow, version or asset in this project.
+            InvalidInputError: No such status; a version without its workflow.
+        """
+        if version is not None and workflow is None:
+            raise InvalidInputError(f"version {version} of which workflow?")
+        head = self._workflows.get(workflow) if workflow is not None else None
+        chosen = self._workflows.version(head.id, version) if head and version is not None else None
+        return RunFilter(
+            status=_status(status) if status is not None else None,
+            definition_id=head.id if head and not chosen else None,
+            version_id=chosen.id if chosen else None,
+            asset_id=self._assets.get(asset).id if asset is not None else None,
+            triggered_by=triggered_by,
+            since=since,
+            until=until,
+        )
 
 
 def _status(text: str) -> RunStatus:
