@@ -2,11 +2,11 @@
 
 Fills two databases of one server with real documents (10 tasks a run), then measures in turn, first the
 small one and then the large one: what the sensors ask each tick, pages of the history, a run shown, a task
-claimed and settled. Prints medians, their ratio, and what the server read for one call of each (its own profiler).
+claimed and settled. Prints medians, their ratio, and what the server read for one call (its own profiler).
 
-    python benchmarks/history                      # ten thousand and a million runs: 20 minutes, 8 GB of disk
-    python benchmarks/history --runs 100000        # a smaller large one
-    python benchmarks/history --home FOLDER        # keeps the databases there and finds them again
+    python benchmarks/history                    # ten thousand and a million runs: 20 minutes, 8 GB of disk
+    python benchmarks/history --runs 100000      # a smaller large one
+    python benchmarks/history --home FOLDER      # keeps the databases there and finds them again
 """
 
 import argparse

@@ -153,7 +153,7 @@ def _operations(ef: EmboFlow) -> dict[str, Callable[[], Call]]:
                 page("an asset", asset="asset-009"),
                 page("an asset of one workflow", asset=f"asset-{fill.ASSETS - 1:03}"),
                 page("a day, in the middle", since=day, until=day + timedelta(days=1)),
-                page("asset and status=failed", asset="asset-009", status="failed"),
+                page("asset and status=failed", asset="asset-014", status="failed"),
             )
         ),
         "count, all (to 10,000)": lambda: ef.runs.count,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from emboflow_dagster.cli import figures, output
+from emboflow_dagster.cli import figures, output, run_tasks
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 TASK_COLUMNS: Final = ("NODE", "TYPE?", "STATUS", ">TRY?", ">ASSETS?", ">ARTIFACTS?", ">TOOK", "OUTCOME?")
 
 
-def show(run: "WorkflowRun", tasks: "Sequence[RunTask]") -> None:
-    """One run with its tasks."""
+def show(run: "WorkflowRun", tasks: "Sequence[RunTask]", *, everything: bool = False) -> None:
+    """One run with its tasks; of many those that matter most, with ``everything`` all of them."""
     snapshot, summary = run.runtime_snapshot, run.summary
     output.pairs(
         [
@@ -22,6 +22,7 @@ def show(run: "WorkflowRun", tasks: "Sequence[RunTask]") -> None:
             ("workflow", f"{snapshot.workflow_slug} version {snapshot.version_number}"),
             ("status", run.status.value),
             ("tasks", f"{summary.completed_task_count} of {summary.total_task_count} done"),
+            ("", run_tasks.counts(summary.task_counts) if len(tasks) > run_tasks.MANY else None),
             ("artifacts", summary.artifact_count),
             ("assets", len(run.asset_ids)),
             ("took", figures.duration(run.duration_ms)),
@@ -32,11 +33,8 @@ def show(run: "WorkflowRun", tasks: "Sequence[RunTask]") -> None:
             ("retry of", run.retry_of_run_id),
         ]
     )
-    output.table(TASK_COLUMNS, [row(task) for task in tasks], title="Tasks")
-    for task in tasks:
-        if task.error_message:
-            output.heading(f"{task.node_id} failed")
-            output.lines(f"  {line}" for line in task.error_message.splitlines())
+    run_tasks.table(tasks, everything=everything)
+    run_tasks.errors(tasks, everything=everything)
 
 
 def row(task: "RunTask") -> tuple[object, ...]:

@@ -32,7 +32,7 @@ class RunFilter:
     version_id: str | None = None
     asset_id: str | None = None
     triggered_by: str | None = None
-    """Exactly this; a family (``schedule``), or a schedule without its tick (``schedule:nightly``): all such."""
+    """Exactly this; a family (``schedule``), or a schedule without its tick (``schedule:nightly``)."""
     since: datetime | None = None
     """Requested at this moment or later."""
     until: datetime | None = None

@@ -26,13 +26,14 @@ from emboflow_dagster.model.run import (
     WorkflowRun,
 )
 from emboflow_dagster.model.workflow import WorkflowDefinition, WorkflowDefinitionVersion, WorkflowStatus
+from emboflow_dagster.mongo.client import translated
 from emboflow_dagster.mongo.documents import OLDEST
 from emboflow_dagster.project import sources
 from emboflow_dagster.project.assets import Assets
 from emboflow_dagster.project.history import History, RunCount, RunFilter
 from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.project.workflows import Workflows
-from emboflow_dagster.runtime import control, lease
+from emboflow_dagster.runtime import advance, control, lease
 from emboflow_dagster.runtime.compare import Change, compare
 from emboflow_dagster.runtime.plan import plan_run
 from emboflow_dagster.runtime.record import Recorder
@@ -194,6 +195,15 @@ class Runs:
             NotFoundError: There is none in this project.
         """
         return self.documents.get(run)
+
+    def refreshed(self, run: WorkflowRun) -> WorkflowRun:
+        """A run as it is now; only what changes of one is read.
+
+        Raises:
+            NotFoundError: It is gone.
+        """
+        with translated():
+            return advance.read_again(self.recorder, run)
 
     def queued(self, *, limit: int = 50) -> list[WorkflowRun]:
         """Runs that wait for a Dagster run, oldest first: the queue itself, no cursor needed.
@@ -382,7 +392,7 @@ class Runs:
         return bool(nodes if selected is None else nodes.intersection(selected))
 
     def list(self, *, after: str | None = None, limit: int = 50, **which: Any) -> list[WorkflowRun]:
-        """Runs, newest first, from below ``after`` (a run's id) on; which of them as :meth:`filter` takes it."""
+        """Runs, newest first, below ``after`` (a run's id); which of them as :meth:`filter` takes it."""
         return self.history.page(self.filter(**which), after=after, limit=limit)
 
     def count(self, **which: Any) -> RunCount:

@@ -1,16 +1,16 @@
 """A run after one of its tasks moved, worked out from that task and its children, however large the graph is.
 
-The summary that a run carries is the aggregate over its tasks. What moved is taken out of it as it was and put
-in as it is. That stays exact because whoever moves a task writes its run in the same transaction, from what it
-read there: of two at once the server refuses the later one (the run is the revision that both compare), and
-the driver repeats it from the beginning. When a run ends it is summed over all of its tasks.
+The summary that a run carries is the aggregate over its tasks. What moved is taken out of it as it was and
+put in as it is. That stays exact because whoever moves a task writes its run in the same transaction, from
+what it read there: of two at once the server refuses the later one (the run is the revision that both
+compare), and the driver repeats it from the beginning. When a run ends it is summed over all of its tasks.
 
 Source: spec/state-machines.md 4.2 and 4.4; requirements R-358, R-360..R-365; decision 22.
 """
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from emboflow_dagster.errors import ErrorKind, TransitionError
 from emboflow_dagster.model.run import (
@@ -23,10 +23,9 @@ from emboflow_dagster.model.run import (
     WorkflowRun,
 )
 from emboflow_dagster.mongo.client import Session
+from emboflow_dagster.mongo.documents import Documents
 from emboflow_dagster.runtime.machine import promotions, run_status
-
-if TYPE_CHECKING:
-    from emboflow_dagster.runtime.record import Recorder
+from emboflow_dagster.runtime.node import Narrowing
 
 #: Left out where only the state of tasks is needed: they can be large.
 HEAVY: Final = dict.fromkeys(
@@ -53,12 +52,33 @@ class Moved(NamedTuple):
 
 
 class _Standing(NamedTuple):
-    """As much of a task as the status of a run depends on."""
-
     status: TaskStatus
 
 
-def read_again(recorder: "Recorder", run: WorkflowRun, session: Session) -> WorkflowRun:
+class Recording(Protocol):
+    """As much of :class:`~emboflow_dagster.runtime.record.Recorder` as is needed here."""
+
+    runs: Documents[WorkflowRun]
+    tasks: Documents[RunTask]
+    narrowings: Mapping[str, Narrowing | None]
+
+    def settle_run(
+        self,
+        run: WorkflowRun,
+        tasks: Sequence[RunTask],
+        changed: Mapping[str, RunTask],
+        now: datetime,
+        session: Session,
+    ) -> WorkflowRun:
+        """Sums a run up over all of its tasks."""
+        ...
+
+    def in_order(self, run: WorkflowRun, session: Session | None = None) -> list[RunTask]:
+        """A run's tasks in graph order."""
+        ...
+
+
+def read_again(recorder: Recording, run: WorkflowRun, session: Session | None = None) -> WorkflowRun:
     """``run`` as it is now; what was frozen when it was requested is not read again.
 
     Raises:
@@ -94,7 +114,7 @@ def advanced(summary: RunSummary, moved: Sequence[Moved]) -> RunSummary:
 
 
 def settle_step(
-    recorder: "Recorder", run: WorkflowRun, moved: Sequence[Moved], now: datetime, session: Session
+    recorder: Recording, run: WorkflowRun, moved: Sequence[Moved], now: datetime, session: Session
 ) -> WorkflowRun:
     """Bring a run's summary, status and times to what the tasks that moved make them.
 
@@ -129,7 +149,7 @@ def settle_step(
 
 
 def promote(
-    recorder: "Recorder", run: WorkflowRun, done: RunTask, now: datetime, session: Session
+    recorder: Recording, run: WorkflowRun, done: RunTask, now: datetime, session: Session
 ) -> list[Moved]:
     """Queue the children of a task that has just succeeded, those that wait for nothing else.
 
@@ -162,7 +182,7 @@ def promote(
     return moved
 
 
-def ready(recorder: "Recorder", run: WorkflowRun, done: RunTask, session: Session) -> list[RunTask]:
+def ready(recorder: Recording, run: WorkflowRun, done: RunTask, session: Session) -> list[RunTask]:
     """The pending children of a task of which no other parent is open."""
     below = [edge.to for edge in run.runtime_snapshot.edges if edge.from_ == done.node_id]
     if not below:
@@ -179,9 +199,7 @@ def ready(recorder: "Recorder", run: WorkflowRun, done: RunTask, session: Sessio
     return [child for child in children if not open_.intersection(child.upstream_node_ids)]
 
 
-def _nodes(
-    recorder: "Recorder", run: WorkflowRun, node_ids: Sequence[str], session: Session
-) -> list[RunTask]:
+def _nodes(recorder: Recording, run: WorkflowRun, node_ids: Sequence[str], session: Session) -> list[RunTask]:
     if not node_ids:
         return []
     rows = recorder.tasks.raw.find(
@@ -190,7 +208,7 @@ def _nodes(
     return [RunTask.from_mongo(row) for row in rows]
 
 
-def _failed(recorder: "Recorder", run: WorkflowRun, session: Session) -> list[str]:
+def _failed(recorder: Recording, run: WorkflowRun, session: Session) -> list[str]:
     rows = recorder.tasks.raw.find(
         {"workflowRunId": run.id, "status": TaskStatus.FAILED.value}, {"nodeId": 1}, session=session
     )
