@@ -25,6 +25,7 @@ from emboflow_dagster.mongo.client import Mongo, Raw, Session, find_one_and_upda
 D = TypeVar("D", bound=Document)
 NEWEST = (("createdAt", DESCENDING), ("_id", DESCENDING))
 OLDEST = (("createdAt", ASCENDING), ("_id", ASCENDING))
+BY_TICK = (("triggeredBy", DESCENDING), *NEWEST)
 # What people call a document, where its collection's name does not say it.
 _WORDS = {
     "workflow_runs": "run",

@@ -7,20 +7,18 @@ and what is added meanwhile moves nothing. Each filter has an index that ends wi
 Source: requirements R-187, R-340, R-347; spec/performance.md, target 7; decision 22.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from emboflow_dagster.errors import InvalidInputError, shown
+from emboflow_dagster.model.collections import WAYS_IN
 from emboflow_dagster.model.run import RunStatus, RunSummary, WorkflowRun
 from emboflow_dagster.mongo.client import translated
-from emboflow_dagster.mongo.documents import NEWEST, Documents
+from emboflow_dagster.mongo.documents import BY_TICK, NEWEST, Documents
 
 COUNT_LIMIT: Final = 10_000
-#: Ways in that are many values of ``triggeredBy`` each: a word, then a name of its own.
-FAMILIES: Final = ("user", "schedule", "sensor", "retry", "system")
-_AFTER_COLON: Final = ";"  # the next character: everything that begins with the word and a colon is below it
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +30,7 @@ class RunFilter:
     version_id: str | None = None
     asset_id: str | None = None
     triggered_by: str | None = None
-    """Exactly this; a family (``schedule``), or a schedule without its tick (``schedule:nightly``)."""
+    """Exactly this; a way in (``schedule``), or a schedule without its tick (``schedule:nightly``)."""
     since: datetime | None = None
     """Requested at this moment or later."""
     until: datetime | None = None
@@ -55,6 +53,12 @@ class RunFilter:
         if any(moments.values()):
             found["createdAt"] = {op: moment for op, moment in moments.items() if moment is not None}
         return {**found, **(self.more or {})}
+
+    @property
+    def one_schedule(self) -> bool:
+        """Whether the runs of one schedule are meant: those are listed by tick."""
+        by = self.triggered_by or ""
+        return by.startswith("schedule:") and "@" not in by
 
 
 class RunLine(NamedTuple):
@@ -114,13 +118,13 @@ class History:
             NotFoundError: There is no run ``after`` in this project.
             InvalidInputError: The moments are in the wrong order.
         """
-        return self._documents.find(self._filter(which, after), limit=limit)
+        return self._documents.find(self._filter(which, after), sort=_order(which), limit=limit)
 
     def lines(self, which: RunFilter, *, after: str | None = None, limit: int = 50) -> list[RunLine]:
         """The same as rows of a table: a workflow of 500 nodes costs no more than one of two."""
         scoped = self._documents.scoped(self._filter(which, after))
         with translated():
-            rows = list(self._documents.raw.find(scoped, _LINE).sort(list(NEWEST)).limit(limit))
+            rows = list(self._documents.raw.find(scoped, _LINE).sort(list(_order(which))).limit(limit))
         return [_line(row) for row in rows]
 
     def count(self, which: RunFilter, *, limit: int = COUNT_LIMIT) -> RunCount:
@@ -145,18 +149,33 @@ class History:
         if after is None:
             return filter_
         last = self._documents.get(after)
-        # The bound on the first key alone is what the index is entered with.
-        below = {"createdAt": {"$lte": last.created_at}}
-        rest = {"$or": [{"createdAt": {"$lt": last.created_at}}, {"_id": {"$lt": last.id}}]}
-        return {"$and": [filter_, below, rest]} if filter_ else {**below, **rest}
+        keys = {"createdAt": last.created_at, "_id": last.id}
+        if which.one_schedule:
+            keys = {"triggeredBy": last.triggered_by, **keys}
+        return {"$and": [*([filter_] if filter_ else []), *_below(keys)]}
 
 
 def _triggers(text: str) -> Any:
-    if text in FAMILIES:
-        return {"$gte": f"{text}:", "$lt": f"{text}{_AFTER_COLON}"}
+    if text in WAYS_IN:
+        return {"$gte": f"{text}:", "$lt": f"{text};"}  # ";" comes after ":"
     if text.startswith("schedule:") and "@" not in text:
         return {"$gte": f"{text}@", "$lt": f"{text}A"}  # "A" comes after "@"
     return text
+
+
+def _below(keys: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What comes after a row in descending order; an index is entered at the bound on the first key."""
+    first, *_ = keys
+    equal: dict[str, Any] = {}
+    ways = []
+    for name, value in keys.items():
+        ways.append({**equal, name: {"$lt": value}})
+        equal[name] = value
+    return [{first: {"$lte": keys[first]}}, {"$or": ways}]
+
+
+def _order(which: RunFilter) -> Sequence[tuple[str, int]]:
+    return BY_TICK if which.one_schedule else NEWEST
 
 
 def _line(row: Mapping[str, Any]) -> RunLine:
