@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Final
 from emboflow_dagster.cli import figures, output, run_tasks
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from emboflow_dagster.model.run import RunTask, WorkflowRun
 
 TASK_COLUMNS: Final = ("NODE", "TYPE?", "STATUS", ">TRY?", ">ASSETS?", ">ARTIFACTS?", ">TOOK", "OUTCOME?")
@@ -49,20 +47,6 @@ def row(task: "RunTask") -> tuple[object, ...]:
         figures.duration(task.duration_ms),
         task.summary.outcome if task.summary else None,
     )
-
-
-def live(tasks: "Sequence[RunTask]") -> "Table":
-    """The tasks of a run that is going on, for a terminal."""
-    from rich.table import Table
-
-    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("NODE", "TYPE", "STATUS", "TOOK"):
-        grid.add_column(name, overflow="fold")
-    for task in tasks:
-        status = output.cell(task.status.value, status=True)
-        took = output.cell(figures.duration(task.duration_ms))
-        grid.add_row(output.cell(task.node_id), output.cell(task.node_type), status, took)
-    return grid
 
 
 def task_page(task: "RunTask") -> None:

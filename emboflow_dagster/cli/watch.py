@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 LOOK_EVERY_S: Final = 0.5
 _HEADER: Final = 5
 _LEAST_ROWS: Final = 4
-_BAR: Final = 40
+_BAR: Final = 24
 
 
 class Seen(NamedTuple):
@@ -136,6 +136,9 @@ def picture(seen: Seen, height: int, now: datetime | None = None) -> "Renderable
         f"  {figures.duration(elapsed) or ''}",
     )
     bar = Table.grid(padding=(0, 2, 0, 0))
+    bar.add_column()
+    bar.add_column(no_wrap=True)
+    bar.add_column(no_wrap=True, overflow="ellipsis")
     share = ProgressBar(
         total=max(1, summary.total_task_count),
         completed=summary.completed_task_count,
