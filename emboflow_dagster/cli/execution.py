@@ -6,11 +6,11 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from emboflow_dagster.cli import figures, output, run_page
+from emboflow_dagster.cli import figures, output, run_page, watch
 from emboflow_dagster.errors import EmboflowError, ErrorKind, ExecutionError, TransitionError
 
 if TYPE_CHECKING:
@@ -60,13 +60,20 @@ def carry_out(ef: "EmboFlow", run: "WorkflowRun", *, timeout_s: float | None) ->
     """
     from emboflow_dagster.orchestration import direct
 
-    if direct.daemon_is_alive(ef):
+    with direct.opened(ef) as instance:
+        return _carried(ef, run, instance, timeout_s)
+
+
+def _carried(ef: "EmboFlow", run: "WorkflowRun", instance: Any, timeout_s: float | None) -> "WorkflowRun":
+    from emboflow_dagster.orchestration import direct
+
+    if direct.daemon_is_alive(ef, instance=instance):
         with watched(ef, run):
             return ef.runs.wait(run.id, timeout_s=timeout_s)
     with watched(ef, run), _limited(run.id, timeout_s):
         try:
             with _ended_with_us(ef, run), _interruptible():
-                return direct.execute_queued(ef, run.id)
+                return direct.execute_queued(ef, run.id, instance=instance)
         except TransitionError:
             # A worker or a daemon that has just come up was faster: the run is in its hands.
             return ef.runs.wait(run.id)
@@ -119,7 +126,9 @@ def _moving(ef: "EmboFlow", run: "WorkflowRun", done: threading.Event) -> None:
     ) as live:
         while not done.wait(LOOK_EVERY_S):
             with suppress(EmboflowError):  # the command itself says what is wrong
-                live.update(run_page.live(ef.runs.tasks(run)))
+                now = ef.runs.refreshed(run)
+                seen = watch.Seen(now, ef.runs.recorder.in_order(now))
+                live.update(watch.picture(seen, output.error_console().height))
 
 
 def _plain(ef: "EmboFlow", run: "WorkflowRun", done: threading.Event) -> None:
@@ -128,7 +137,7 @@ def _plain(ef: "EmboFlow", run: "WorkflowRun", done: threading.Event) -> None:
         return
     while not done.wait(LOOK_EVERY_S):
         with suppress(EmboflowError):
-            for task in ef.runs.tasks(run):
+            for task in ef.runs.recorder.in_order(run):
                 if task.status != "pending" and seen.get(task.node_id) != task.status:
                     seen[task.node_id] = task.status
                     took = (

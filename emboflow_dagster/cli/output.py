@@ -17,6 +17,7 @@ from emboflow_dagster.cli.failures import OutputClosedError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.table import Table
     from rich.text import Text
 
 UNBOUNDED: Final = 4_000
@@ -27,7 +28,7 @@ _STYLES: Final = {
     **dict.fromkeys(("success", "ready", "available", "published", "active", "pass"), "green"),
     **dict.fromkeys(("running", "probing"), "cyan"),
     **dict.fromkeys(("queued", "pending", "registered", "draft"), "blue"),
-    **dict.fromkeys(("cancelled", "warn", "deprecated"), "yellow"),
+    **dict.fromkeys(("cancelled", "blocked", "warn", "deprecated"), "yellow"),
     **dict.fromkeys(("failed", "fail"), "bold red"),
     **dict.fromkeys(("archived", "withdrawn"), "dim"),
 }
@@ -157,25 +158,31 @@ def table(
         indent: Spaces before every line.
     """
     from rich.padding import Padding
+
+    if title is not None:
+        heading(title)
+        indent = indent or INDENT
+    show(Padding(grid(columns, rows, indent=indent), (0, 0, 0, indent), expand=False))
+
+
+def grid(columns: Sequence[str], rows: Iterable[Sequence[object]], *, indent: int = 0) -> "Table":
+    """What :func:`table` prints, for somebody else to print."""
     from rich.table import Table
 
     cells = [
         [cell(value, status=name.strip("?") == "STATUS") for name, value in zip(columns, row, strict=True)]
         for row in rows
     ]
-    if title is not None:
-        heading(title)
-        indent = indent or INDENT
     shown = _fitting(columns, cells, console().width - indent)
-    grid = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold", show_edge=False)
+    made = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold", show_edge=False)
     for place in shown:
         name = columns[place].rstrip("?")
-        grid.add_column(
+        made.add_column(
             name.removeprefix(">"), justify="right" if name.startswith(">") else "left", overflow="fold"
         )
     for row in cells:
-        grid.add_row(*(row[place] for place in shown))
-    show(Padding(grid, (0, 0, 0, indent), expand=False))
+        made.add_row(*(row[place] for place in shown))
+    return made
 
 
 def _fitting(columns: Sequence[str], rows: "Sequence[Sequence[Text]]", room: int) -> list[int]:

@@ -1,15 +1,19 @@
 """`emboflow run`: executions of workflow versions."""
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emboflow_dagster.cli import execution, figures, output, run_page
+from emboflow_dagster.cli import amounts, execution, figures, output, run_page, state, watch
 from emboflow_dagster.cli.deployment import full_id, opened
 from emboflow_dagster.cli.options import Limit, one_of
 from emboflow_dagster.cli.state import noun, verb
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from emboflow_dagster.project.history import RunLine
     from emboflow_dagster.runtime.compare import Change
 
 app = noun("Runs: executions of a workflow version over assets.")
@@ -17,13 +21,31 @@ Id = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, or its last
 
 
 @verb(app, "show", example="emboflow run show run_01JD3ZK4Q8X5V7N2M9B6C0T1RW")
-def show(run: Id) -> None:
-    """One run with its tasks."""
+def show(
+    run: Id,
+    watch_: Annotated[
+        bool,
+        typer.Option("--watch", help="Follow it until it is over. Exit 1 when it did not succeed."),
+    ] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every task and every message, however many.")
+    ] = False,
+) -> None:
+    """One run with its tasks; of many those that failed first.
+
+    Watching works from any machine; ctrl-c ends the watching, not the run.
+    """
     with opened() as ef:
-        value = ef.runs.show(full_id(ef.runs.documents, run))
-        found = ef.runs.get(value["_id"])
-        tasks = ef.runs.tasks(found)
-    output.emit(value, lambda: run_page.show(found, tasks))
+        found = ef.runs.get(full_id(ef.runs.documents, run))
+        if watch_:
+            watch.until_over(ef, found)
+            found = ef.runs.refreshed(found)
+        tasks = ef.runs.recorder.in_order(found)
+        value = ef.runs.show(found.id) if state.current().json else None
+    if value is not None or not watch_ or sys.stdout.isatty():
+        output.emit(value, lambda: run_page.show(found, tasks, everything=everything))
+    if watch_:
+        execution.require_success(found, tasks)
 
 
 @verb(app, "list", example="emboflow run list --workflow triage --status failed")
@@ -39,37 +61,59 @@ def list_(
             help="Only in one status: queued, running, success, failed, cancelled.",
         ),
     ] = None,
+    version: Annotated[
+        int | None,
+        typer.Option("--version", min=1, metavar="N", help="With --workflow: only of one version."),
+    ] = None,
+    asset: Annotated[
+        str | None, typer.Option("--asset", metavar="ASSET", help="Only with one asset, by name or id.")
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            "--by",
+            metavar="WHO",
+            help="Only requested so: user:ada, schedule:nightly, dagster-ui, "
+            "or any user, schedule, sensor, retry.",
+        ),
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="DATE", help="Only requested on or after this date.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="DATE", help="Only requested before this date.")
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option("--after", metavar="RUN", help="The next page: the runs before this one.")
+    ] = None,
     limit: Limit = 50,
 ) -> None:
-    """The project's runs, newest first."""
+    """The project's runs, newest first, a page at a time."""
     from emboflow_dagster.model.run import RunStatus
 
     one_of(RunStatus, status, "--status")
+    if version is not None and workflow is None:
+        raise typer.BadParameter("needs --workflow", param_hint="'--version'")
+    first, last = amounts.moment_of(since, "--since"), amounts.moment_of(until, "--until")
     with opened() as ef:
-        runs = ef.runs.list(workflow=workflow, status=status, limit=limit)
-    rows = [
-        (
-            output.short(r.id),
-            r.runtime_snapshot.workflow_slug,
-            r.runtime_snapshot.version_number,
-            r.status.value,
-            f"{r.summary.completed_task_count}/{r.summary.total_task_count}",
-            len(r.asset_ids),
-            figures.duration(r.duration_ms),
-            figures.age(r.created_at),
-            r.triggered_by,
+        which = ef.runs.filter(
+            workflow=workflow,
+            version=version,
+            status=status,
+            asset=asset,
+            triggered_by=by,
+            since=first,
+            until=last,
         )
-        for r in runs
-    ]
-    output.emit(
-        [r.to_json() for r in runs],
-        lambda: output.listing(
-            ("RUN", "WORKFLOW", ">VERSION?", "STATUS", ">TASKS", ">ASSETS?", ">TOOK?", "REQUESTED?", "BY?"),
-            rows,
-            empty="no run: `emboflow workflow run SLUG --asset ASSET` requests one",
-            limit=limit,
-        ),
-    )
+        if after is not None:
+            after = full_id(ef.runs.documents, after)
+        if state.current().json:
+            page = ef.runs.history.page(which, after=after, limit=limit)
+            output.emit([r.to_json() for r in page], lambda: None)
+            return
+        found = ef.runs.history.lines(which, after=after, limit=limit)
+        total = ef.runs.history.count(which) if len(found) == limit else None
+    _listed(found, f"{len(found)} of {total}" if total and (after or total.runs > limit) else None)
 
 
 @verb(app, "cancel", example="emboflow run cancel run_01JD3ZK4Q8X5V7N2M9B6C0T1RW")
@@ -132,6 +176,29 @@ def wait(
         value = ef.runs.show(found.id)
     output.emit(value, lambda: run_page.show(found, tasks))
     execution.require_success(found, tasks)
+
+
+def _listed(found: "Sequence[RunLine]", of_all: str | None) -> None:
+    rows = [
+        (
+            output.short(r.id),
+            r.workflow,
+            r.version,
+            r.status.value,
+            f"{r.summary.completed_task_count}/{r.summary.total_task_count}",
+            r.assets,
+            figures.duration(r.duration_ms),
+            figures.age(r.created_at),
+            r.triggered_by,
+        )
+        for r in found
+    ]
+    columns = ("RUN", "WORKFLOW", ">VERSION?", "STATUS", ">TASKS", ">ASSETS?", ">TOOK?", "REQUESTED?", "BY?")
+    output.listing(
+        columns, rows, empty="no such run: `emboflow workflow run SLUG --asset ASSET` requests one"
+    )
+    if of_all:
+        output.note(f"{of_all} are shown; the next: --after {found[-1].id}")
 
 
 def _say_changes(changes: "list[Change]") -> None:

@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from emboflow_dagster.cli import figures, output
+from emboflow_dagster.cli import figures, output, run_tasks
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from emboflow_dagster.model.run import RunTask, WorkflowRun
 
 TASK_COLUMNS: Final = (
@@ -16,8 +14,8 @@ TASK_COLUMNS: Final = (
 )
 
 
-def show(run: "WorkflowRun", tasks: "Sequence[RunTask]") -> None:
-    """One run with its tasks."""
+def show(run: "WorkflowRun", tasks: "Sequence[RunTask]", *, everything: bool = False) -> None:
+    """One run with its tasks; of many those that matter most, with ``everything`` all of them."""
     snapshot, summary = run.runtime_snapshot, run.summary
     output.pairs(
         [
@@ -25,6 +23,7 @@ def show(run: "WorkflowRun", tasks: "Sequence[RunTask]") -> None:
             ("workflow", f"{snapshot.workflow_slug} version {snapshot.version_number}"),
             ("status", run.status.value),
             ("tasks", f"{summary.completed_task_count} of {summary.total_task_count} done"),
+            ("", run_tasks.counts(summary.task_counts) if len(tasks) > run_tasks.MANY else None),
             ("artifacts", summary.artifact_count),
             ("assets", len(run.asset_ids)),
             ("took", figures.duration(run.duration_ms)),
@@ -37,11 +36,8 @@ def show(run: "WorkflowRun", tasks: "Sequence[RunTask]") -> None:
             ("cache", run.config.cache_policy if run.config else None),
         ]
     )
-    output.table(TASK_COLUMNS, [row(task) for task in tasks], title="Tasks")
-    for task in tasks:
-        if task.error_message:
-            output.heading(f"{task.node_id} failed")
-            output.lines(f"  {line}" for line in task.error_message.splitlines())
+    run_tasks.table(tasks, everything=everything)
+    run_tasks.errors(tasks, everything=everything)
 
 
 def row(task: "RunTask") -> tuple[object, ...]:
@@ -67,20 +63,6 @@ def cache(task: "RunTask") -> str | None:
     if task.cache_hit:
         return said.reason if said else "hit"
     return f"miss: {said.reason}" if said else "miss"
-
-
-def live(tasks: "Sequence[RunTask]") -> "Table":
-    """The tasks of a run that is going on, for a terminal."""
-    from rich.table import Table
-
-    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("NODE", "TYPE", "STATUS", "TOOK"):
-        grid.add_column(name, overflow="fold")
-    for task in tasks:
-        status = output.cell(task.status.value, status=True)
-        took = output.cell(figures.duration(task.duration_ms))
-        grid.add_row(output.cell(task.node_id), output.cell(task.node_type), status, took)
-    return grid
 
 
 def task_page(task: "RunTask") -> None:

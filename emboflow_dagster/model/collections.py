@@ -22,6 +22,8 @@ from emboflow_dagster.model.workflow import WorkflowDefinition, WorkflowDefiniti
 from emboflow_dagster.model.workspace import Membership, Project, User, Workspace
 
 SCHEMA_VERSION: Final = 3
+#: Ways in to a run that are many values of ``triggeredBy``: the word, a colon, a name.
+WAYS_IN: Final = ("user", "schedule", "sensor", "retry", "system")
 META: Final = "_emboflow_meta"
 #: What tasks left, by what they were given; see runtime/cache.py.
 CACHE: Final = "_emboflow_cache"
@@ -50,16 +52,22 @@ class Index(NamedTuple):
     keys: tuple[str, ...]
     unique: bool = False
     partial: tuple[tuple[str, str, object], ...] = ()
+    part: str = ""
+    """What ``partial`` picks, in a word, where several indexes have the same keys."""
 
     @property
     def partial_filter(self) -> dict[str, dict[str, object]]:
         """``partial`` as MongoDB takes it; empty for an index over everything."""
-        return {field: {operator: value} for field, operator, value in self.partial}
+        found: dict[str, dict[str, object]] = {}
+        for field, operator, value in self.partial:
+            found.setdefault(field, {})[operator] = list(value) if isinstance(value, tuple) else value
+        return found
 
     @property
     def name(self) -> str:
         """Stable, so that a renamed index is a visible change."""
-        return "_".join(key.lstrip("-") for key in self.keys) + ("_unique" if self.unique else "")
+        keys = [key.lstrip("-") for key in self.keys]
+        return "_".join([*keys, *(["unique"] if self.unique else []), *([self.part] if self.part else [])])
 
 
 class Collection(NamedTuple):
@@ -325,8 +333,6 @@ _PAGES: Final[dict[str, tuple[Index, ...]]] = dict.fromkeys(
 )
 # Indexes that no requirement lists.
 _MORE: Final = {
-    # The queue is polled for ever.
-    "workflow_runs": (Index(("status", "createdAt", "_id")),),
     # What came since a schedule looked last.
     "assets": (Index(("projectId", "updatedAt")),),
     # The schedules in workflow files, asked every few seconds; few versions have one.
@@ -334,6 +340,33 @@ _MORE: Final = {
         Index(
             ("projectId", "runtimeGraph.schedule.cron"),
             partial=(("runtimeGraph.schedule.cron", "$type", "string"),),
+        ),
+    ),
+    "workflow_runs": (
+        # The queue, and what is not over, are polled for ever: as small as what is going on.
+        Index(("projectId", "status", "createdAt", "_id"), partial=(("finishedAt", "$eq", None),)),
+        # The history by each filter, newest first, no row read that is not shown; the first counts, too.
+        Index(("projectId", "workspaceId", "status", "createdAt", "_id")),
+        Index(("workflowDefinitionId", "createdAt", "_id")),
+        Index(("workflowDefinitionId", "status", "createdAt", "_id")),
+        Index(("workflowVersionId", "createdAt", "_id")),
+        Index(("projectId", "triggeredBy", "createdAt", "_id")),
+        Index(("assetIds", "createdAt", "_id")),
+        # A way in is many values of one field: each run is in one of these at most.
+        *(
+            Index(
+                ("projectId", "createdAt", "_id"),
+                partial=(("triggeredBy", "$gte", f"{way}:"), ("triggeredBy", "$lt", f"{way};")),
+                part=way,
+            )
+            for way in WAYS_IN
+        ),
+    ),
+    # What of a run is not done, or went wrong; tasks that succeeded, nearly all, are not in it.
+    "run_tasks": (
+        Index(
+            ("workflowRunId", "status", "nodeId"),
+            partial=(("status", "$in", ("pending", "queued", "running", "failed", "cancelled")),),
         ),
     ),
     # Was this request carried out long ago? Few versions have one.

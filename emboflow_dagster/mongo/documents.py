@@ -25,6 +25,7 @@ from emboflow_dagster.mongo.client import Mongo, Raw, Session, find_one_and_upda
 D = TypeVar("D", bound=Document)
 NEWEST = (("createdAt", DESCENDING), ("_id", DESCENDING))
 OLDEST = (("createdAt", ASCENDING), ("_id", ASCENDING))
+BY_TICK = (("triggeredBy", DESCENDING), *NEWEST)
 # What people call a document, where its collection's name does not say it.
 _WORDS = {
     "workflow_runs": "run",
@@ -142,6 +143,10 @@ class Documents(Generic[D]):
         raise TransitionError(
             f"{self.row.name} {document_id}: expected {wanted}, found {have}; nothing was changed"
         )
+
+    def scoped(self, filter_: Mapping[str, Any]) -> Raw:
+        """``filter_`` limited to the scope: for reads of :attr:`raw` that want less than whole documents."""
+        return self._scoped(filter_)
 
     def _scoped(self, filter_: Mapping[str, Any]) -> Raw:
         limits = self.scope.filter(self.row)

@@ -131,7 +131,7 @@ def _indexes(mongo: Mongo, collection: Collection, report: SetupReport) -> None:
             report.unchanged += 1
             continue
         keys = [(key, ASCENDING) for key in index.keys]
-        twin = next((n for n, row in have.items() if n != index.name and row["key"] == keys), None)
+        twin = next((n for n, row in have.items() if n != index.name and _twins(row, keys, index)), None)
         try:
             for name in (twin, index.name if index.name in have else None):
                 if name:
@@ -147,6 +147,11 @@ def _indexes(mongo: Mongo, collection: Collection, report: SetupReport) -> None:
             continue
         if not fresh:
             report.repaired.append(f"{collection.name}.{index.name}")
+
+
+def _twins(row: Any, keys: list[tuple[str, int]], index: Index) -> bool:
+    # The server tells indexes of the same keys apart by what they hold.
+    return row["key"] == keys and row.get("partialFilterExpression", {}) == index.partial_filter
 
 
 def _same(row: Any, index: Index) -> bool:

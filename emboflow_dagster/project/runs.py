@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from ulid import ULID
@@ -28,15 +28,16 @@ from emboflow_dagster.model.run import (
     WorkflowRun,
 )
 from emboflow_dagster.model.workflow import WorkflowDefinition, WorkflowDefinitionVersion, WorkflowStatus
-from emboflow_dagster.mongo.client import Session
+from emboflow_dagster.mongo.client import Session, translated
 from emboflow_dagster.mongo.documents import OLDEST
 from emboflow_dagster.project import lost_logs, sources
 from emboflow_dagster.project.assets import Assets
+from emboflow_dagster.project.history import History, RunCount, RunFilter
 from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.project.selection import Selection
 from emboflow_dagster.project.task_logs import TaskLogs
 from emboflow_dagster.project.workflows import Workflows
-from emboflow_dagster.runtime import control, lease
+from emboflow_dagster.runtime import advance, control, lease
 from emboflow_dagster.runtime.compare import Change, compare
 from emboflow_dagster.runtime.plan import plan_run
 from emboflow_dagster.runtime.record import Recorder
@@ -47,6 +48,8 @@ WorkTask = Callable[[str, str, str], object]
 
 POLL_S = 0.2
 _LOOK_BACK = 50
+#: What is not over; said in every poll, because an index holds these runs alone.
+_OPEN: Final = {"finishedAt": None}
 
 
 class ToExecute(NamedTuple):
@@ -71,6 +74,7 @@ class Runs:
         self.narrowings = {t.id: t.narrowing for t in node_types()}
         self.recorder = Recorder(opened.mongo, opened.scope, self.narrowings)
         self.documents = self.recorder.runs
+        self.history = History(self.documents)
 
     def request(
         self,
@@ -234,6 +238,15 @@ class Runs:
         """
         return self.documents.get(run)
 
+    def refreshed(self, run: WorkflowRun) -> WorkflowRun:
+        """A run as it is now; only what changes of one is read.
+
+        Raises:
+            NotFoundError: It is gone.
+        """
+        with translated():
+            return advance.read_again(self.recorder, run)
+
     def queued(self, *, limit: int = 50) -> list[WorkflowRun]:
         """Runs that wait for a Dagster run, oldest first: the queue itself, no cursor needed.
 
@@ -242,7 +255,7 @@ class Runs:
         fresh = {"status": RunStatus.QUEUED.value, "dagsterRunIds": []}
         last = {"$expr": {"$eq": [{"$last": "$dagsterRunIds"}, WAITING]}}
         again = {"status": {"$in": [s.value for s in RUN_ACTIVE]}, "dagsterRunIds": WAITING, **last}
-        return self.documents.find({"$or": [fresh, again]}, sort=OLDEST, limit=limit)
+        return self.documents.find({"$or": [fresh, again], **_OPEN}, sort=OLDEST, limit=limit)
 
     def active(self, *, limit: int = 200) -> list[WorkflowRun]:
         """Runs that a Dagster run has and that are not over."""
@@ -250,6 +263,7 @@ class Runs:
             "status": {"$in": [s.value for s in RUN_ACTIVE]},
             "dagsterRunIds.0": {"$exists": True},
             "$expr": {"$ne": [{"$last": "$dagsterRunIds"}, WAITING]},
+            **_OPEN,
         }
         return self.documents.find(filter_, sort=OLDEST, limit=limit)
 
@@ -270,9 +284,7 @@ class Runs:
 
     def draining(self, *, limit: int = 200) -> list[WorkflowRun]:
         """Cancelled runs of which a task still runs."""
-        return self.documents.find(
-            {"status": RunStatus.CANCELLED.value, "finishedAt": None}, sort=OLDEST, limit=limit
-        )
+        return self.documents.find({"status": RunStatus.CANCELLED.value, **_OPEN}, sort=OLDEST, limit=limit)
 
     def cancel(self, run: str) -> WorkflowRun:
         """Cancel what of a run has not begun; see :func:`~emboflow_dagster.runtime.control.cancel`.
@@ -356,12 +368,12 @@ class Runs:
         """
         while True:
             found = self.get(run)
-            ready = [t for t in self.recorder.in_order(found) if t.status == TaskStatus.QUEUED]
+            ready = self.recorder.queued_nodes(found)
             if found.status not in RUN_ACTIVE or not ready:
                 return found
-            for task in ready:
+            for node_id in ready:
                 try:
-                    self._work_task(run, task.node_id, worker)
+                    self._work_task(run, node_id, worker)
                 except TransitionError:  # another worker has it
                     continue
                 except EmboflowError as error:
@@ -425,16 +437,53 @@ class Runs:
         nodes = {n.id for n in version.logic_graph.nodes if n.type in sources}
         return bool(nodes if selected is None else nodes.intersection(selected))
 
-    def list(
-        self, *, workflow: str | None = None, status: str | None = None, limit: int = 50
-    ) -> list[WorkflowRun]:
-        """Runs, newest first."""
-        filter_: dict[str, Any] = {}
-        if workflow is not None:
-            filter_["workflowDefinitionId"] = self._workflows.get(workflow).id
-        if status is not None:
-            filter_["status"] = _status(status).value
-        return self.documents.find(filter_, limit=limit)
+    def list(self, *, after: str | None = None, limit: int = 50, **which: Any) -> list[WorkflowRun]:
+        """Runs, newest first, below ``after`` (a run's id); which of them as :meth:`filter` takes it."""
+        return self.history.page(self.filter(**which), after=after, limit=limit)
+
+    def count(self, **which: Any) -> RunCount:
+        """How many there are, counted up to 10,000; which of them as :meth:`filter` takes it."""
+        return self.history.count(self.filter(**which))
+
+    def filter(
+        self,
+        *,
+        workflow: str | None = None,
+        version: int | None = None,
+        status: str | None = None,
+        asset: str | None = None,
+        triggered_by: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> RunFilter:
+        """The names that people use, as :class:`RunFilter` has them.
+
+        Args:
+            workflow: Slug or id.
+            version: A version number of it.
+            status: A word of :class:`RunStatus`.
+            asset: Name or id of an asset that the run binds.
+            triggered_by: As stored, a family (``schedule``, ``user``), or ``schedule:NAME``.
+            since: Requested at this moment or later.
+            until: Requested before this moment.
+
+        Raises:
+            NotFoundError: No such workflow, version or asset in this project.
+            InvalidInputError: No such status; a version without its workflow.
+        """
+        if version is not None and workflow is None:
+            raise InvalidInputError(f"version {version} of which workflow?")
+        head = self._workflows.get(workflow) if workflow is not None else None
+        chosen = self._workflows.version(head.id, version) if head and version is not None else None
+        return RunFilter(
+            status=_status(status) if status is not None else None,
+            definition_id=head.id if head and not chosen else None,
+            version_id=chosen.id if chosen else None,
+            asset_id=self._assets.get(asset).id if asset is not None else None,
+            triggered_by=triggered_by,
+            since=since,
+            until=until,
+        )
 
 
 def _status(text: str) -> RunStatus:

@@ -8,7 +8,7 @@ Source: spec/state-machines.md 4.2-4.4.
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from emboflow_dagster.model.run import (
     RUN_TERMINAL,
@@ -114,7 +114,16 @@ def outside_assets(task: RunTask) -> dict[str, list[str]]:
     return dict((task.executor_config or {}).get("outside") or {})
 
 
-def run_status(tasks: Sequence[RunTask], current: RunStatus) -> RunStatus:
+class Standing(Protocol):
+    """As much of a task as the status of a run depends on."""
+
+    @property
+    def status(self) -> TaskStatus:
+        """Where it is."""
+        ...
+
+
+def run_status(tasks: Iterable[Standing], current: RunStatus) -> RunStatus:
     """The status a run has when its tasks are ``tasks``.
 
     A failed run waits for its other branches; a cancelled one stays cancelled.

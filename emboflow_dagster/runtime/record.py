@@ -8,22 +8,22 @@ Source: spec/state-machines.md 4.2; spec/reliability.md I9-I13.
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from emboflow_dagster.errors import ErrorKind, TransitionError
 from emboflow_dagster.model.base import utc_now
 from emboflow_dagster.model.run import RUN_ACTIVE, RunStatus, RunTask, TaskStatus, WorkflowRun
 from emboflow_dagster.model.scope import Scope
 from emboflow_dagster.mongo import audit
-from emboflow_dagster.mongo.client import Mongo, Session
+from emboflow_dagster.mongo.client import Mongo, Session, translated
 from emboflow_dagster.mongo.documents import Documents
-from emboflow_dagster.runtime.machine import promotions, run_changes
+from emboflow_dagster.runtime.advance import HEAVY, Moved, promote, read_again, settle_step
+from emboflow_dagster.runtime.machine import run_changes
 from emboflow_dagster.runtime.node import Narrowing
 from emboflow_dagster.runtime.outputs import Outputs, write_outputs
 
 Narrowings = Mapping[str, Narrowing | None]
-# Left out where only the state of a run's tasks is needed: they can be large.
-_HEAVY = dict.fromkeys(("logLines", "stdoutLines", "stderrLines", "lastResultPreview", "codeHookSpec"), 0)
+_KNOWN_RUNS: Final = 16
 CLEARED: dict[str, Any] = {
     "startedAt": None,
     "finishedAt": None,
@@ -59,6 +59,7 @@ class Recorder:
         self.narrowings = narrowings
         self.runs: Documents[WorkflowRun] = Documents(mongo, scope, WorkflowRun)
         self.tasks: Documents[RunTask] = Documents(mongo, scope, RunTask)
+        self._frozen: dict[str, WorkflowRun] = {}
 
     def request(
         self, run: WorkflowRun, tasks: Sequence[RunTask], also: Callable[[Session], None] | None = None
@@ -121,32 +122,34 @@ class Recorder:
         """
 
         def body(session: Session) -> Claimed:
-            run = self.runs.get(run_id, session=session)
-            tasks = self.in_order(run, session)
-            task = next((t for t in tasks if t.node_id == node_id), None)
-            if task is None:
+            run = self._known(run_id, session)
+            found = self.tasks.raw.find_one(
+                {"workflowRunId": run.id, "nodeId": node_id}, HEAVY, session=session
+            )
+            if found is None:
                 raise TransitionError(f"run {run_id} has no task for node {node_id!r}; it was not selected")
+            before = RunTask.from_mongo(found)
             if run.status not in RUN_ACTIVE:
                 raise TransitionError(f"run {run_id} is {run.status}; task {node_id} cannot start")
-            if task.status == TaskStatus.PENDING:
+            if before.status == TaskStatus.PENDING:
                 raise TransitionError(
                     f"run {run_id}: task {node_id} is pending: an upstream task has not succeeded",
                     kind=ErrorKind.UPSTREAM_NOT_SUCCEEDED,
                 )
             now = utc_now()
             task = self.tasks.change(
-                task.id,
+                before.id,
                 {
                     "status": TaskStatus.RUNNING.value,
                     "startedAt": now,
                     "updatedAt": now,
                     "leaseOwner": worker,
                 },
-                expected={"status": TaskStatus.QUEUED.value, "attempt": task.attempt},
+                expected={"status": TaskStatus.QUEUED.value, "attempt": before.attempt},
                 server_time=("heartbeatAt",),
                 session=session,
             )
-            return Claimed(self.settle_run(run, tasks, {task.id: task}, now, session), task)
+            return Claimed(settle_step(self, run, [Moved(before, task)], now, session), task)
 
         return self.mongo.in_transaction(body)
 
@@ -164,14 +167,13 @@ class Recorder:
 
         def body(session: Session) -> RunTask:
             now = utc_now()
-            run = self.runs.get(claimed.run.id, session=session)
+            run = read_again(self, claimed.run, session)
             task = self._end(claimed, TaskStatus.SUCCESS, fields, now, session)
             write_outputs(self.mongo, self.scope, outputs, task, session)
-            tasks = self.in_order(run, session)
-            changed = {task.id: task}
+            moved = [Moved(claimed.task, task)]
             if run.status in RUN_ACTIVE:
-                changed |= self._promote(run, tasks, changed, now, session)
-            self.settle_run(run, tasks, changed, now, session)
+                moved += promote(self, run, task, now, session)
+            settle_step(self, run, moved, now, session)
             return task
 
         return self.mongo.in_transaction(body)
@@ -185,12 +187,12 @@ class Recorder:
 
         def body(session: Session) -> RunTask:
             now = utc_now()
-            run = self.runs.get(claimed.run.id, session=session)
+            run = read_again(self, claimed.run, session)
             cancelled = run.status == RunStatus.CANCELLED
             status = TaskStatus.CANCELLED if cancelled else TaskStatus.FAILED
             text = f"interrupted by cancel: {message}" if cancelled else message
             task = self._end(claimed, status, {**fields, "errorMessage": clip(text)}, now, session)
-            self.settle_run(run, self.in_order(run, session), {task.id: task}, now, session)
+            settle_step(self, run, [Moved(claimed.task, task)], now, session)
             return task
 
         return self.mongo.in_transaction(body)
@@ -261,6 +263,15 @@ class Recorder:
 
         return self.mongo.in_transaction(body)
 
+    def _known(self, run_id: str, session: Session) -> WorkflowRun:
+        """A run as it is now; what was frozen is read once, however many of its steps are executed here."""
+        known = self._frozen.get(run_id)
+        run = self.runs.get(run_id, session=session) if known is None else read_again(self, known, session)
+        if len(self._frozen) >= _KNOWN_RUNS:
+            self._frozen.clear()
+        self._frozen[run_id] = run
+        return run
+
     def _end(
         self, claimed: Claimed, status: TaskStatus, fields: Mapping[str, Any], now: datetime, session: Session
     ) -> RunTask:
@@ -269,25 +280,6 @@ class Recorder:
             return self.tasks.change(claimed.task.id, changes, expected=fence(claimed), session=session)
         except TransitionError as error:
             raise TransitionError(error.message, kind=ErrorKind.FENCED) from None
-
-    def _promote(
-        self,
-        run: WorkflowRun,
-        tasks: Sequence[RunTask],
-        changed: Mapping[str, RunTask],
-        now: datetime,
-        session: Session,
-    ) -> dict[str, RunTask]:
-        current = [changed.get(task.id, task) for task in tasks]
-        promoted = {}
-        for task_id, asset_ids in promotions(current, run.asset_ids, self.narrowings).items():
-            promoted[task_id] = self.tasks.change(
-                task_id,
-                {"status": TaskStatus.QUEUED.value, "assetIds": asset_ids, "updatedAt": now},
-                expected={"status": TaskStatus.PENDING.value},
-                session=session,
-            )
-        return promoted
 
     def settle_run(
         self,
@@ -303,8 +295,15 @@ class Recorder:
 
     def in_order(self, run: WorkflowRun, session: Session | None = None) -> list[RunTask]:
         """A run's tasks in graph order, without their logs and previews."""
-        rows = self.tasks.raw.find({"workflowRunId": run.id}, _HEAVY, session=session)
+        rows = self.tasks.raw.find({"workflowRunId": run.id}, HEAVY, session=session)
         return self.ordered(run, [RunTask.from_mongo(row) for row in rows])
+
+    def queued_nodes(self, run: WorkflowRun) -> list[str]:
+        """The nodes of a run that a worker may take now, in graph order."""
+        queued = {"workflowRunId": run.id, "status": TaskStatus.QUEUED.value}
+        with translated():
+            nodes = {row["nodeId"] for row in self.tasks.raw.find(queued, {"_id": 0, "nodeId": 1})}
+        return [node for node in run.runtime_snapshot.node_types if node in nodes]
 
     @staticmethod
     def ordered(run: WorkflowRun, tasks: Sequence[RunTask]) -> list[RunTask]:

@@ -27,7 +27,7 @@ from emboflow_dagster.mongo.documents import Documents
 from emboflow_dagster.project.handle import EmboFlow
 from emboflow_dagster.project.verify.report import VerifyReport, View
 from emboflow_dagster.project.verify.runs import check_runs
-from emboflow_dagster.runtime import control, machine, record
+from emboflow_dagster.runtime import advance, control, machine, record
 from emboflow_dagster.runtime.node import Narrowing
 from emboflow_dagster.runtime.outputs import Outputs
 from emboflow_dagster.runtime.plan import plan_run
@@ -374,13 +374,11 @@ SUMMARISE, CHANGE, EFFECTIVE = machine.summarise, Documents.change, machine.effe
 
 
 def promotes_when_any_upstream_is_done(
-    tasks: Sequence[RunTask], bound: Sequence[str], narrowings: Any
-) -> dict[str, list[str]]:
-    done = {t.node_id for t in tasks if t.status == TaskStatus.SUCCESS}
-    early = {
-        t.id: list(bound) for t in tasks if t.status == TaskStatus.PENDING and done & set(t.upstream_node_ids)
-    }
-    return early | PROMOTIONS(tasks, bound, narrowings)
+    recorder: Recorder, run: Any, done: RunTask, session: Any
+) -> list[RunTask]:
+    pending = {"workflowRunId": run.id, "status": "pending", "upstreamNodeIds": done.node_id}
+    children = [RunTask.from_mongo(row) for row in recorder.tasks.raw.find(pending, session=session)]
+    return [child.model_copy(update={"upstream_node_ids": [done.node_id]}) for child in children]
 
 
 def promotes_all_assets(
@@ -437,10 +435,10 @@ def compares_nothing(self: Any, document_id: str, changes: Any, *, expected: Any
 
 
 BROKEN: list[tuple[Any, str, Callable[..., Any]]] = [
-    (record, "promotions", promotes_when_any_upstream_is_done),
-    (record, "promotions", promotes_all_assets),
-    (record, "promotions", promotes_in_another_order),
-    (record, "promotions", never_promotes),
+    (advance, "ready", promotes_when_any_upstream_is_done),
+    (advance, "promotions", promotes_all_assets),
+    (advance, "promotions", promotes_in_another_order),
+    (advance, "promotions", never_promotes),
     (record, "run_changes", keeps_the_old_summary),
     (record, "run_changes", never_finishes),
     (record, "run_changes", ends_at_now_instead_of_with_its_tasks),
