@@ -1,9 +1,10 @@
 """The episodes of a dataset version as a Merkle tree of pages (decision 25).
 
 A page is a payload of JSON Lines: a head, then one line an entry. A page of level 0 has the episodes, one
-of a level above has pages. Every line names what is below it by sha256, so the hash of the first page is that
-of all of it. A page ends where the hash of a line says so, not after so many lines: when an episode is dropped
-or comes in between, the pages around it stay as they are, and the same episodes always make the same tree.
+of a level above has pages. Every line names what is below it by sha256, so the hash of the first page is
+that of all of it. A page ends where the hash of a line says so, not after so many lines: when an episode is
+dropped or comes in between, the pages around it stay as they are, and the same episodes always make the same
+tree.
 """
 
 import hashlib
@@ -21,9 +22,9 @@ TREE: Final = "tree"
 #: Where the pages are in an exported folder.
 FOLDER: Final = "version/pages"
 #: One line in so many ends its page ...
-_ONE_IN: Final = 16
+_ONE_IN: Final = 8
 #: ... and no page has more.
-_MOST: Final = 64
+_MOST: Final = 32
 _DEEPEST: Final = 32
 _SUMS: Final = ("episodes", "frames", "files", "bytes")
 _NUMBERS: Final = ("size", "level", *_SUMS)

@@ -55,7 +55,7 @@ def opened_content(opened: Opened, version: DatasetVersion) -> Iterator[Content]
 
         yield Content(manifest, root, reading(opened.blobs, ref), fetch)
         return
-    with _workdir(opened) as folder:
+    with workdir(opened) as folder:
         yield _cut(opened, version, manifest, folder)
 
 
@@ -110,7 +110,8 @@ def files(opened: Opened, version: DatasetVersion, manifest: Mapping[str, Any], 
 
 
 @contextmanager
-def _workdir(opened: Opened) -> Iterator[Path]:
+def workdir(opened: Opened) -> Iterator[Path]:
+    """A folder for what is on its way, in the home; gone when the block ends."""
     place = opened.settings.home / "work"
     place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="dataset-", dir=place) as folder:

@@ -34,11 +34,12 @@ def diff(
     Returns:
         ``from`` and ``to`` (which versions, with their numbers), ``same`` (nothing of this differs),
         ``counts`` (``added``, ``removed``, ``changed``, ``unchanged`` episodes), ``reordered``, the lists
-        ``added`` and ``removed`` (place, id, length, labels), ``changed`` (places on both sides, fields with
-        their values, ``data`` with the statistics that moved), ``labels`` (how many episodes more or fewer have
-        each task, flag and success), ``features`` (``added``, ``removed``, ``changed``), ``stats`` (a row a feature and dimension
-        whose mean, std, min or max moved; ``shift`` is the way of the mean in standard deviations of
-        ``from``) and ``payloads`` (bytes that only ``from``, only ``to``, or both refer to).
+        ``added`` and ``removed`` (place, id, length, labels), ``changed`` (places on both sides, fields and
+        their values, ``data`` with the statistics that moved), ``labels`` (how many episodes more or fewer
+        have each task, flag and success), ``features`` (``added``, ``removed``, ``changed``), ``stats`` (a
+        row a feature and dimension whose mean, std, min or max moved; ``shift`` is the way of the mean in
+        standard deviations of ``from``) and ``payloads`` (bytes that only ``from``, only ``to``, or both
+        refer to).
 
     Raises:
         IntegrityError: A page is missing or damaged.

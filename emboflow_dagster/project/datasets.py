@@ -1,17 +1,19 @@
 """Datasets and their versions, as a project sees them."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from emboflow_dagster.errors import NotFoundError
+from emboflow_dagster.errors import ConflictError, NotFoundError
 from emboflow_dagster.model.base import new_id, utc_now
 from emboflow_dagster.model.dataset import Dataset, DatasetVersion
 from emboflow_dagster.mongo import audit
 from emboflow_dagster.mongo.client import Session
 from emboflow_dagster.mongo.documents import Documents
+from emboflow_dagster.project.dataset_changes import Change
 from emboflow_dagster.project.dataset_content import export, opened_content
+from emboflow_dagster.project.gc.letting_go import check_reason
 from emboflow_dagster.project.lookup import by_id_or_name
 from emboflow_dagster.project.opened import Opened
 
@@ -103,8 +105,9 @@ class Datasets:
     def episodes(self, dataset: str, tag: str | None = None) -> Iterator[dict[str, Any]]:
         """Every episode of a version in order.
 
-        Each is a dict: ``episode`` (its place), ``id``, ``content`` (a hash of its data), ``length`` in frames,
-        ``tasks``, ``source``, ``t0Ns``, ``success``, ``flags``, ``sync``, ``stats`` and ``files``. Read page by page, so that a version of any size needs little memory.
+        Each is a dict: ``episode`` (its place), ``id``, ``content`` (a hash of its data), ``length`` in
+        frames, ``tasks``, ``source``, ``t0Ns``, ``success``, ``flags``, ``sync``, ``stats`` and ``files``.
+        Read page by page, so that a version of any size needs little memory.
 
         Raises:
             NotFoundError: There is no such dataset or version.
@@ -143,6 +146,103 @@ class Datasets:
     def _named(self, dataset: str, version: str | None) -> DatasetVersion:
         other, colon, tag = (version or "").rpartition(":")
         return self.version(other, tag or None) if colon else self.version(dataset, version)
+
+    def edit(
+        self,
+        dataset: str,
+        changes: Sequence[Change],
+        *,
+        reason: str | None = None,
+        base: str | None = None,
+        tag: str | None = None,
+    ) -> DatasetVersion:
+        """Make the next version of a dataset out of its latest one; that one stays as it is.
+
+        Args:
+            dataset: Name or id.
+            changes: ``Delete``, ``Relabel``, ``Trim``, ``Split``, ``Merge`` of
+                :mod:`emboflow_dagster.project.dataset_changes`; places of episodes are those before the edit.
+            reason: Why, for the version's summary and the audit log.
+            base: Tag or id that the latest version must have: who looked at another one changes nothing.
+            tag: The new version's tag; by default the next number.
+
+        Returns:
+            The new version; its ``summary.edit`` says what was done.
+
+        Raises:
+            InvalidInputError: A change is not allowed, an episode is not there, or none would be left.
+            NotFoundError: There is no such dataset or version.
+            ConflictError: The latest version is not ``base``, or another one came meanwhile.
+        """
+        from emboflow_dagster.project import dataset_changes, dataset_edits
+
+        dataset_changes.check(changes)
+        latest = self._latest(dataset, base)
+        merged = [self.version(c.dataset, c.tag) for c in changes if isinstance(c, dataset_changes.Merge)]
+        why = None if reason is None else check_reason(reason)
+        found = self.get(dataset)
+        return dataset_edits.edit(self._opened, found, latest, changes, merged, reason=why, tag=tag)
+
+    def undo(
+        self, dataset: str, *, reason: str | None = None, base: str | None = None, tag: str | None = None
+    ) -> DatasetVersion:
+        """The next version holds what the dataset held before its newest edit that stands.
+
+        Repeated, what it held before the edit before that. Only a manifest is stored.
+
+        Raises:
+            TransitionError: There is no edit to undo.
+            ConflictError: As :meth:`edit`.
+        """
+        from emboflow_dagster.project import dataset_edits
+
+        latest = self._latest(dataset, base)
+        found = self._versions.find({"datasetId": latest.dataset_id}, limit=0)
+        target = dataset_edits.before_last_edit({v.id: v for v in found}, latest)
+        return self._restored(dataset, latest, target, "undo", reason, tag)
+
+    def restore(
+        self,
+        dataset: str,
+        version: str,
+        *,
+        reason: str | None = None,
+        base: str | None = None,
+        tag: str | None = None,
+    ) -> DatasetVersion:
+        """The next version holds what an older one holds. Only a manifest is stored.
+
+        Raises:
+            NotFoundError: There is no such version.
+            TransitionError: It was withdrawn.
+            ConflictError: As :meth:`edit`.
+        """
+        latest = self._latest(dataset, base)
+        return self._restored(dataset, latest, self.version(dataset, version), "restore", reason, tag)
+
+    def _restored(
+        self,
+        dataset: str,
+        latest: DatasetVersion,
+        target: DatasetVersion,
+        kind: str,
+        reason: str | None,
+        tag: str | None,
+    ) -> DatasetVersion:
+        from emboflow_dagster.project import dataset_edits
+
+        why = None if reason is None else check_reason(reason)
+        found = self.get(dataset)
+        return dataset_edits.restore(self._opened, found, latest, target, kind=kind, reason=why, tag=tag)
+
+    def _latest(self, dataset: str, base: str | None) -> DatasetVersion:
+        latest = self.version(dataset)
+        if base is not None and base not in (latest.version_tag, latest.id):
+            raise ConflictError(
+                f"the latest version is {latest.version_tag}, not {base}; nothing was changed",
+                hint="look at the newer version and repeat it",
+            )
+        return latest
 
     def export(self, dataset: str, out: Path, *, tag: str | None = None) -> Path:
         """Write a version as the documented folder, each byte verified; returns the folder.
