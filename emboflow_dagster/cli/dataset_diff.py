@@ -160,9 +160,7 @@ def _checked(report: "FolderReport") -> None:
             ("CODE", ">EPISODE", "PROBLEM"),
             [(output.styled(p["code"], "red"), p["episode"], p["message"]) for p in report.problems],
         )
-    how = (
-        "every file and every episode" if report.by_episode else "every file (a version of the older layout)"
-    )
+    how = "every file and every episode" if report.by_episode else "every file"
     found = "it is what it says" if report.ok else f"{len(report.problems)} problems"
     output.pairs(
         [

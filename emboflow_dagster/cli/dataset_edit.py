@@ -179,7 +179,7 @@ def _shown(ef: "EmboFlow", version: "DatasetVersion") -> None:
                 ("frames", version.stats.get("frames")),
                 ("size", figures.size(int(version.stats.get("bytes", 0)))),
                 ("reason", said.get("reason")),
-                ("what changed", f"emboflow dataset diff {name} --to {version.version_tag}"),
+                ("what changed", f"emboflow dataset diff {name}"),
             ]
         ),
     )

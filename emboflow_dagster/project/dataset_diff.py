@@ -55,9 +55,10 @@ def _compared(before: Content, after: Content, a: dict[str, Any], b: dict[str, A
     old, new = _Side(before, common), _Side(after, common)
     gone, came, order = _without_equal(old, new)
     pairs, removed, added = _pairs(gone, came)
-    changed = [row for row in (_change(x, y) for x, y in pairs) if row is not None]
+    names = {name: spec.get("names") or [] for name, spec in after.manifest["features"].items()}
+    changed = [row for row in (_change(x, y, names) for x, y in pairs) if row is not None]
     features = _features(before.manifest["features"], after.manifest["features"])
-    stats = _stats(before.manifest, after.manifest)
+    stats = _moved(before.manifest.get("stats") or {}, after.manifest.get("stats") or {}, names)
     counts = {
         "added": len(added),
         "removed": len(removed),
@@ -161,7 +162,7 @@ def _pairs(
     return sorted(pairs, key=lambda pair: pair[1][0]), gone, came
 
 
-def _change(old: Found, new: Found) -> dict[str, Any] | None:
+def _change(old: Found, new: Found, names: Mapping[str, list[str]]) -> dict[str, Any] | None:
     (was, before), (now, after) = old, new
     fields = {
         name: {"from": before[name], "to": after[name]}
@@ -173,7 +174,7 @@ def _change(old: Found, new: Found) -> dict[str, Any] | None:
         return None  # written otherwise, or under another id
     row = {"id": after["id"], "from": was, "to": now, "fields": fields, "data": data, "stats": []}
     if data:
-        row["stats"] = _moved(before["stats"], after["stats"], {})
+        row["stats"] = _moved(before["stats"], after["stats"], names)
     return row
 
 
@@ -199,11 +200,6 @@ def _features(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
         "removed": sorted(set(old) - set(new)),
         "changed": sorted(name for name in set(old) & set(new) if old[name] != new[name]),
     }
-
-
-def _stats(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[dict[str, Any]]:
-    names = {name: spec.get("names") or [] for name, spec in new["features"].items()}
-    return _moved(old.get("stats") or {}, new.get("stats") or {}, names)
 
 
 def _moved(

@@ -6,7 +6,6 @@ before held: a manifest, and no other byte.
 """
 
 import hashlib
-import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from typing import Any, Final
 
 from emboflow_dagster.blobs import pages
 from emboflow_dagster.blobs.pages import Builder, line_of
-from emboflow_dagster.errors import InvalidInputError, TransitionError
+from emboflow_dagster.errors import InvalidInputError
 from emboflow_dagster.formats.canonical.episode_files import OBJECTS, put_bytes
 from emboflow_dagster.formats.canonical.pieces import of_one_task, piece
 from emboflow_dagster.formats.canonical.stats import merge_stats
@@ -26,6 +25,7 @@ from emboflow_dagster.project import dataset_changes as wanted
 from emboflow_dagster.project.dataset_changes import Change, Delete, Merge, Relabel, Split, Success, Trim
 from emboflow_dagster.project.dataset_commit import commit
 from emboflow_dagster.project.dataset_content import Content, opened_content, workdir
+from emboflow_dagster.project.dataset_undo import kept
 from emboflow_dagster.project.opened import Opened
 
 TASKS_SHOWN: Final = 20
@@ -83,77 +83,10 @@ def edit(
             manifest,
             action="dataset.edit",
             told={"edit": told},
-            summary={**_kept(base), "tasks": work.tasks, "sourceAssetCount": work.sources, "edit": told},
+            summary={**kept(base), "tasks": work.tasks, "sourceAssetCount": work.sources, "edit": told},
             folder=out,
             tag=tag,
         )
-
-
-def restore(
-    opened: Opened,
-    dataset: Dataset,
-    latest: DatasetVersion,
-    target: DatasetVersion,
-    *,
-    kind: str,
-    reason: str | None,
-    tag: str | None,
-) -> DatasetVersion:
-    """Commit a version that holds what ``target`` holds; only its manifest is new.
-
-    Raises:
-        TransitionError: ``target`` was withdrawn.
-        ConflictError: Another version came meanwhile.
-    """
-    if target.status.value == "withdrawn":
-        raise TransitionError(f"version {target.version_tag} was withdrawn: its bytes are no longer kept")
-    manifest = json.loads(opened.blobs.read_ref(target.manifest_ref))
-    told = {
-        "kind": kind,
-        "restores": target.id,
-        "restoresTag": target.version_tag,
-        "reason": reason,
-        "episodes": {"from": latest.stats.get("episodes"), "to": target.stats.get("episodes")},
-    }
-    return commit(
-        opened,
-        dataset,
-        latest,
-        manifest,
-        action=f"dataset.{kind}",
-        told={"edit": told},
-        summary={**_kept(target), "edit": told},
-        stats=target.stats,
-        tag=tag,
-    )
-
-
-def before_last_edit(versions: dict[str, DatasetVersion], latest: DatasetVersion) -> DatasetVersion:
-    """The version that an undo brings back: the one before the newest edit that stands.
-
-    Raises:
-        TransitionError: The content of the latest version was published, not edited.
-    """
-    at, seen = latest, {latest.id}
-    while True:
-        said = (at.summary or {}).get("edit") or {}
-        following = at.parent_version_id if said.get("kind") == "edit" else said.get("restores")
-        before = versions.get(str(following))
-        if before is None or before.id in seen:
-            raise TransitionError(
-                f"version {latest.version_tag}: there is no edit to undo; its content was published",
-                hint="`emboflow dataset edit restore DATASET TAG` brings any version back",
-            )
-        if said.get("kind") == "edit":
-            return before
-        at = before
-        seen.add(at.id)
-
-
-def _kept(version: DatasetVersion) -> dict[str, Any]:
-    """What the summary of a version says of its content, and so of its successor's."""
-    names = ("description", "robotType", "features", "tasks", "sourceAssetCount", "skippedEpisodes")
-    return {name: (version.summary or {})[name] for name in names if name in (version.summary or {})}
 
 
 def _require_alike(ours: Content, theirs: Content, version: DatasetVersion) -> None:

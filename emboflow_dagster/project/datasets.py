@@ -194,11 +194,11 @@ class Datasets:
             TransitionError: There is no edit to undo.
             ConflictError: As :meth:`edit`.
         """
-        from emboflow_dagster.project import dataset_edits
+        from emboflow_dagster.project.dataset_undo import before_last_edit
 
         latest = self._latest(dataset, base)
         found = self._versions.find({"datasetId": latest.dataset_id}, limit=0)
-        target = dataset_edits.before_last_edit({v.id: v for v in found}, latest)
+        target = before_last_edit({v.id: v for v in found}, latest)
         return self._restored(dataset, latest, target, "undo", reason, tag)
 
     def restore(
@@ -229,11 +229,11 @@ class Datasets:
         reason: str | None,
         tag: str | None,
     ) -> DatasetVersion:
-        from emboflow_dagster.project import dataset_edits
+        from emboflow_dagster.project.dataset_undo import restore
 
         why = None if reason is None else check_reason(reason)
         found = self.get(dataset)
-        return dataset_edits.restore(self._opened, found, latest, target, kind=kind, reason=why, tag=tag)
+        return restore(self._opened, found, latest, target, kind=kind, reason=why, tag=tag)
 
     def _latest(self, dataset: str, base: str | None) -> DatasetVersion:
         latest = self.version(dataset)

@@ -14,11 +14,24 @@ from typing import Any, Final
 
 from emboflow_dagster.blobs import pages
 from emboflow_dagster.blobs.pages import Page
-from emboflow_dagster.errors import EmboflowError, ErrorKind, IntegrityError, InvalidInputError
+from emboflow_dagster.errors import (
+    EmboflowError,
+    ErrorKind,
+    IntegrityError,
+    InvalidInputError,
+    NotFoundError,
+)
 from emboflow_dagster.formats.canonical.compose import VERSION_MANIFEST
-from emboflow_dagster.formats.canonical.reader import CanonicalDataset, open_canonical, read_manifest
-from emboflow_dagster.formats.canonical.schema import MANIFEST_FILE
+from emboflow_dagster.formats.canonical.reader import CanonicalDataset, read_manifest
+from emboflow_dagster.formats.canonical.schema import (
+    EPISODES_FILE,
+    FRAMES_FILE,
+    MANIFEST_FILE,
+    TASKS_FILE,
+    Manifest,
+)
 from emboflow_dagster.formats.canonical.split import entries
+from emboflow_dagster.formats.canonical.writer import file_sha256
 from emboflow_dagster.formats.report import json_safe
 from emboflow_dagster.model.text import CHECKSUM_PATTERN
 
@@ -84,12 +97,11 @@ def check_folder(folder: Path, *, expect: str | None = None) -> FolderReport:
     """
     report = FolderReport(str(folder.absolute()))
     wanted = _digest(expect)
-    document = read_manifest(folder / MANIFEST_FILE).document if (folder / MANIFEST_FILE).is_file() else {}
-    try:
-        package = open_canonical(folder)
-    except IntegrityError as error:
-        package = None
-        report.add(error.kind, error.message)
+    if not (folder / MANIFEST_FILE).is_file():
+        raise NotFoundError(f"{folder}: no {MANIFEST_FILE}, so no canonical dataset (or half of one)")
+    manifest = read_manifest(folder / MANIFEST_FILE)
+    document = manifest.document
+    package = _files(report, folder, manifest)
     report.dataset_id, report.version_tag = document.get("datasetId"), document.get("versionTag")
     report.files = len(document.get("files", ())) + 1
     report.episodes, report.frames = document.get("episodes", 0), document.get("frames", 0)
@@ -110,6 +122,26 @@ def check_folder(folder: Path, *, expect: str | None = None) -> FolderReport:
             kind = error.kind if isinstance(error, EmboflowError) else ErrorKind.FILE_CORRUPT
             report.add(kind, str(error) or type(error).__name__)
     return report
+
+
+def _files(report: FolderReport, folder: Path, manifest: Manifest) -> CanonicalDataset | None:
+    """Every file held against the manifest; the dataset when all are right."""
+    files: dict[str, Path] = {}
+    for entry in manifest.files:
+        path = folder / entry["path"]
+        if not path.is_file():
+            report.add(ErrorKind.PAYLOAD_MISSING, f"{entry['path']} is missing")
+            continue
+        found = (file_sha256(path), path.stat().st_size)
+        if found != (entry["sha256"], entry["size"]):
+            kind = ErrorKind.HASH_MISMATCH if found[1] == entry["size"] else ErrorKind.SIZE_MISMATCH
+            text = f"{entry['path']}: {found[1]} bytes with sha256 {found[0]}, recorded are {entry['size']}"
+            report.add(kind, f"{text} with {entry['sha256']}")
+        files[entry["path"]] = path
+    for name in (FRAMES_FILE, EPISODES_FILE, TASKS_FILE):
+        if name not in files and report.ok:
+            report.add(ErrorKind.PAYLOAD_MISSING, f"{MANIFEST_FILE} does not name {name}")
+    return CanonicalDataset(manifest, files) if report.ok else None
 
 
 def _check_version(report: FolderReport, folder: Path, package: CanonicalDataset, payload: bytes) -> None:
