@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from emboflow_dagster.blobs import pages
 from emboflow_dagster.blobs.entries import is_listing, payload_ref, read_listing
 from emboflow_dagster.blobs.homes import Homes
 from emboflow_dagster.errors import EmboflowError, ErrorKind, IntegrityError, NotFoundError
@@ -116,8 +117,13 @@ def is_folder(content_type: str) -> bool:
     return content_type in (LISTING_TYPE, MANIFEST_TYPE)
 
 
-def parts(store: ObjectStore, ref: StorageRef) -> Iterator[tuple[str, StorageRef]]:
+def parts(
+    store: ObjectStore, ref: StorageRef, *, skip: pages.Skip = lambda _: False
+) -> Iterator[tuple[str, StorageRef]]:
     """The payloads that a listing or manifest names, with their paths; nothing for any other payload.
+
+    Pages of a manifest's tree are among them, before what they name; those in ``skip`` are left out with what
+    is below them.
 
     Raises:
         IntegrityError: It is damaged, or no listing.
@@ -129,8 +135,24 @@ def parts(store: ObjectStore, ref: StorageRef) -> Iterator[tuple[str, StorageRef
                 yield entry.path, payload_ref(ref, entry.sha256, entry.size)
     elif ref.content_type == MANIFEST_TYPE:
         text = store.read_all(ref.key, sha256=ref.sha256, size=ref.size)
-        for row in json.loads(text)["files"]:
-            yield row["path"], payload_ref(ref, row["sha256"], row["size"])
+        manifest = json.loads(text)
+        root = pages.root_of(manifest)
+        for row in manifest["files"]:
+            if root is None or row["sha256"] != root.sha256:
+                yield row["path"], payload_ref(ref, row["sha256"], row["size"])
+        if root is not None:
+            read = reading(store, ref)
+            for path, sha256, size in pages.named(read, root, skip=skip, lenient=True):
+                yield path, payload_ref(ref, sha256, size)
+
+
+def reading(store: ObjectStore, ref: StorageRef) -> pages.Read:
+    """Reads what a manifest at ``ref`` names."""
+
+    def read(sha256: str, size: int) -> bytes:
+        return store.read_all(payload_ref(ref, sha256, size).key, sha256=sha256, size=size)
+
+    return read
 
 
 def no_folder(ref: StorageRef, error: Exception) -> Damage:

@@ -1,11 +1,12 @@
 """`emboflow dataset`: datasets and their immutable versions."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emboflow_dagster.cli import figures, output, progress
+from emboflow_dagster.cli import dataset_diff, dataset_edit, figures, output, progress
 from emboflow_dagster.cli.deployment import full_id, opened
 from emboflow_dagster.cli.options import Limit
 from emboflow_dagster.cli.state import noun, verb
@@ -118,17 +119,22 @@ def export(
         folder = out or Path(f"{head.name}-{version.version_tag}")
         with progress.waiting(f"exporting {head.name} {version.version_tag}"):
             ef.datasets.export(head.id, folder, tag=version.id)
-            files = ef.datasets.manifest(version)["files"]
+    manifest = (folder / "manifest.json").read_bytes()
+    files = json.loads(manifest)["files"]
     result = {
         "datasetId": head.id,
         "versionId": version.id,
         "versionTag": version.version_tag,
         "path": str(folder.absolute()),
         "files": len(files) + 1,
-        "bytes": sum(row["size"] for row in files) + version.manifest_ref.size,
+        "bytes": sum(row["size"] for row in files) + len(manifest),
     }
     text = f"{folder}: {head.name} {version.version_tag}, {result['files']} files"
     output.emit(result, lambda: output.lines([f"{text}, {figures.size(result['bytes'])}"]))
+
+
+dataset_diff.register(app)
+app.add_typer(dataset_edit.app, name="edit")
 
 
 def _page(dataset: "Dataset", latest: "DatasetVersion | None", count: int) -> None:

@@ -1,16 +1,19 @@
 """Datasets and their versions, as a project sees them."""
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from emboflow_dagster.blobs.listing import payload_ref
-from emboflow_dagster.errors import NotFoundError
+from emboflow_dagster.errors import ConflictError, NotFoundError
 from emboflow_dagster.model.base import new_id, utc_now
 from emboflow_dagster.model.dataset import Dataset, DatasetVersion
 from emboflow_dagster.mongo import audit
 from emboflow_dagster.mongo.client import Session
 from emboflow_dagster.mongo.documents import Documents
+from emboflow_dagster.project.dataset_changes import Change
+from emboflow_dagster.project.dataset_content import export, opened_content
+from emboflow_dagster.project.gc.letting_go import check_reason
 from emboflow_dagster.project.lookup import by_id_or_name
 from emboflow_dagster.project.opened import Opened
 
@@ -89,24 +92,172 @@ class Datasets:
         return version
 
     def manifest(self, version: DatasetVersion) -> dict[str, Any]:
-        """A version's manifest, read and verified.
+        """A version's manifest as it is stored, read and verified.
+
+        Its ``tree`` names the first page of the episodes (:meth:`episodes` reads them); versions of the older
+        layout have none, and all their files under ``files``.
 
         Raises:
             IntegrityError: Its bytes are gone or changed.
         """
         return json.loads(self._opened.blobs.read_ref(version.manifest_ref))
 
-    def export(self, dataset: str, out: Path, *, tag: str | None = None) -> Path:
-        """Write a version as files below ``out``, each verified; returns the folder.
+    def episodes(self, dataset: str, tag: str | None = None) -> Iterator[dict[str, Any]]:
+        """Every episode of a version in order.
 
-        The manifest comes last, so a folder that has one is complete.
+        Each is a dict: ``episode`` (its place), ``id``, ``content`` (a hash of its data), ``length`` in
+        frames, ``tasks``, ``source``, ``t0Ns``, ``success``, ``flags``, ``sync``, ``stats`` and ``files``.
+        Read page by page, so that a version of any size needs little memory.
+
+        Raises:
+            NotFoundError: There is no such dataset or version.
+            IntegrityError: A page is missing or damaged.
+        """
+        with opened_content(self._opened, self.version(dataset, tag)) as content:
+            for one in content.episodes():
+                yield {"episode": one.index, **one.entry}
+
+    def diff(self, dataset: str, from_: str | None = None, to: str | None = None) -> dict[str, Any]:
+        """What differs between two versions, episode by episode.
+
+        Args:
+            dataset: Name or id.
+            from_: Tag or id of a version, or ``DATASET:TAG``; by default the one that ``to`` was built on.
+            to: Likewise; by default the latest version.
+
+        Returns:
+            As :func:`emboflow_dagster.project.dataset_diff.diff` says.
+
+        Raises:
+            NotFoundError: There is no such version, or ``to`` has none before it.
+            IntegrityError: Bytes of a version are missing or damaged.
+        """
+        from emboflow_dagster.project.dataset_diff import diff
+
+        b = self._named(dataset, to)
+        if from_ is None and b.parent_version_id is None:
+            raise NotFoundError(
+                f"version {b.version_tag} is the first one: there is none before it",
+                hint="name the version to compare it with",
+            )
+        a = self._named(dataset, from_) if from_ else self._versions.get(str(b.parent_version_id))
+        return diff(self._opened, (self.get(a.dataset_id), a), (self.get(b.dataset_id), b))
+
+    def _named(self, dataset: str, version: str | None) -> DatasetVersion:
+        other, colon, tag = (version or "").rpartition(":")
+        return self.version(other, tag or None) if colon else self.version(dataset, version)
+
+    def edit(
+        self,
+        dataset: str,
+        changes: Sequence[Change],
+        *,
+        reason: str | None = None,
+        base: str | None = None,
+        tag: str | None = None,
+    ) -> DatasetVersion:
+        """Make the next version of a dataset out of its latest one; that one stays as it is.
+
+        Args:
+            dataset: Name or id.
+            changes: ``Delete``, ``Relabel``, ``Trim``, ``Split``, ``Merge`` of
+                :mod:`emboflow_dagster.project.dataset_changes`; places of episodes are those before the edit.
+            reason: Why, for the version's summary and the audit log.
+            base: Tag or id that the latest version must have: who looked at another one changes nothing.
+            tag: The new version's tag; by default the next number.
+
+        Returns:
+            The new version; its ``summary.edit`` says what was done.
+
+        Raises:
+            InvalidInputError: A change is not allowed, an episode is not there, or none would be left.
+            NotFoundError: There is no such dataset or version.
+            ConflictError: The latest version is not ``base``, or another one came meanwhile.
+        """
+        from emboflow_dagster.project import dataset_changes, dataset_edits
+
+        dataset_changes.check(changes)
+        latest = self._latest(dataset, base)
+        merged = [self.version(c.dataset, c.tag) for c in changes if isinstance(c, dataset_changes.Merge)]
+        why = None if reason is None else check_reason(reason)
+        found = self.get(dataset)
+        return dataset_edits.edit(self._opened, found, latest, changes, merged, reason=why, tag=tag)
+
+    def undo(
+        self, dataset: str, *, reason: str | None = None, base: str | None = None, tag: str | None = None
+    ) -> DatasetVersion:
+        """The next version holds what the dataset held before its newest edit that stands.
+
+        Repeated, what it held before the edit before that. Only a manifest is stored.
+
+        Raises:
+            TransitionError: There is no edit to undo.
+            ConflictError: As :meth:`edit`.
+        """
+        from emboflow_dagster.project.dataset_undo import before_last_edit
+
+        latest = self._latest(dataset, base)
+        found = self._versions.find({"datasetId": latest.dataset_id}, limit=0)
+        target = before_last_edit({v.id: v for v in found}, latest)
+        return self._restored(dataset, latest, target, "undo", reason, tag)
+
+    def restore(
+        self,
+        dataset: str,
+        version: str,
+        *,
+        reason: str | None = None,
+        base: str | None = None,
+        tag: str | None = None,
+    ) -> DatasetVersion:
+        """The next version holds what an older one holds. Only a manifest is stored.
+
+        Raises:
+            NotFoundError: There is no such version.
+            TransitionError: It was withdrawn.
+            ConflictError: As :meth:`edit`.
+        """
+        latest = self._latest(dataset, base)
+        return self._restored(dataset, latest, self.version(dataset, version), "restore", reason, tag)
+
+    def _restored(
+        self,
+        dataset: str,
+        latest: DatasetVersion,
+        target: DatasetVersion,
+        kind: str,
+        reason: str | None,
+        tag: str | None,
+    ) -> DatasetVersion:
+        from emboflow_dagster.project.dataset_undo import restore
+
+        why = None if reason is None else check_reason(reason)
+        found = self.get(dataset)
+        return restore(self._opened, found, latest, target, kind=kind, reason=why, tag=tag)
+
+    def _latest(self, dataset: str, base: str | None) -> DatasetVersion:
+        latest = self.version(dataset)
+        if base is not None and base not in (latest.version_tag, latest.id):
+            raise ConflictError(
+                f"the latest version is {latest.version_tag}, not {base}; nothing was changed",
+                hint="look at the newer version and repeat it",
+            )
+        return latest
+
+    def export(self, dataset: str, out: Path, *, tag: str | None = None) -> Path:
+        """Write a version as the documented folder, each byte verified; returns the folder.
+
+        ``manifest.json`` comes last, so a folder that has one is complete. What the version was made of is in
+        ``version/``: with it the folder is checked without a database
+        (:func:`~emboflow_dagster.formats.canonical.checking.check_folder`).
+
+        Raises:
+            NotFoundError: There is no such dataset or version.
+            IntegrityError: A byte is missing or differs.
         """
         version = self.version(dataset, tag)
-        manifest = self.manifest(version)
-        for row in manifest["files"]:
-            ref = payload_ref(version.manifest_ref, row["sha256"], row["size"])
-            self._opened.blobs.fetch_ref(ref, out / row["path"])
-        self._opened.blobs.fetch_ref(version.manifest_ref, out / "manifest.json")
+        (out / "manifest.json").unlink(missing_ok=True)  # until all of it is there
+        export(self._opened, version, out)
         return out
 
     def list(self, *, limit: int = 100) -> list[Dataset]:

@@ -58,28 +58,6 @@ def preview(
     return index
 
 
-def package(path: str) -> dict[str, Any]:
-    """What a canonical package says of itself, after every file was checked against its sha256.
-
-    Raises:
-        InvalidInputError: It is no package of this schema.
-        IntegrityError: A file is missing or damaged.
-    """
-    from emboflow_dagster.formats.canonical.reader import (
-        open_canonical,
-    )
-
-    dataset = open_canonical(Path(path))
-    document = dataset.manifest.document
-    kept = ("schemaVersion", "sourceAssets", "fps", "robotType", "features", "episodes", "frames", "files")
-    return {
-        **{key: document.get(key) for key in kept},
-        "skipped": len(document.get("skipped") or ()),
-        "tasks": dataset.tasks()[:20],
-        "manifestSha256": dataset.manifest.sha256,
-    }
-
-
 def one_by_one(function: str, calls: list[list[Any]], done: str, seconds: float) -> None:
     """Call a function of this module for each list of arguments; each result becomes a line of ``done``."""
     with Path(done).open("w", encoding="utf-8") as stream:

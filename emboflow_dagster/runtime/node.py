@@ -128,7 +128,7 @@ class NodeOutput:
 
 @dataclass(frozen=True, slots=True)
 class DatasetDraft:
-    """A dataset version to be, made of a canonical package (a folder with ``manifest.json``)."""
+    """A dataset version to be: a folder that :func:`emboflow_dagster.runtime.publishing.version` made."""
 
     name: str
     type: str

@@ -9,7 +9,9 @@ from typing import Any
 
 from emboflow_dagster.blobs.listing import put_folder, write_listing
 from emboflow_dagster.blobs.store import Blobs
+from emboflow_dagster.blobs.trees import put_files
 from emboflow_dagster.errors import AlreadyExistsError
+from emboflow_dagster.formats.canonical.episode_files import OBJECTS
 from emboflow_dagster.model.artifact import Artifact, Lineage, ProducerType
 from emboflow_dagster.model.asset import Asset, AssetProbeReport, AssetStatus
 from emboflow_dagster.model.base import new_id, utc_now
@@ -179,9 +181,9 @@ def _dataset(
         created_at=now,
         updated_at=now,
     )
-    tag = draft.tag or _next_tag(versions, out.dataset.id)
+    tag = draft.tag or next_tag(versions, out.dataset.id)
     with blobs.writing():  # from the first file on to the manifest that names it
-        put_folder(blobs, draft.package)
+        put_files(blobs, (draft.package / OBJECTS).iterdir())
         body = {**manifest, "datasetId": out.dataset.id, "versionTag": tag}
         blob = blobs.put(
             json.dumps(body, sort_keys=True, indent=1, ensure_ascii=False).encode() + b"\n",
@@ -207,7 +209,8 @@ def _dataset(
     )
 
 
-def _next_tag(versions: Documents[DatasetVersion], dataset_id: str) -> str:
+def next_tag(versions: Documents[DatasetVersion], dataset_id: str) -> str:
+    """The tag of a version that nobody gave one: ``v`` and its number."""
     number = versions.count({"datasetId": dataset_id}) + 1
     while versions.find_one({"datasetId": dataset_id, "versionTag": f"v{number}"}) is not None:
         number += 1  # somebody chose that tag

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 ROWS_PER_GROUP = 65_536
 #: Bytes that may wait for their row group.
 BYTES_PER_GROUP = 64 * 1024 * 1024
+#: Small tables that may wait each by itself.
+TABLES_WAITING = 256
 
 
 def frames_schema(specs: Mapping[str, FeatureSpec]) -> "pa.Schema":
@@ -120,6 +122,9 @@ class TableFile:
         self.rows += table.num_rows
         if self._waiting_rows >= ROWS_PER_GROUP or self._waiting_bytes >= BYTES_PER_GROUP:
             self._flush()
+        elif len(self._waiting) >= TABLES_WAITING:
+            # A table of one row costs a hundred times its bytes.
+            self._waiting = [self._waited()]
 
     def close(self) -> None:
         """Write what waits and the footer."""
@@ -127,9 +132,11 @@ class TableFile:
         self._writer.close()
 
     def _flush(self) -> None:
+        if self._waiting:
+            self._writer.write_table(self._waited(), row_group_size=ROWS_PER_GROUP)
+        self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
+
+    def _waited(self) -> "pa.Table":
         import pyarrow as pa
 
-        if self._waiting:
-            table = pa.concat_tables(self._waiting).combine_chunks()
-            self._writer.write_table(table, row_group_size=ROWS_PER_GROUP)
-        self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
+        return pa.concat_tables(self._waiting).combine_chunks()

@@ -106,7 +106,7 @@ def write_canonical(
         "stats": {name: merge_stats([stats]) for name, stats in run.stats.items()},
         "skipped": left_out,
         "files": run.files(),
-        "producer": {"package": PACKAGE, "version": _version(), "configHash": _digest_of(config or {})},
+        "producer": producer(config or {}),
         "quality": quality,
     }
     text = (
@@ -298,6 +298,11 @@ def file_sha256(path: Path) -> str:
         while piece := stream.read(_CHUNK):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def producer(config: Mapping[str, Any]) -> dict[str, str]:
+    """Who made a dataset: this package, its version, the hash of what it was told."""
+    return {"package": PACKAGE, "version": _version(), "configHash": _digest_of(config)}
 
 
 def _digest_of(config: Mapping[str, Any]) -> str:

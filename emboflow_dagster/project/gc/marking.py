@@ -9,14 +9,17 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, Final
 
+from emboflow_dagster.blobs import pages
 from emboflow_dagster.blobs.listing import is_listing, read_listing
 from emboflow_dagster.blobs.store import Blobs
+from emboflow_dagster.blobs.trees import reading
 from emboflow_dagster.errors import EmboflowError, ErrorKind, IntegrityError
 from emboflow_dagster.model.collections import META
 from emboflow_dagster.model.storage import LISTING_TYPE, MANIFEST_TYPE, StorageRef
 from emboflow_dagster.mongo import marks, objects
 from emboflow_dagster.mongo.client import Mongo, Raw, translated
 from emboflow_dagster.mongo.marks import Mark, name_of
+from emboflow_dagster.object_storage.payload import key_of
 from emboflow_dagster.project.gc.edges import PLACES, EdgeKind, Place
 from emboflow_dagster.project.gc.liveness import FIELDS, Liveness, Verdict, releaser, value_at
 from emboflow_dagster.project.gc.shards import Shards, digest_of, digest_of_file
@@ -140,12 +143,22 @@ class Marking:
         if digest is None or digest in self._opened:
             return
         self._opened.add(digest)
-        for sha256 in named_inside(self.blobs, raw):
+        for sha256 in named_inside(self.blobs, raw, skip=self._seen):
             self.shards.keep(bytes.fromhex(sha256)[: len(digest)], EdgeKind.LISTING)
 
+    def _seen(self, sha256: str) -> bool:
+        """Whether a page of a dataset version was opened before; what it names is kept then."""
+        digest = digest_of(key_of(sha256))
+        if digest is None or digest in self._opened:
+            return digest is not None
+        self._opened.add(digest)
+        return False
 
-def named_inside(blobs: Blobs, raw: Raw) -> Iterable[str]:
+
+def named_inside(blobs: Blobs, raw: Raw, *, skip: pages.Skip = lambda _: False) -> Iterable[str]:
     """The sha256 of every payload that a listing or manifest names, given the stored reference to it.
+
+    Pages of a manifest's tree in ``skip`` are left out with what is below them.
 
     Raises:
         IntegrityError: It cannot be read, so what it names is not known.
@@ -158,8 +171,12 @@ def named_inside(blobs: Blobs, raw: Raw) -> Iterable[str]:
             with blobs.open_ref(ref) as stream:
                 yield from (entry.sha256 for entry in read_listing(stream))
         elif ref.content_type == MANIFEST_TYPE:
-            rows: list[Any] = json.loads(blobs.read_ref(ref))["files"]
+            manifest = json.loads(blobs.read_ref(ref))
+            rows: list[Any] = manifest["files"]
             yield from (str(row["sha256"]) for row in rows)
+            root = pages.root_of(manifest)
+            if root is not None:
+                yield from (sha256 for _, sha256, _ in pages.named(reading(blobs, ref), root, skip=skip))
     except _UNREADABLE as error:
         if isinstance(error, EmboflowError) and not isinstance(error, IntegrityError):
             raise

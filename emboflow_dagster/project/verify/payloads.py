@@ -20,6 +20,7 @@ from emboflow_dagster.blobs.examine import (
     parts,
 )
 from emboflow_dagster.blobs.homes import Homes
+from emboflow_dagster.blobs.pages import FOLDER
 from emboflow_dagster.blobs.quarantine import SET_ASIDE, Quarantine, described
 from emboflow_dagster.errors import EmboflowError, ErrorKind, IntegrityError
 from emboflow_dagster.model.asset import Asset, AssetSourceType
@@ -110,6 +111,8 @@ class Payloads:
         self._homes = Homes(view.mongo, view.store, view.workspace_id, allow_gridfs=True)
         self._sound: dict[str, int] = {}
         self._wrong: dict[str, Content | None] = {}
+        self._whole: set[str] = set()
+        """Pages of dataset versions with nothing wrong below them: versions share them."""
         space = None if view.everything else view.workspace_id
         self._notes = {row["name"]: row for row in marks.every(view.mongo, Mark.QUARANTINE, "", space)}
         self._gone = {row["name"] for row in marks.every(view.mongo, Mark.TOMBSTONE, "", space)}
@@ -197,7 +200,8 @@ class Payloads:
         """What is wrong with the files of a folder or dataset version, read by all threads."""
         damages: list[Damage] = []
         try:
-            named = self._new_parts(ref)
+            walked: list[str] = []
+            named = self._new_parts(ref, walked)
             for (path, inner), found in in_order(self._pool, self._width, self._part, named):
                 self._remember(inner.key, found)
                 if isinstance(found, EmboflowError):
@@ -208,13 +212,17 @@ class Payloads:
                 damage = judged(Content(inner.sha256, inner.size), found, key=inner.key, part=path)
                 if damage is not None:
                     damages.append(damage)
+            if not damages and len(self._whole) < _REMEMBERED:
+                self._whole.update(walked)
         except UNREADABLE as error:
             damages.append(no_folder(ref, error))
         return damages
 
-    def _new_parts(self, ref: StorageRef) -> Iterator[tuple[str, StorageRef]]:
-        """The files that are not known to be sound."""
-        for path, inner in parts(self._view.store, ref):
+    def _new_parts(self, ref: StorageRef, walked: list[str]) -> Iterator[tuple[str, StorageRef]]:
+        """The files that are not known to be sound; pages of a tree are told to ``walked``."""
+        for path, inner in parts(self._view.store, ref, skip=self._whole.__contains__):
+            if path.startswith(f"{FOLDER}/"):
+                walked.append(inner.sha256)
             if self._sound.get(inner.key) != inner.size or address(inner.key) != inner.sha256:
                 yield path, inner
 

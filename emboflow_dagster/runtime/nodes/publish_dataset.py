@@ -44,23 +44,14 @@ def run(context: NodeContext) -> NodeResult:
     options: PublishOptions = context.options
     given, artifact = _package(context)
     folder = given.fetch(artifact)
-    found = context.child("emboflow_dagster.runtime.in_child:package", str(folder))
+    made = context.workdir / "version"
+    found = context.child("emboflow_dagster.runtime.publishing:version", str(folder), str(made))
     sources = [source["assetId"] for source in found["sourceAssets"]]
-    fps = float(found["fps"])
-    size = sum(file["size"] for file in found["files"])
-    stats = {
-        "episodes": found["episodes"],
-        "frames": found["frames"],
-        "bytes": size,
-        "files": len(found["files"]),
-        "features": len(found["features"]),
-        "fps": fps,
-        "durationSec": round(found["frames"] / fps, 6),
-    }
     features = [
         {"feature": short(name), "shape": "x".join(map(str, spec["shape"])), "kind": spec["kind"]}
         for name, spec in list(found["features"].items())[:50]
     ]
+    stats = found["stats"]
     summary = {
         "description": options.description,
         "robotType": found["robotType"],
@@ -76,7 +67,7 @@ def run(context: NodeContext) -> NodeResult:
     draft = DatasetDraft(
         name=options.dataset,
         type=options.type,
-        package=folder,
+        package=made,
         canonical_schema_version=found["schemaVersion"],
         stats=stats,
         summary=summary,

@@ -1,0 +1,105 @@
+"""`emboflow dataset diff`, `edit` and `verify`, as typed."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from emboflow_dagster.project.handle import EmboFlow
+from tests.integration.project.versions_made import episode, made
+from tests.integration.test_cli import ERROR, Deployment, plain
+
+
+@pytest.fixture
+def deployment(tmp_path: Path, mongo_uri: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployment]:
+    """A project with one dataset of eight episodes."""
+    deployment = Deployment(tmp_path / "home", mongo_uri)
+    with monkeypatch.context() as patch:
+        for name, value in deployment.environment.items():
+            patch.setenv(name, value)
+        with EmboFlow.from_env() as ef:
+            made(ef, tmp_path / "made", "reach", [episode(seed, 10) for seed in range(8)])
+    yield deployment
+    deployment.client.drop_database(deployment.db.name)
+    deployment.client.close()
+
+
+def test_an_edit_prints_the_version_and_the_difference_says_what_it_did(deployment: Deployment) -> None:
+    version = deployment.here(
+        "dataset", "edit", "delete", "reach", "1", "3-4", "--reason", "bad", "--json"
+    ).json
+    stored = deployment.db["dataset_versions"].find_one({"versionTag": "v2"})
+    found = deployment.here("dataset", "diff", "reach", "--json").json
+    page = deployment.here("dataset", "diff", "reach", "v1", "v2")
+
+    assert version == plain(stored)
+    assert found["counts"] == {"added": 0, "removed": 3, "changed": 0, "unchanged": 5}
+    assert [row["episode"] for row in found["removed"]] == [1, 3, 4]
+    assert found == deployment.here("dataset", "diff", "reach", "--from", "v1", "--to", "v2", "--json").json
+    assert page.status == 0
+    assert "0 added, 3 removed, 0 changed, 5 unchanged" in page.out
+    assert "data/demo_3" in page.out
+
+
+def test_every_edit_and_its_undo(deployment: Deployment) -> None:
+    edits = [
+        ["relabel", "reach", "0,1", "--task", "place", "--success", "no", "--flag", "seen"],
+        ["trim", "reach", "2", "--start", "1", "--stop", "5"],
+        ["split", "reach", "3", "--at", "4", "--at", "8"],
+        ["merge", "reach", "reach:v1"],
+        ["undo", "reach", "--reason", "twice is too much"],
+        ["restore", "reach", "v2"],
+    ]
+    counts = []
+    for words in edits:
+        ended = deployment.here("dataset", "edit", *words)
+        assert (ended.status, ERROR.match(ended.err)) == (0, None), ended.err
+        counts.append(deployment.here("dataset", "versions", "reach", "--json").json[0]["stats"]["episodes"])
+
+    assert counts == [8, 8, 10, 18, 10, 8]
+    assert deployment.here("verify", "--json").json["ok"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["edit", "delete", "reach", "9-3"], "invalid-input"),
+        (["edit", "delete", "reach", "first"], "id"),
+        (["edit", "delete", "reach", "0", "--base", "v7"], "conflict"),
+        (["edit", "undo", "reach"], "state"),
+        (["diff", "reach"], "not-found"),
+        (["diff", "reach", "v1", "v9"], "not-found"),
+        (["verify", "."], "not-found"),
+    ],
+    ids=" ".join,
+)
+def test_what_cannot_be_done_is_one_line(deployment: Deployment, words: list[str], code: str) -> None:
+    ended = deployment.here("dataset", *words)
+    match = ERROR.match(ended.err)
+
+    assert (ended.status, ended.out) == (1, "")
+    assert match is not None
+    assert match[1] == code
+
+
+def test_an_exported_folder_is_checked_where_there_is_no_database(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    deployment.here("dataset", "export", "reach", "--output", str(out))
+    [version] = deployment.here("dataset", "versions", "reach", "--json").json
+    nowhere = {"EMBOFLOW_MONGO_URI": "mongodb://127.0.0.1:1", "EMBOFLOW_HOME": str(tmp_path / "none")}
+    fine = deployment.outside(
+        "dataset", "verify", str(out), "--expect", version["manifestRef"]["checksum"], "--json", **nowhere
+    )
+    other = deployment.here("dataset", "verify", str(out), "--expect", "0" * 64, "--json")
+
+    assert (fine.json["ok"], fine.json["byEpisode"], fine.json["episodes"]) == (True, True, 8)
+    assert other.status == 1
+    assert [p["code"] for p in json.loads(other.raw)["problems"]] == ["hash-mismatch"]
+    (out / "episodes.parquet").write_bytes(b"")
+    damaged = deployment.here("dataset", "verify", str(out))
+    assert damaged.status == 1
+    assert "episodes.parquet" in damaged.out
+    assert not (tmp_path / "none").exists()
