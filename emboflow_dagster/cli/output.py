@@ -27,7 +27,7 @@ _STYLES: Final = {
     **dict.fromkeys(("success", "ready", "available", "published", "active", "pass"), "green"),
     **dict.fromkeys(("running", "probing"), "cyan"),
     **dict.fromkeys(("queued", "pending", "registered", "draft"), "blue"),
-    **dict.fromkeys(("cancelled", "warn", "deprecated"), "yellow"),
+    **dict.fromkeys(("cancelled", "blocked", "warn", "deprecated"), "yellow"),
     **dict.fromkeys(("failed", "fail"), "bold red"),
     **dict.fromkeys(("archived", "withdrawn"), "dim"),
 }

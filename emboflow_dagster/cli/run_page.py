@@ -28,23 +28,28 @@ def show(run: "WorkflowRun", tasks: "Sequence[RunTask]") -> None:
             ("requested", f"{figures.moment(run.created_at)} by {run.triggered_by}"),
             ("started", figures.moment(run.started_at)),
             ("finished", figures.moment(run.finished_at)),
-            ("dagster run", ", ".join(run.dagster_run_ids) or None),
+            ("dagster run", ", ".join(filter(None, run.dagster_run_ids)) or None),
             ("retry of", run.retry_of_run_id),
         ]
     )
-    output.table(TASK_COLUMNS, [row(task) for task in tasks], title="Tasks")
+    output.table(TASK_COLUMNS, [row(task, blocked=is_blocked(run, task)) for task in tasks], title="Tasks")
     for task in tasks:
         if task.error_message:
             output.heading(f"{task.node_id} failed")
             output.lines(f"  {line}" for line in task.error_message.splitlines())
 
 
-def row(task: "RunTask") -> tuple[object, ...]:
+def is_blocked(run: "WorkflowRun", task: "RunTask") -> bool:
+    """Whether a task waits in vain: something before it did not succeed, and the run is over."""
+    return run.status == "failed" and task.status == "pending"
+
+
+def row(task: "RunTask", *, blocked: bool = False) -> tuple[object, ...]:
     """One task in a table of :data:`TASK_COLUMNS`."""
     return (
         task.node_id,
         task.node_type,
-        task.status.value,
+        "blocked" if blocked else task.status.value,
         task.attempt,
         len(task.asset_ids),
         len(task.output_artifact_ids),
@@ -89,6 +94,7 @@ def task_page(task: "RunTask") -> None:
             ("started", figures.moment(task.started_at)),
             ("finished", figures.moment(task.finished_at)),
             ("lease", task.lease_owner),
+            ("late reports", task.late_reports or None),
         ]
     )
     for title, ids in (("Assets", task.asset_ids), ("Artifacts", task.output_artifact_ids)):

@@ -21,7 +21,7 @@ from emboflow_dagster.model.run import RunTask, WorkflowRun
 from emboflow_dagster.model.workflow import WorkflowDefinition, WorkflowDefinitionVersion
 from emboflow_dagster.model.workspace import Membership, Project, User, Workspace
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 META: Final = "_emboflow_meta"
 
 

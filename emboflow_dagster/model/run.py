@@ -132,6 +132,8 @@ class WorkflowRun(Document):
     retry_of_run_id: Id | None = None
     selected_node_ids: list[NodeId] | None = None
     scheduled_for: UtcDatetime | None = None
+    #: Dagster run to the place in its event log up to which the recorder has read; opaque.
+    recorded_up_to: dict[str, str] = Field(default_factory=dict)
 
     @property
     def waits_again(self) -> bool:
@@ -189,3 +191,5 @@ class RunTask(Document):
     updated_at: UtcDatetime | None = None
     lease_owner: Annotated[str, Field(max_length=200)] | None = None
     heartbeat_at: UtcDatetime | None = None
+    #: How often a worker that had lost the task came back with a result; it was dropped.
+    late_reports: Int64 = 0

@@ -26,6 +26,7 @@ class Mark(StrEnum):
     TEMPORARY = "temporary"  #: <id>: a blob without owner that expires
     UPLOAD = "upload"  #: <object_id>: what is known about an announced upload
     SCRUB = "scrub"  #: <workspace>: how far a verification came
+    RECORDER = "recorder"  #: <project>:<Dagster storage>: how far its runs were looked through
 
 
 def name_of(object_id: str, version: int) -> str:

@@ -16,6 +16,7 @@ from emboflow_dagster.model.run import RunTask, TaskStatus, WorkflowRun
 from emboflow_dagster.orchestration import keys, steps
 from emboflow_dagster.orchestration.catalog import Place
 from emboflow_dagster.orchestration.nodes import RESOURCE
+from emboflow_dagster.runtime.lost import owner_of
 
 PLACE_TAG: Final = "emboflow/place"
 _OP: Final = "work_run"
@@ -63,7 +64,7 @@ def _work_run(context: dg.OpExecutionContext, _inputs: Any) -> Iterator[Any]:
     try:
         with context.resources.emboflow.open(workspace, project) as ef:
             run = ef.runs.claim(run_id, launch.dagster_run_id)
-            worker = f"dagster:{launch.dagster_run_id}:{_OP}"
+            worker = owner_of(launch.dagster_run_id, _OP)
             failed = yield from work_all(context, ef, run, Place(workspace, project), worker)
     except EmboflowError as error:
         raise steps.failure(error, run_id=run_id) from error

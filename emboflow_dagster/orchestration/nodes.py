@@ -13,12 +13,14 @@ from emboflow_dagster.errors import EmboflowError
 from emboflow_dagster.orchestration import keys, steps
 from emboflow_dagster.orchestration.catalog import Workflow
 from emboflow_dagster.orchestration.specs import EmboFlowTranslator, NodeProps
+from emboflow_dagster.runtime.lost import owner_of
 
 OUTPUT: Final = "result"
 RESOURCE: Final = "emboflow"
 IO_MANAGER: Final = "emboflow_io_manager"
-_WORKFLOW: Final = "emboflow/workflow_definition"
-_NODE: Final = "emboflow/node"
+WORKFLOW_TAG: Final = "emboflow/workflow_definition"
+VERSION_TAG: Final = "emboflow/workflow_version"
+NODE_TAG: Final = "emboflow/node"
 
 
 def node_assets(
@@ -42,7 +44,11 @@ def _node_asset(
         ins={name: dg.In(dg.Nothing) for name in inputs},
         outs={OUTPUT: dg.Out(io_manager_key=IO_MANAGER, code_version=props.node["codeVersion"])},
         required_resource_keys={RESOURCE},
-        tags={_WORKFLOW: workflow["definitionId"], _NODE: props.node["id"]},
+        tags={
+            WORKFLOW_TAG: workflow["definitionId"],
+            VERSION_TAG: workflow["versionId"],
+            NODE_TAG: props.node["id"],
+        },
     )
     return dg.AssetsDefinition(
         node_def=op,
@@ -77,7 +83,7 @@ def execute(context: dg.OpExecutionContext, props: NodeProps, target: steps.Targ
             run = steps.run_of(ef, launch, target)
             if tags := steps.tags_to_add(ef, launch, run):
                 context.instance.add_run_tags(launch.dagster_run_id, tags)
-            worker = f"dagster:{launch.dagster_run_id}:{context.get_step_execution_context().step.key}"
+            worker = owner_of(launch.dagster_run_id, context.get_step_execution_context().step.key)
             worked = steps.work(ef, run, node_id, worker=worker, log=context.log.info)
     except EmboflowError as error:
         raise steps.failure(error, node_id=node_id) from error

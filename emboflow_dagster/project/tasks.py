@@ -4,6 +4,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from emboflow_dagster.errors import (
     ExecutionError,
     InvalidInputError,
     NotFoundError,
+    TransitionError,
     UnavailableError,
 )
 from emboflow_dagster.model.artifact import Artifact, Lineage
@@ -147,9 +149,9 @@ class Tasks:
             raise NodeFailedError(f"{task.node_id}: {text}", kind=ErrorKind.INTERNAL) from error
         except BaseException as error:
             # Ctrl-C, SIGTERM, Dagster's interrupt: somebody stopped the run, the node did not fail.
-            self._runs.settle_lost(
-                task.workflow_run_id, f"interrupted ({type(error).__name__})", cancelled=True
-            )
+            text = f"interrupted ({type(error).__name__})"
+            with suppress(TransitionError):  # the task was settled, or taken up by another, before
+                self._runs.recorder.settle_lost(task.workflow_run_id, text, cancelled=True, claimed=claimed)
             raise
         finally:
             lines.close()
