@@ -20,7 +20,7 @@ unexport PYTHONPATH
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup demo dev test test-fast test-flowcept faults faults-blobs check fmt lint types imports docs bench bench-blobs lock clean
+.PHONY: help setup demo dev test test-fast test-flowcept faults faults-blobs faults-runs check fmt lint types imports docs bench bench-blobs lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,9 @@ BLOB_WRITES := put or cud or transfer or release or claim or want_a_blob or uplo
 faults-blobs: $(STAMP)  ## The same for the blob store alone, S3 and races with gc included
 	@EMBOFLOW_FAULTS=all $(PYTEST) -q -n $(JOBS) tests/integration/faults -k "$(BLOB_WRITES)"
 	@EMBOFLOW_FAULTS=all $(PYTEST) -q -n $(JOBS) tests/integration/s3 tests/integration/project/test_gc_races.py
+
+faults-runs: $(STAMP)  ## Daemons, run workers, steps and code servers killed 50 times over 200 queued runs, half an hour
+	@EMBOFLOW_FAULTS=all $(PYTEST) -q tests/acceptance/test_faults_runs.py
 
 check: lint types imports docs test  ## Everything CI runs
 

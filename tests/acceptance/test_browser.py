@@ -126,3 +126,72 @@ def test_the_page_of_a_recording_says_what_it_is(served, pressed, page):
 
     assert "teleoperated.hdf5" in text
     assert "hdf5" in text
+
+
+SLOW = "import time\ndef run(ctx, inputs):\n    time.sleep(300)\n"
+
+
+@pytest.fixture(scope="module")
+def slow(served):
+    """Starts a run that does not end by itself; it is given when its second node is at work."""
+    hook = {"language": "python", "entrypoint": "run", "source": SLOW}
+    work = {"id": "work", "type": "python", "after": ["take"], "codeHook": hook}
+    nodes = [{"id": "take", "type": "source"}, work, {**work, "id": "after", "after": ["work"]}]
+    file = served.deployment.folder / "slow.json"
+    file.write_text(json.dumps({"workflow": "slow", "nodes": nodes}))
+    served.deployment.emboflow("workflow", "publish", str(file))
+
+    def start():
+        run = served.deployment.emboflow("workflow", "run", "slow", "--asset", "teleoperated.hdf5")
+        return when(served, run, lambda found: found["tasks"][1]["status"] == "running")
+
+    return start
+
+
+def when(served, run, is_right):
+    """A run with its tasks, once it is right."""
+
+    def look():
+        found = served.deployment.emboflow("run", "show", run["_id"])
+        return found if is_right(found) else None
+
+    return serving.until(look, 240)
+
+
+def shape(run):
+    """A run without what differs between any two: ids, times and the words of an error."""
+    told = ("status", "attempt", "nodeId", "outputArtifactIds", "cacheHit", "assetIds", "leaseOwner")
+    given = ("startedAt", "finishedAt", "durationMs", "errorMessage", "cacheKey")
+
+    def of(task):
+        return {name: task[name] for name in told} | {name: task[name] is not None for name in given}
+
+    summary = {name: value for name, value in run["summary"].items() if name != "failedTaskIds"}
+    return run["status"], summary, run["finishedAt"] is not None, [of(task) for task in run["tasks"]]
+
+
+def test_terminate_in_the_browser_and_cancel_end_in_the_same_documents(served, slow, browser, page):
+    from selenium.webdriver.common.by import By
+
+    def press(text):
+        def look():
+            found = browser.find_elements(By.XPATH, f"//button[contains(., '{text}')]")
+            return found[-1] if found and found[-1].is_enabled() else None
+
+        serving.until(look, 60).click()
+
+    by_command = slow()
+    served.deployment.emboflow("run", "cancel", by_command["_id"])
+    by_command = when(served, by_command, lambda found: found["finishedAt"] is not None)
+
+    by_button = slow()
+    [dagster_run_id] = by_button["dagsterRunIds"]
+    page(f"/runs/{dagster_run_id}", "Terminate", name="running")
+    press("Terminate")
+    press("Terminate 1 run")
+    by_button = when(served, by_button, lambda found: found["finishedAt"] is not None)
+
+    assert served.ended(dagster_run_id) == "CANCELED"
+    assert by_button["status"] == "cancelled"
+    assert shape(by_button) == shape(by_command)
+    assert served.deployment.emboflow("verify")["ok"]

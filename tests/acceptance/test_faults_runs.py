@@ -3,20 +3,32 @@
 The long version is `make faults-runs`: 200 runs, 50 kills, two daemons at once on one instance.
 """
 
+import json
 import os
+import signal
 
+import dagster as dg
 import pytest
 
+from emboflow_dagster import build_definitions
+from emboflow_dagster.errors import TransitionError
+from emboflow_dagster.orchestration.catalog import catalog_of
+from emboflow_dagster.orchestration.code_servers import below, command_of
+from emboflow_dagster.orchestration.direct import execute_queued
+from emboflow_dagster.runtime import record
+from emboflow_dagster.runtime.outputs import Outputs
 from tests.acceptance import killing
-from tests.acceptance.served import Deployment
+from tests.acceptance.served import Deployment, serve
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 LONG = os.environ.get("EMBOFLOW_FAULTS") == "all"
-RUNS = int(os.environ.get("EMBOFLOW_FAULTS_RUNS", "200" if LONG else "8"))
-KILLS = int(os.environ.get("EMBOFLOW_FAULTS_KILLS", "50" if LONG else "5"))
+RUNS = int(os.environ.get("EMBOFLOW_FAULTS_RUNS", "200"))
+KILLS = int(os.environ.get("EMBOFLOW_FAULTS_KILLS", "50"))
 SEED = int(os.environ.get("EMBOFLOW_FAULTS_SEED", "1"))
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+@pytest.mark.skipif(not LONG, reason="half an hour: make faults-runs")
 def test_whatever_is_killed_every_queued_run_is_started_once_and_ends(
     ef, settings, instance, tmp_path, capsys
 ):
@@ -24,8 +36,8 @@ def test_whatever_is_killed_every_queued_run_is_started_once_and_ends(
     killing.prepared(ef, tmp_path, quick=RUNS - forked, forked=forked)
     deployment = Deployment(tmp_path, {**os.environ, **settings.environment()})
 
-    with capsys.disabled(), killing.supervised(deployment, daemons=2 if LONG else 1) as processes:
-        outcome = killing.hunt(ef, instance, processes, kills=KILLS, seed=SEED, pause_s=5.0 if LONG else 3.0)
+    with capsys.disabled(), killing.supervised(deployment, daemons=2) as processes:
+        outcome = killing.hunt(ef, instance, processes, kills=KILLS, seed=SEED, pause_s=5.0)
 
     ended = [run.status.value for run in ef.runs.list(limit=0)]
     with capsys.disabled():
@@ -36,3 +48,77 @@ def test_whatever_is_killed_every_queued_run_is_started_once_and_ends(
     # Only what executed it takes a run with it.
     assert ended.count("failed") <= outcome.kills["worker"] + outcome.kills["step"]
     assert set(ended) <= {"success", "failed"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not LONG, reason="a minute: make faults-runs")
+def test_a_code_server_of_emboflow_dev_that_was_killed_comes_back(tmp_path):
+    deployment = Deployment.in_folder(tmp_path)
+    table, file = tmp_path / "rows.csv", tmp_path / "quick.json"
+    table.write_text("t,x\n0,1\n")
+    deployment.emboflow("asset", "register", str(table), "--type", "raw_file", "--name", "rows")
+    file.write_text(json.dumps(next(killing.workflows())))
+    deployment.emboflow("workflow", "publish", str(file))
+    with serve(deployment) as served:
+        [inner] = [pid for pid in below(served.process.pid) if b"api\0grpc" in command_of(pid)]
+        os.kill(inner, signal.SIGKILL)
+        run = deployment.emboflow("workflow", "run", killing.QUICK, "--asset", "rows")
+
+        deployment.emboflow("run", "wait", run["_id"], "--timeout", "240")
+
+        assert deployment.emboflow("run", "show", run["_id"])["status"] == "success"
+        assert inner not in below(served.process.pid)
+
+
+# ------------------------------------------------------------------------------------- would it be seen?
+
+
+@pytest.fixture
+def one_run(ef, tmp_path):
+    """A queue of one run."""
+    killing.prepared(ef, tmp_path, quick=1, forked=0)
+    [run] = ef.runs.list()
+    return run
+
+
+def twice(ef, instance, run):
+    """A run as two daemons have it: two Dagster runs were asked for and both are executed."""
+    execute_queued(ef, run.id)
+    definitions = dg.Definitions.merge(
+        build_definitions(catalog_of(ef)), dg.Definitions(executor=dg.in_process_executor)
+    )
+    job = definitions.resolve_implicit_global_asset_job_def()
+    job.execute_in_process(instance=instance, tags={"emboflow/run_id": run.id}, raise_on_error=False)
+
+
+def test_a_run_that_was_asked_for_twice_is_started_once(ef, instance, one_run):
+    twice(ef, instance, one_run)
+
+    assert killing.wrong(ef, instance) == []
+
+
+def test_a_claim_that_compares_nothing_is_caught(ef, instance, one_run, monkeypatch):
+    def bind(self, run_id, dagster_run_id):
+        run = self.runs.get(run_id)
+        ids = [*run.dagster_run_ids, *({dagster_run_id} - set(run.dagster_run_ids))]
+        return self.runs.change(run_id, {"dagsterRunIds": ids})
+
+    monkeypatch.setattr(record.Recorder, "bind", bind)
+    twice(ef, instance, one_run)
+
+    assert f"{one_run.id} was started 2 times" in killing.wrong(ef, instance)
+
+
+@pytest.mark.parametrize("fenced", [True, False])
+def test_an_orphan_that_is_not_fenced_is_caught(ef, instance, one_run, monkeypatch, fenced):
+    ef.runs.claim(one_run.id, "d")
+    orphan = ef.runs.recorder.claim(one_run.id, "take", "dagster:d:take")
+    ef.runs.settle_lost(one_run.id, "the worker was killed")
+    if fenced:
+        with pytest.raises(TransitionError):
+            ef.runs.recorder.succeed(orphan, {}, Outputs())
+    else:
+        monkeypatch.setattr(record, "fence", lambda _claimed: {})
+        ef.runs.recorder.succeed(orphan, {}, Outputs())
+
+    assert (killing.wrong(ef, instance) == []) is fenced
