@@ -19,6 +19,12 @@ from typing import Final
 
 import dagster as dg
 
+# Dagster's own, not public: what its launcher asks a code server.
+from dagster._core.errors import DagsterUserCodeUnreachableError
+from dagster._grpc.client import DagsterGrpcClient
+from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
+from dagster_shared.serdes import deserialize_value
+
 # Dagster's own, not public: where the launcher notes the code server of a run. One place, one test.
 SERVER_TAG: Final = ".dagster/grpc_info"
 PROCESS_TAG: Final = "emboflow/process"
@@ -59,7 +65,14 @@ def _worker_is_gone(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
         found = _STARTED.match(record.event_log_entry.message)
         if found is not None:
             return not _lived_at(int(found[1]), record.event_log_entry.timestamp)
-    return _is_silent(path) or (run.status is dg.DagsterRunStatus.STARTING and _waits_too_long(instance, run))
+    if _is_silent(path):
+        return True
+    # A loaded machine may take minutes to start a process: its server knows that it is about to.
+    return (
+        run.status is not dg.DagsterRunStatus.STARTED
+        and _waits_too_long(instance, run)
+        and not _is_known(path, run.run_id)
+    )
 
 
 def _socket_of(run: dg.DagsterRun) -> str | None:
@@ -85,6 +98,16 @@ def _lived_at(pid: int, moment: float) -> bool:
     boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     # The clock may have been set meanwhile; a number is not used again within a minute.
     return boot + int(started) / os.sysconf("SC_CLK_TCK") < moment + START_SECONDS
+
+
+def _is_known(path: str, run_id: str) -> bool:
+    """Whether a code server has a process for the run; in doubt it has."""
+    try:
+        client = DagsterGrpcClient(socket=path)
+        answer = client.can_cancel_execution(CanCancelExecutionRequest(run_id=run_id), timeout=5)
+    except DagsterUserCodeUnreachableError:
+        return True
+    return deserialize_value(answer, CanCancelExecutionResult).can_cancel
 
 
 def _is_silent(path: str) -> bool:

@@ -18,6 +18,7 @@ from emboflow_dagster.orchestration.any_version import PLACE_TAG, place_tag
 from emboflow_dagster.orchestration.catalog import Place
 from emboflow_dagster.orchestration.handles import kept_open
 from emboflow_dagster.orchestration.nodes import RESOURCE
+from emboflow_dagster.orchestration.orphans import ended_if_orphaned
 from emboflow_dagster.project.handle import EmboFlow
 from emboflow_dagster.runtime import lost
 from emboflow_dagster.runtime.lease import IDLE_S
@@ -92,11 +93,10 @@ def end_left_over(ef: EmboFlow, instance: dg.DagsterInstance) -> list[str]:
     A worker of another machine that was lost is never missed by Dagster, nor a run that was cancelled
     before Dagster began with it.
     """
-    at_work = [
-        one
-        for one in instance.get_runs(dg.RunsFilter(statuses=list(_AT_WORK)))
-        if one.tags.get(PLACE_TAG) == place_tag(Place(ef.scope.workspace_slug, ef.scope.project_slug))
-    ]
+    mine = place_tag(Place(ef.scope.workspace_slug, ef.scope.project_slug))
+    found = instance.get_runs(dg.RunsFilter(statuses=list(_AT_WORK)))
+    judged = [ended_if_orphaned(instance, one) for one in found if one.tags.get(PLACE_TAG) == mine]
+    at_work = [one for one in judged if one.status in _TO_END]
     if not at_work:
         return []
     late = ef.mongo.server_time() - timedelta(seconds=IDLE_S)
@@ -113,9 +113,10 @@ def end_left_over(ef: EmboFlow, instance: dg.DagsterInstance) -> list[str]:
     ]
 
 
-_AT_WORK: Final = frozenset(
+_TO_END: Final = frozenset(
     {dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED}
 )
+_AT_WORK: Final = _TO_END | {dg.DagsterRunStatus.CANCELING}
 
 
 def recorder_sensor(place: Place) -> dg.SensorDefinition:

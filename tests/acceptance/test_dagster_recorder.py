@@ -368,3 +368,25 @@ def test_a_run_that_a_killed_daemon_was_about_to_start_is_asked_for_again(ef, qu
     assert "asked for again" in written.message
     assert instance.get_run_by_id(dagster_run.run_id).status is dg.DagsterRunStatus.FAILURE
     assert [waiting.id for waiting in ef.runs.queued()] == [run.id]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_slow_start_that_its_code_server_knows_of_is_waited_for(
+    ef, queued, instance, monkeypatch, tmp_path, known
+):
+    run = queued()
+    dagster_run = asked(instance, ef, run, status=dg.DagsterRunStatus.STARTING)
+    tags = {orphans.SERVER_TAG: f'{{"host": "localhost", "socket": "{tmp_path}/s"}}'}
+    instance.add_run_tags(dagster_run.run_id, tags)
+    monkeypatch.setattr(orphans, "START_SECONDS", -1)
+    monkeypatch.setattr(orphans, "_is_silent", lambda _path: False)
+    monkeypatch.setattr(orphans, "_is_known", lambda _path, run_id: known and run_id == dagster_run.run_id)
+
+    written = settle(ef, instance)
+
+    assert len(written) == (0 if known else 1)
+    assert instance.get_run_by_id(dagster_run.run_id).is_finished is not known
+
+
+def test_a_code_server_that_does_not_answer_is_not_taken_to_know_nothing(tmp_path):
+    assert orphans._is_known(str(tmp_path / "none"), "x")
