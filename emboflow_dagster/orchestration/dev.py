@@ -16,7 +16,6 @@ from typing import Final
 from emboflow_dagster.errors import ConfigurationError, ErrorKind, ExecutionError
 from emboflow_dagster.mongo import embedded
 from emboflow_dagster.orchestration import instance
-from emboflow_dagster.orchestration.code_servers import CodeServers
 from emboflow_dagster.orchestration.webserver import LOCATION, Webserver
 from emboflow_dagster.project.handle import EmboFlow
 from emboflow_dagster.project.settings import Settings
@@ -26,7 +25,6 @@ CODE_LOCATION: Final = "emboflow_dagster.orchestration.code_location"
 READY_SECONDS: Final = 120.0
 GRACE_SECONDS: Final = 25.0
 LINGER_SECONDS: Final = 5.0
-LOOK_SECONDS: Final = 2.0
 _LOCK: Final = "emboflow-dev.lock"
 Say = Callable[[str], None]
 
@@ -70,7 +68,6 @@ def run_dev(
                     say(f"Dagster: {url}   (ctrl-c stops everything)")
                     if ready:
                         ready(url)
-                servers, look_at = CodeServers(process.pid), time.monotonic()
                 while not stopped():
                     if process.poll() is not None:
                         raise ExecutionError(
@@ -78,10 +75,6 @@ def run_dev(
                             kind=ErrorKind.CHILD_CRASHED,
                             hint=f"its output is in {log_file(settings)}",
                         )
-                    if time.monotonic() >= look_at:
-                        look_at = time.monotonic() + LOOK_SECONDS
-                        if servers.look(server, LOCATION):
-                            say("the code server was gone; it was started again")
                     time.sleep(0.2)
             finally:
                 Webserver.withdraw(settings.dagster_home)

@@ -3,9 +3,7 @@
 The long version is `make faults-runs`: 200 runs, 50 kills, two daemons at once on one instance.
 """
 
-import json
 import os
-import signal
 
 import dagster as dg
 import pytest
@@ -13,12 +11,11 @@ import pytest
 from emboflow_dagster import build_definitions
 from emboflow_dagster.errors import TransitionError
 from emboflow_dagster.orchestration.catalog import catalog_of
-from emboflow_dagster.orchestration.code_servers import below, command_of
 from emboflow_dagster.orchestration.direct import execute_queued
 from emboflow_dagster.runtime import record
 from emboflow_dagster.runtime.outputs import Outputs
 from tests.acceptance import killing
-from tests.acceptance.served import Deployment, serve
+from tests.acceptance.served import Deployment
 
 LONG = os.environ.get("EMBOFLOW_FAULTS") == "all"
 RUNS = int(os.environ.get("EMBOFLOW_FAULTS_RUNS", "200"))
@@ -48,26 +45,6 @@ def test_whatever_is_killed_every_queued_run_is_started_once_and_ends(
     # Only what executed it takes a run with it.
     assert ended.count("failed") <= outcome.kills["worker"] + outcome.kills["step"]
     assert set(ended) <= {"success", "failed"}
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not LONG, reason="a minute: make faults-runs")
-def test_a_code_server_of_emboflow_dev_that_was_killed_comes_back(tmp_path):
-    deployment = Deployment.in_folder(tmp_path)
-    table, file = tmp_path / "rows.csv", tmp_path / "quick.json"
-    table.write_text("t,x\n0,1\n")
-    deployment.emboflow("asset", "register", str(table), "--type", "raw_file", "--name", "rows")
-    file.write_text(json.dumps(next(killing.workflows())))
-    deployment.emboflow("workflow", "publish", str(file))
-    with serve(deployment) as served:
-        [inner] = [pid for pid in below(served.process.pid) if b"api\0grpc" in command_of(pid)]
-        os.kill(inner, signal.SIGKILL)
-        run = deployment.emboflow("workflow", "run", killing.QUICK, "--asset", "rows")
-
-        deployment.emboflow("run", "wait", run["_id"], "--timeout", "240")
-
-        assert deployment.emboflow("run", "show", run["_id"])["status"] == "success"
-        assert inner not in below(served.process.pid)
 
 
 # ------------------------------------------------------------------------------------- would it be seen?
