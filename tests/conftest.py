@@ -11,6 +11,7 @@ import tempfile
 #: Where the test material is, not how EmboFlow behaves.
 KEPT = frozenset(
     {"EMBOFLOW_SAMPLES", "EMBOFLOW_CORPUS", "EMBOFLOW_MONGOD", "EMBOFLOW_SCREENSHOTS", "EMBOFLOW_FAULTS"}
+    | {"EMBOFLOW_FAULTS_RUNS", "EMBOFLOW_FAULTS_KILLS", "EMBOFLOW_FAULTS_SEED"}
 )
 REMOVED_PREFIXES = ("EMBOFLOW_", "AWS_", "DAGSTER_", "XDG_")
 

@@ -18,6 +18,7 @@ from emboflow_dagster.cli import (
     init,
     mongo,
     node,
+    recorder,
     run,
     schedule,
     sync,
@@ -45,11 +46,11 @@ NOUNS: Final = {
 }
 _PANELS: Final = {
     **dict.fromkeys(("asset", "dataset", "artifact", "blob"), "Data"),
-    **dict.fromkeys(("workflow", "run", "schedule", "task", "node", "worker"), "Work"),
+    **dict.fromkeys(("workflow", "run", "schedule", "task", "node", "worker", "recorder"), "Work"),
 }
 _OTHERS: Final = "Installation"
 #: Commands without a noun, each with ``register(app)``.
-VERBS: Final = (init, doctor, demo, dev, verify, gc, sync, worker)
+VERBS: Final = (init, doctor, demo, dev, verify, gc, sync, worker, recorder)
 
 app = typer.Typer(
     name=NAME,

@@ -30,7 +30,7 @@ def show(run: "WorkflowRun", tasks: "Sequence[RunTask]", *, everything: bool = F
             ("requested", f"{figures.moment(run.created_at)} by {run.triggered_by}"),
             ("started", figures.moment(run.started_at)),
             ("finished", figures.moment(run.finished_at)),
-            ("dagster run", ", ".join(run.dagster_run_ids) or None),
+            ("dagster run", ", ".join(filter(None, run.dagster_run_ids)) or None),
             ("retry of", run.retry_of_run_id),
             ("label", run.config.label if run.config else None),
             ("cache", run.config.cache_policy if run.config else None),
@@ -40,12 +40,17 @@ def show(run: "WorkflowRun", tasks: "Sequence[RunTask]", *, everything: bool = F
     run_tasks.errors(tasks, everything=everything)
 
 
-def row(task: "RunTask") -> tuple[object, ...]:
+def is_blocked(run: "WorkflowRun", task: "RunTask") -> bool:
+    """Whether a task waits in vain: something before it did not succeed, and the run is over."""
+    return run.status == "failed" and task.status == "pending"
+
+
+def row(task: "RunTask", *, blocked: bool = False) -> tuple[object, ...]:
     """One task in a table of :data:`TASK_COLUMNS`."""
     return (
         task.node_id,
         task.node_type,
-        task.status.value,
+        "blocked" if blocked else task.status.value,
         task.attempt,
         len(task.asset_ids),
         len(task.output_artifact_ids),
@@ -83,6 +88,7 @@ def task_page(task: "RunTask") -> None:
             ("started", figures.moment(task.started_at)),
             ("finished", figures.moment(task.finished_at)),
             ("lease", task.lease_owner),
+            ("late reports", task.late_reports or None),
         ]
     )
     for title, ids in (("Assets", task.asset_ids), ("Artifacts", task.output_artifact_ids)):

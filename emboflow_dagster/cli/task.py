@@ -21,11 +21,10 @@ def list_(
 ) -> None:
     """A run's tasks in graph order."""
     with opened() as ef:
-        tasks = ef.tasks.list(full_id(ef.runs.documents, run))
-    output.emit(
-        [t.to_json() for t in tasks],
-        lambda: output.table(run_page.TASK_COLUMNS, [run_page.row(t) for t in tasks]),
-    )
+        tasks = ef.tasks.list(run_id := full_id(ef.runs.documents, run))
+        found = ef.runs.get(run_id)
+    rows = [run_page.row(t, blocked=run_page.is_blocked(found, t)) for t in tasks]
+    output.emit([t.to_json() for t in tasks], lambda: output.table(run_page.TASK_COLUMNS, rows))
 
 
 @verb(app, "show", example="emboflow task show run_01JD3ZK4Q8X5V7N2M9B6C0T1RW:probe")

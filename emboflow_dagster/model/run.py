@@ -147,6 +147,8 @@ class WorkflowRun(Document):
     selected_node_ids: list[NodeId] | None = None
     scheduled_for: UtcDatetime | None = None
     config: RunConfig | None = None
+    #: Dagster run to the place in its event log up to which the recorder has read; opaque.
+    recorded_up_to: dict[str, str] = Field(default_factory=dict)
 
     @property
     def waits_again(self) -> bool:
@@ -217,3 +219,5 @@ class RunTask(Document):
     updated_at: UtcDatetime | None = None
     lease_owner: Annotated[str, Field(max_length=200)] | None = None
     heartbeat_at: UtcDatetime | None = None
+    #: How often a worker that had lost the task came back with a result; it was dropped.
+    late_reports: Int64 = 0

@@ -20,6 +20,7 @@ from emboflow_dagster.orchestration.executors import any_version_executor
 from emboflow_dagster.orchestration.nodes import RESOURCE
 from emboflow_dagster.orchestration.pools import pool_name
 from emboflow_dagster.orchestration.run_options import OPTIONS, RUN_OPTIONS, launch_fields
+from emboflow_dagster.runtime.lost import owner_of
 
 PLACE_TAG: Final = "emboflow/place"
 OP: Final = "work_run"
@@ -78,7 +79,7 @@ def _work_run(context: dg.OpExecutionContext, _inputs: Any) -> Iterator[Any]:
             run = _claimed(ef, launch, run_id, asked)
             if tags := steps.tags_to_add(ef, launch, run):
                 context.instance.add_run_tags(launch.dagster_run_id, {**tags, PLACE_TAG: place})
-            worker = steps.worker_of(launch.dagster_run_id, OP)
+            worker = owner_of(launch.dagster_run_id, OP)
             failed = yield from work_all(context, ef, run, Place(workspace, project), worker)
     except EmboflowError as error:
         raise steps.failure(error, run_id=run_id) from error

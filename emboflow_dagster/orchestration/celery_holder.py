@@ -8,8 +8,8 @@ from emboflow_dagster.orchestration import any_version, keys
 from emboflow_dagster.orchestration.catalog import Place
 from emboflow_dagster.orchestration.handles import kept_open
 from emboflow_dagster.orchestration.nodes import RESOURCE
-from emboflow_dagster.orchestration.steps import worker_of
 from emboflow_dagster.project.workers import holds_a_task
+from emboflow_dagster.runtime.lost import owner_of
 
 
 def task_is_held(context: PlanOrchestrationContext, step: ExecutionStep) -> bool:
@@ -28,7 +28,7 @@ def task_is_held(context: PlanOrchestrationContext, step: ExecutionStep) -> bool
         dg.build_resources({RESOURCE: bound[RESOURCE]}, instance=context.instance) as opened,
         kept_open(getattr(opened, RESOURCE), place) as ef,
     ):
-        if holds_a_task(ef, worker_of(context.run_id, step.key)):
+        if holds_a_task(ef, owner_of(context.run_id, step.key)):
             return True
         # Settled by its lease before its Dagster run fails: the task then names the cause.
         ef.runs.settle_stuck()

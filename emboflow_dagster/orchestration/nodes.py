@@ -15,12 +15,14 @@ from emboflow_dagster.orchestration.catalog import Place, Workflow
 from emboflow_dagster.orchestration.pools import pool_of
 from emboflow_dagster.orchestration.run_options import RUN_OPTIONS
 from emboflow_dagster.orchestration.specs import EmboFlowTranslator, NodeProps
+from emboflow_dagster.runtime.lost import owner_of
 
 OUTPUT: Final = "result"
 RESOURCE: Final = "emboflow"
 IO_MANAGER: Final = "emboflow_io_manager"
-_WORKFLOW: Final = "emboflow/workflow_definition"
-_NODE: Final = "emboflow/node"
+WORKFLOW_TAG: Final = "emboflow/workflow_definition"
+VERSION_TAG: Final = "emboflow/workflow_version"
+NODE_TAG: Final = "emboflow/node"
 
 
 def node_assets(
@@ -45,7 +47,11 @@ def _node_asset(
         outs={OUTPUT: dg.Out(io_manager_key=IO_MANAGER, code_version=props.node["codeVersion"])},
         required_resource_keys={RESOURCE, RUN_OPTIONS},
         pool=pool_of(props.node),
-        tags={_WORKFLOW: workflow["definitionId"], _NODE: props.node["id"]},
+        tags={
+            WORKFLOW_TAG: workflow["definitionId"],
+            VERSION_TAG: workflow["versionId"],
+            NODE_TAG: props.node["id"],
+        },
     )
     return dg.AssetsDefinition(
         node_def=op,
@@ -80,7 +86,7 @@ def execute(context: dg.OpExecutionContext, props: NodeProps, target: steps.Targ
             run = steps.run_of(ef, launch, target)
             if tags := {**steps.tags_to_add(ef, launch, run), **place_tags(launch, props.place)}:
                 context.instance.add_run_tags(launch.dagster_run_id, tags)
-            worker = steps.worker_of(launch.dagster_run_id, context.get_step_execution_context().step.key)
+            worker = owner_of(launch.dagster_run_id, context.get_step_execution_context().step.key)
             worked = steps.work(ef, run, node_id, worker=worker, context=context)
     except EmboflowError as error:
         raise steps.failure(error, node_id=node_id) from error

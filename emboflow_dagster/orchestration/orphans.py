@@ -2,22 +2,35 @@
 
 A run worker is a child of its code server. When both are gone (power, `kill -9` of everything, a
 container that was replaced) nobody is left to report: the run stays STARTED for ever, keeps its place
-under ``max_concurrent_runs``, and its document stays `running`. The launcher leaves the code server's
-socket in a tag of the run; a socket that nobody answers says that the run is over. A run that a
-command executes in its own process names that process in a tag likewise.
+under ``max_concurrent_runs``, and its document stays `running`. The worker logs its process id first of
+all, and lives on where its server does not; before that the launcher leaves the code server's socket in
+a tag of the run, and a socket that nobody answers says that the run is over. A daemon that was killed
+between taking a run from Dagster's queue and starting it leaves it STARTING. A run that a command executes
+in its own process names that process in a tag.
 """
 
 import json
 import os
+import re
 import socket
+import time
 from pathlib import Path
 from typing import Final
 
 import dagster as dg
 
+# Dagster's own, not public: what its launcher asks a code server.
+from dagster._core.errors import DagsterUserCodeUnreachableError
+from dagster._grpc.client import DagsterGrpcClient
+from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
+from dagster_shared.serdes import deserialize_value
+
 # Dagster's own, not public: where the launcher notes the code server of a run. One place, one test.
 SERVER_TAG: Final = ".dagster/grpc_info"
 PROCESS_TAG: Final = "emboflow/process"
+# What the worker of a run logs first (not public either), and how long it may take until it does.
+_STARTED: Final = re.compile(r"^Started process for run \(pid: (\d+)\)")
+START_SECONDS: Final = 60
 _AT_WORK: Final = frozenset(
     {dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING}
 )
@@ -29,7 +42,7 @@ def ended_if_orphaned(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.Da
     A worker that lives on as an orphan changes nothing after that: its documents are settled, and
     every write of a task is fenced on the task still being its own.
     """
-    if run.status not in _AT_WORK or not (_server_is_gone(run) or _process_is_gone(run)):
+    if run.status not in _AT_WORK or not (_worker_is_gone(instance, run) or _process_is_gone(run)):
         return run
     why = "The process that executed this run is gone, and the run with it."
     if run.status is dg.DagsterRunStatus.CANCELING:
@@ -39,15 +52,66 @@ def ended_if_orphaned(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.Da
     return instance.get_run_by_id(run.run_id) or run
 
 
-def _server_is_gone(run: dg.DagsterRun) -> bool:
-    """Whether the run's code server listened on this machine and does not any more."""
+def _worker_is_gone(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Whether a code server of this machine was to execute the run, and no process does."""
+    path = _socket_of(run)
+    if path is None:
+        never = SERVER_TAG not in run.tags and isinstance(instance.run_launcher, dg.DefaultRunLauncher)
+        return never and run.status is dg.DagsterRunStatus.STARTING and _waits_too_long(instance, run)
+    logged = instance.get_records_for_run(
+        run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT, limit=50, ascending=True
+    )
+    for record in logged.records:
+        found = _STARTED.match(record.event_log_entry.message)
+        if found is not None:
+            return not _lived_at(int(found[1]), record.event_log_entry.timestamp)
+    if _is_silent(path):
+        return True
+    # A loaded machine may take minutes to start a process: its server knows that it is about to.
+    return (
+        run.status is not dg.DagsterRunStatus.STARTED
+        and _waits_too_long(instance, run)
+        and not _is_known(path, run.run_id)
+    )
+
+
+def _socket_of(run: dg.DagsterRun) -> str | None:
+    """Where the run's code server listens on this machine; another machine's is theirs to judge."""
     try:
         noted = json.loads(run.tags.get(SERVER_TAG, "{}"))
     except ValueError:
-        return False
+        return None
     path = noted.get("socket") if isinstance(noted, dict) else None
-    if not isinstance(path, str):
-        return False  # another machine's, or somebody else's launcher: theirs to judge
+    return path if isinstance(path, str) else None
+
+
+def _waits_too_long(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    record = instance.get_run_record_by_id(run.run_id)
+    return record is not None and time.time() - record.update_timestamp.timestamp() > START_SECONDS
+
+
+def _lived_at(pid: int, moment: float) -> bool:
+    """Whether the process with this id, on this machine, is one that lived at that time already."""
+    started = _started(pid)
+    if not started:
+        return False
+    boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    # The clock may have been set meanwhile; a number is not used again within a minute.
+    return boot + int(started) / os.sysconf("SC_CLK_TCK") < moment + START_SECONDS
+
+
+def _is_known(path: str, run_id: str) -> bool:
+    """Whether a code server has a process for the run; in doubt it has."""
+    try:
+        client = DagsterGrpcClient(socket=path)
+        answer = client.can_cancel_execution(CanCancelExecutionRequest(run_id=run_id), timeout=5)
+    except DagsterUserCodeUnreachableError:
+        return True
+    return deserialize_value(answer, CanCancelExecutionResult).can_cancel
+
+
+def _is_silent(path: str) -> bool:
+    """Whether nobody answers at a socket."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1)
         try:

@@ -1,77 +1,51 @@
-"""What a step could not write itself: runs whose Dagster run ended behind their back.
+"""What a step could not write itself: documents are brought in line with what Dagster says.
 
-A pure, idempotent fold: it reads active documents, looks at the Dagster runs that execute them and
-settles those whose Dagster run is over. Running it twice, or beside another one, changes nothing.
+Pure and idempotent: it reads active documents, looks at the Dagster runs that execute them
+(:mod:`emboflow_dagster.orchestration.observed`) and settles what those left open. Running it twice, beside
+another one, or after a day without one changes nothing more than running it once in time.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Final
 
 import dagster as dg
 
 from emboflow_dagster.errors import ConflictError, EmboflowError, NotFoundError
-from emboflow_dagster.model.run import RUN_ACTIVE, RunStatus, WorkflowRun
-from emboflow_dagster.orchestration import keys, termination
+from emboflow_dagster.model.run import RUN_TERMINAL, WorkflowRun
+from emboflow_dagster.orchestration import discovered, keys, observed, termination
+from emboflow_dagster.orchestration.any_version import PLACE_TAG, place_tag
 from emboflow_dagster.orchestration.catalog import Place
 from emboflow_dagster.orchestration.handles import kept_open
 from emboflow_dagster.orchestration.nodes import RESOURCE
 from emboflow_dagster.orchestration.orphans import ended_if_orphaned
 from emboflow_dagster.project.handle import EmboFlow
+from emboflow_dagster.runtime import lost
+from emboflow_dagster.runtime.lease import IDLE_S
 
 INTERVAL_SECONDS: Final = 10
 MAX_RUNS: Final = 200
-# A Dagster run that succeeded leaves an active document only when its last write is on the way.
-_OVER: Final = frozenset({dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED})
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """An active run that nothing executes any more, and why."""
+    """A run of which something was settled, or that was asked for again, and why."""
 
     run_id: str
-    dagster_run_id: str
-    cancelled: bool
     message: str
 
 
-def lost_runs(instance: dg.DagsterInstance, runs: Iterable[WorkflowRun]) -> Iterator[Lost]:
-    """The active runs whose newest Dagster run has failed, was cancelled, or died unnoticed."""
-    for run in runs:
-        if run.status not in RUN_ACTIVE and run.finished_at is not None:
-            continue
-        if run.dagster_run_ids and not run.waits_again:
-            dagster_run_id = run.dagster_run_ids[-1]
-            found = instance.get_run_by_id(dagster_run_id)
-            if found is None:
-                # A history that was cleared says nothing about a run that may still work.
-                continue
-            found = ended_if_orphaned(instance, found)
-        else:
-            # Requested but never claimed: its run key is used up, so nothing would start it again.
-            found = _ended_request(instance, run)
-            if found is None:
-                continue
-            dagster_run_id = found.run_id
-        if found.status in _OVER:
-            cancelled = found.status is dg.DagsterRunStatus.CANCELED or run.status is RunStatus.CANCELLED
-            verb = "was cancelled" if cancelled else "failed"
-            yield Lost(run.id, dagster_run_id, cancelled, f"its Dagster run {dagster_run_id} {verb}")
-
-
-def _ended_request(instance: dg.DagsterInstance, run: WorkflowRun) -> dg.DagsterRun | None:
-    requests = instance.get_runs(dg.RunsFilter(tags={keys.TAG_RUN_ID: run.id}), limit=20)
-    generation = str(len(run.dagster_run_ids))
-    mine = [
-        ended_if_orphaned(instance, one)
-        for one in requests
-        if one.parent_run_id is None and one.tags.get(keys.TAG_GENERATION, "0") == generation
-    ]
-    return mine[0] if mine and all(run.status in _OVER for run in mine) else None
+def record(ef: EmboFlow, instance: dg.DagsterInstance) -> list[str]:
+    """One look at everything; what was written, one line each."""
+    found = discovered.record_unseen(ef, instance)
+    settled = [f"{one.run_id}: {one.message}" for one in settle(ef, instance)]
+    stuck = ef.runs.settle_stuck()
+    ended = end_left_over(ef, instance)
+    return [*found, *settled, *stuck, *ended]
 
 
 def settle(ef: EmboFlow, instance: dg.DagsterInstance) -> list[Lost]:
-    """Settle every lost run of a project; returns those that were settled.
+    """Settle what the Dagster runs of a project's documents left open; returns what was written.
 
     A cancelled run that Dagster still executes is terminated there first.
     """
@@ -79,28 +53,81 @@ def settle(ef: EmboFlow, instance: dg.DagsterInstance) -> list[Lost]:
     for run in draining:
         for dagster_run in termination.open_dagster_runs(instance, run):
             termination.end(instance, dagster_run)
-    open_runs = [*ef.runs.active(limit=MAX_RUNS), *ef.runs.queued(limit=MAX_RUNS), *draining]
-    settled: list[Lost] = []
-    for lost in lost_runs(instance, open_runs):
+    done: list[Lost] = []
+    # Only the oldest of the queue have been asked for.
+    for run in [*ef.runs.active(limit=0), *ef.runs.queued(limit=MAX_RUNS), *draining]:
         try:
-            ef.runs.settle_lost(lost.run_id, lost.message, cancelled=lost.cancelled)
+            message = _settle(ef, instance, run)
         except (ConflictError, NotFoundError):
             continue  # it was settled, or claimed anew, since we looked
-        settled.append(lost)
-    return settled
+        if message:
+            done.append(Lost(run.id, message))
+    return done
+
+
+def _settle(ef: EmboFlow, instance: dg.DagsterInstance, run: WorkflowRun) -> str | None:
+    recorder = ef.runs.recorder
+    seen = observed.observe(instance, ef, run)
+    if not run.dagster_run_ids or run.waits_again:
+        # Requested but never claimed: its run key is used up, so nothing would start it again.
+        requests = observed.ended_requests(instance, run)
+        if requests:
+            newest = requests[0]
+            cancelled = newest.status is dg.DagsterRunStatus.CANCELED
+            if not cancelled and lost.ask_again(recorder, run) is not None:
+                return f"its Dagster run {newest.run_id} died before it took anything; it is asked for again"
+            over = {**seen.over, newest.run_id: observed.ending(newest)}
+            named = {known for known in run.dagster_run_ids if known}
+            seen = replace(seen, over=over, complete=named <= seen.over.keys(), cancelled=cancelled)
+    settled = lost.settle_observed(recorder, run, seen)
+    if not settled:
+        return None
+    ended = ef.runs.get(run.id)
+    nodes = ", ".join(f"{task.node_id} {task.status.value}" for task in settled)
+    return f"{nodes} ({settled[0].error_message or 'cancelled'}); the run is {ended.status.value}"
+
+
+def end_left_over(ef: EmboFlow, instance: dg.DagsterInstance) -> list[str]:
+    """End Dagster runs of the queue whose document is over: they keep a place that others wait for.
+
+    A worker of another machine that was lost is never missed by Dagster, nor a run that was cancelled
+    before Dagster began with it.
+    """
+    mine = place_tag(Place(ef.scope.workspace_slug, ef.scope.project_slug))
+    found = instance.get_runs(dg.RunsFilter(statuses=list(_AT_WORK)))
+    judged = [ended_if_orphaned(instance, one) for one in found if one.tags.get(PLACE_TAG) == mine]
+    at_work = [one for one in judged if one.status in _TO_END]
+    if not at_work:
+        return []
+    late = ef.mongo.server_time() - timedelta(seconds=IDLE_S)
+    ids = [one.tags.get(keys.TAG_RUN_ID) for one in at_work]
+    over = {
+        run.id
+        for run in ef.runs.documents.find({"_id": {"$in": ids}}, limit=0)
+        if run.status in RUN_TERMINAL and run.finished_at is not None and run.finished_at < late
+    }
+    return [
+        f"Dagster run {one.run_id} was told to end: {one.tags[keys.TAG_RUN_ID]} is over"
+        for one in at_work
+        if one.tags.get(keys.TAG_RUN_ID) in over and termination.end(instance, one)
+    ]
+
+
+_TO_END: Final = frozenset(
+    {dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED}
+)
+_AT_WORK: Final = _TO_END | {dg.DagsterRunStatus.CANCELING}
 
 
 def recorder_sensor(place: Place) -> dg.SensorDefinition:
-    """The fold as a sensor: no cursor, because the documents say what is still open."""
+    """The fold as a sensor: no cursor of its own, because the documents say what is still open."""
 
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         try:
             with kept_open(context.resources.emboflow, place) as ef:
-                settled = settle(ef, context.instance)
-                stuck = ef.runs.settle_stuck()
+                done = record(ef, context.instance)
         except EmboflowError as error:
             return dg.SkipReason(f"error[{error.kind.value}]: {error.message}")
-        done = [*(f"{lost.run_id}: {lost.message}" for lost in settled), *stuck]
         return dg.SkipReason("; ".join(done) or "every active run is being executed")
 
     return dg.SensorDefinition(

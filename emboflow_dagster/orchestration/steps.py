@@ -184,11 +184,6 @@ def run_tags(run: WorkflowRun) -> dict[str, str]:
     }
 
 
-def worker_of(dagster_run_id: str, step_key: str) -> str:
-    """The name under which a step holds its task, wherever it is executed."""
-    return f"dagster:{dagster_run_id}:{step_key}"
-
-
 def work(
     ef: EmboFlow, run: WorkflowRun, node_id: str, *, worker: str, context: dg.OpExecutionContext
 ) -> Worked:

@@ -258,7 +258,7 @@ class Runs:
         return self.documents.find({"$or": [fresh, again], **_OPEN}, sort=OLDEST, limit=limit)
 
     def active(self, *, limit: int = 200) -> list[WorkflowRun]:
-        """Runs that a Dagster run has and that are not over."""
+        """Runs that a Dagster run has and that are not over; all of them with a ``limit`` of 0."""
         filter_ = {
             "status": {"$in": [s.value for s in RUN_ACTIVE]},
             "dagsterRunIds.0": {"$exists": True},

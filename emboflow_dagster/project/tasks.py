@@ -17,6 +17,7 @@ from emboflow_dagster.errors import (
     ExecutionError,
     InvalidInputError,
     NotFoundError,
+    TransitionError,
     UnavailableError,
 )
 from emboflow_dagster.model.artifact import Artifact
@@ -208,9 +209,9 @@ class Tasks:
             raise NodeFailedError(f"{task.node_id}: {text}", kind=ErrorKind.INTERNAL) from error
         except BaseException as error:
             # Ctrl-C, SIGTERM, Dagster's interrupt: somebody stopped the run, the node did not fail.
-            self._runs.settle_lost(
-                task.workflow_run_id, f"interrupted ({type(error).__name__})", cancelled=True
-            )
+            text = f"interrupted ({type(error).__name__})"
+            with suppress(TransitionError):  # the task was settled, or taken up by another, before
+                self._runs.recorder.settle_lost(task.workflow_run_id, text, cancelled=True, claimed=claimed)
             live.stop()
             with suppress(EmboflowError):  # what was sent is collected by the recorder
                 lost_logs.attach(self._logs, LogOf.task(task), self._log_fields(task, lines), lines.counts)

@@ -217,6 +217,7 @@ def copy_of(
         "last_result_preview": None,
         "lease_owner": None,
         "heartbeat_at": None,
+        "late_reports": 0,
         "updated_at": None,
     }
     fresh = []
@@ -249,6 +250,7 @@ def copy_of(
             "created_at": now,
             "updated_at": now,
             "dagster_run_ids": [],
+            "recorded_up_to": {},
             "scheduled_for": None,
         }
     )

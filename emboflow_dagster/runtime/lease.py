@@ -69,7 +69,7 @@ def requeue_idle(recorder: Recorder, *, idle_s: int = IDLE_S) -> list[WorkflowRu
     They are active, have a queued task and none that runs, and nobody has written to them for ``idle_s``
     seconds. (Runs of a Dagster run are judged by that.)
     """
-    stale = {"$expr": {"$lt": ["$updatedAt", _ago(idle_s)]}}
+    stale = {"$expr": older_than("$updatedAt", idle_s)}
     filter_: dict[str, Any] = {"status": RunStatus.RUNNING.value, "dagsterRunIds": [], **stale}
     requeued = []
     for run in recorder.runs.find(filter_):
@@ -86,14 +86,15 @@ def requeue_idle(recorder: Recorder, *, idle_s: int = IDLE_S) -> list[WorkflowRu
 
 
 def _expired(recorder: Recorder, lease_s: int) -> list[dict[str, Any]]:
-    dead = {"$expr": {"$lt": [{"$ifNull": ["$heartbeatAt", "$startedAt"]}, _ago(lease_s)]}}
+    dead = {"$expr": older_than({"$ifNull": ["$heartbeatAt", "$startedAt"]}, lease_s)}
     with translated():
         rows = recorder.tasks.raw.find({"status": TaskStatus.RUNNING.value, **dead}).limit(1_000)
         return list(rows)
 
 
-def _ago(seconds: int) -> dict[str, Any]:
-    return {"$dateSubtract": {"startDate": "$$NOW", "unit": "second", "amount": seconds}}
+def older_than(time: object, seconds: int) -> dict[str, Any]:
+    """An expression: whether ``time`` is more than ``seconds`` ago on the server's clock."""
+    return {"$lt": [time, {"$dateSubtract": {"startDate": "$$NOW", "unit": "second", "amount": seconds}}]}
 
 
 def _ends(recorder: Recorder, task: RunTask, lease_s: int) -> Callable[[Session], RunTask]:

@@ -7,10 +7,11 @@ Source: spec/state-machines.md 4.2; spec/reliability.md I9-I13.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
-from emboflow_dagster.errors import ErrorKind, TransitionError
+from emboflow_dagster.errors import EmboflowError, ErrorKind, TransitionError
 from emboflow_dagster.model.base import utc_now
 from emboflow_dagster.model.run import RUN_ACTIVE, RunStatus, RunTask, TaskStatus, WorkflowRun
 from emboflow_dagster.model.scope import Scope
@@ -22,6 +23,7 @@ from emboflow_dagster.runtime.machine import run_changes
 from emboflow_dagster.runtime.node import Narrowing
 from emboflow_dagster.runtime.outputs import Outputs, write_outputs
 
+T = TypeVar("T")
 Narrowings = Mapping[str, Narrowing | None]
 _KNOWN_RUNS: Final = 16
 CLEARED: dict[str, Any] = {
@@ -176,7 +178,7 @@ class Recorder:
             settle_step(self, run, moved, now, session)
             return task
 
-        return self.mongo.in_transaction(body)
+        return self._unless_late(claimed, body)
 
     def fail(self, claimed: Claimed, fields: Mapping[str, Any], message: str) -> RunTask:
         """Settle a task as failed (as cancelled when its run was cancelled meanwhile).
@@ -195,7 +197,7 @@ class Recorder:
             settle_step(self, run, [Moved(claimed.task, task)], now, session)
             return task
 
-        return self.mongo.in_transaction(body)
+        return self._unless_late(claimed, body)
 
     def again(self, claimed: Claimed, worker: str) -> Claimed:
         """The node's own retry policy: the same task, attempt + 1, execution fields cleared.
@@ -229,19 +231,32 @@ class Recorder:
 
         return self.mongo.in_transaction(body)
 
-    def settle_lost(self, run_id: str, message: str, *, cancelled: bool = False) -> WorkflowRun:
+    def settle_lost(
+        self, run_id: str, message: str, *, cancelled: bool = False, claimed: Claimed | None = None
+    ) -> WorkflowRun:
         """End a run whose Dagster run ended without saying so.
 
         Its running and queued tasks fail with ``message`` (pending ones stay pending: they are blocked);
         in a cancelled run all three are cancelled.
+
+        Args:
+            run_id: The run.
+            message: Why.
+            cancelled: Somebody stopped it.
+            claimed: The task of the worker that asks for it.
+
+        Raises:
+            TransitionError: ``claimed`` is not the worker's any more (kind ``fenced``); nothing was written.
         """
 
         def body(session: Session) -> WorkflowRun:
             now = utc_now()
             run = self.runs.get(run_id, session=session)
+            tasks = self.in_order(run, session)
+            if claimed is not None and not any(_is_held(task, claimed) for task in tasks):
+                raise TransitionError(f"task {claimed.task.id} was taken from us", kind=ErrorKind.FENCED)
             if run.status not in RUN_ACTIVE and not (cancelled and run.status == RunStatus.CANCELLED):
                 return run
-            tasks = self.in_order(run, session)
             lost = TaskStatus.CANCELLED if cancelled else TaskStatus.FAILED
             open_ = {TaskStatus.RUNNING, TaskStatus.QUEUED} | ({TaskStatus.PENDING} if cancelled else set())
             changed = {}
@@ -252,7 +267,7 @@ class Recorder:
                 if not cancelled or task.status == TaskStatus.RUNNING:
                     # A failed task has both times, also when nothing ever took it (invariant I14).
                     started = task.started_at or now
-                    ends |= {"startedAt": started, "durationMs": _millis(started, now), "leaseOwner": None}
+                    ends |= {"startedAt": started, "durationMs": millis(started, now), "leaseOwner": None}
                     ends["errorMessage"] = clip(message)
                 expected = {"status": task.status.value, "attempt": task.attempt}
                 changed[task.id] = self.tasks.change(task.id, ends, expected=expected, session=session)
@@ -261,7 +276,18 @@ class Recorder:
                 self.runs.change(run.id, {"status": RunStatus.CANCELLED.value}, session=session)
             return self.settle_run(run, tasks, changed, now, session)
 
-        return self.mongo.in_transaction(body)
+        return self._unless_late(claimed, body) if claimed else self.mongo.in_transaction(body)
+
+    def _unless_late(self, claimed: Claimed, body: Callable[[Session], T]) -> T:
+        """Write what a worker reports; one that had lost its task is counted, and changes nothing else."""
+        try:
+            return self.mongo.in_transaction(body)
+        except TransitionError as error:
+            if error.kind == ErrorKind.FENCED:
+                mine = {"_id": claimed.task.id, "workflowRunId": claimed.run.id}
+                with suppress(EmboflowError), translated():
+                    self.tasks.raw.update_one(mine, {"$inc": {"lateReports": 1}})
+            raise
 
     def _known(self, run_id: str, session: Session) -> WorkflowRun:
         """A run as it is now; what was frozen is read once, however many of its steps are executed here."""
@@ -317,7 +343,7 @@ def ending(task: RunTask, status: TaskStatus, now: datetime) -> dict[str, Any]:
     return {
         "status": status.value,
         "finishedAt": now,
-        "durationMs": _millis(task.started_at or now, now),
+        "durationMs": millis(task.started_at or now, now),
         "updatedAt": now,
         "leaseOwner": None,
     }
@@ -332,7 +358,13 @@ def fence(claimed: Claimed) -> dict[str, Any]:
     }
 
 
-def _millis(start: datetime, end: datetime) -> int:
+def _is_held(task: RunTask, claimed: Claimed) -> bool:
+    held = {"status": task.status.value, "attempt": task.attempt, "leaseOwner": task.lease_owner}
+    return task.id == claimed.task.id and held == fence(claimed)
+
+
+def millis(start: datetime, end: datetime) -> int:
+    """A duration in milliseconds; never negative."""
     return max(0, round((end - start).total_seconds() * 1000))
 
 

@@ -24,12 +24,22 @@ def run(ctx, inputs):
         raise ValueError("no gripper yet")
     return {"assets": len(ctx.assets)}
 """
+REEXECUTE_SELECTED = """
+mutation Selected($params: ExecutionParams!) {
+  launchRunReexecution(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+    ... on RunConfigValidationInvalid { errors { message } }
+  }
+}
+"""
 SLOW = "import time\ndef run(ctx, inputs):\n    time.sleep(300)\n"
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """One deployment with one asset and two workflows: one that never ends, one that fails at first."""
+    """One deployment with one asset and workflows: one never ends, two fail at first, one is fine."""
     deployment = serving.Deployment.in_folder(tmp_path_factory.mktemp("controlled"))
     table = deployment.folder / "rows.csv"
     table.write_text("t,x\n0,1\n")
@@ -43,6 +53,11 @@ def served(tmp_path_factory):
         file = deployment.folder / f"{slug}.json"
         file.write_text(json.dumps({"workflow": slug, "nodes": nodes}))
         deployment.emboflow("workflow", "publish", str(file))
+    quick = [{"id": "take", "type": "source"}, {"id": "work", "type": "filter", "after": ["take"]}]
+    quick.append({"id": "after", "type": "filter", "after": ["work"]})
+    file = deployment.folder / "plain.json"
+    file.write_text(json.dumps({"workflow": "plain", "nodes": quick}))
+    deployment.emboflow("workflow", "publish", str(file))
     with serving.serve(deployment) as running:
         yield running
 
@@ -118,3 +133,46 @@ def test_reexecution_from_failure_goes_on_in_the_same_document(served):
     assert (ended["status"], ended["dagsterRunIds"]) == ("success", [parent, child])
     assert tasks(ended) == {"take": ("success", 1), "work": ("success", 2), "after": ("success", 1)}
     assert len(served.deployment.emboflow("run", "list", "--workflow", "flaky-too")) == 1
+
+
+def selected(served, parent, *nodes):
+    """What "re-execute selected steps" on a run's page does; the new Dagster run's id."""
+    selector = {
+        "repositoryLocationName": "emboflow",
+        "repositoryName": "__repository__",
+        "jobName": "acme__pick_place__plain",
+        "assetSelection": [{"path": ["acme", "pick-place", "artifacts", "plain", node]} for node in nodes],
+    }
+    tags = [{"key": "dagster/is_resume_retry", "value": "true"}]
+    params = {
+        "mode": "default",
+        "selector": selector,
+        "stepKeys": [f"acme__pick_place__plain__{node}" for node in nodes],
+        "executionMetadata": {"parentRunId": parent, "rootRunId": parent, "tags": tags},
+    }
+    answer = served.server.ask(REEXECUTE_SELECTED, {"params": params})["launchRunReexecution"]
+    assert answer["__typename"] == "LaunchRunSuccess", answer
+    return answer["run"]["runId"]
+
+
+def test_selected_steps_that_end_the_graph_go_on_in_the_document_others_are_a_run_of_their_own(served):
+    run = served.deployment.emboflow("workflow", "run", "plain", "--asset", "rows")
+    ended = over(served, run, "success", "failed")
+    [first] = ended["dagsterRunIds"]
+    assert served.ended(first) == "SUCCESS"
+
+    second = selected(served, first, "after")
+
+    assert served.ended(second) == "SUCCESS"
+    again = over(served, run, "success", "failed")
+    assert again["dagsterRunIds"] == [first, second]
+    assert tasks(again) == {"take": ("success", 1), "work": ("success", 1), "after": ("success", 2)}
+    assert again["tasks"][:2] == ended["tasks"][:2]
+
+    third = selected(served, first, "work")
+
+    assert served.ended(third) == "SUCCESS"
+    assert shown(served, run) == again
+    newest, _ = served.deployment.emboflow("run", "list", "--workflow", "plain")
+    assert (newest["dagsterRunIds"], newest["selectedNodeIds"]) == ([third], ["work"])
+    assert served.deployment.emboflow("verify")["ok"]

@@ -184,7 +184,10 @@ def test_a_late_finish_changes_nothing(ef: EmboFlow, assets: list[str]) -> None:
         ef.runs.recorder.fail(claimed, {}, "late")
 
     assert caught.value.kind == ErrorKind.FENCED
-    assert ef.runs.show(run.id) == before
+    after = ef.runs.show(run.id)
+    assert [task.pop("lateReports") for task in after["tasks"]] == [1, 0]  # but that it is counted
+    assert [task.pop("lateReports") for task in before["tasks"]] == [0, 0]
+    assert after == before
     assert before["status"] == "failed"
     assert ef.verify().problems == []
 

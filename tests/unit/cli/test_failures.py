@@ -32,6 +32,7 @@ WRONG_USAGE = [
     ["blob", "put", "no-such-file", "--metadata", "[1]"],
     ["blob", "put", "no-such-file", "--metadata", "{"],
     ["worker", "--json"],
+    ["recorder", "--json"],
     ["dev", "--port", "0"],
 ]
 FAILED = [

@@ -14,7 +14,7 @@ from emboflow_dagster.model.run import RunStatus
 
 TOP: Any = typer.main.get_command(app)
 CONTRACT = {
-    *("init", "doctor", "dev", "demo", "verify", "scrub", "gc", "sync", "worker"),
+    *("init", "doctor", "dev", "demo", "verify", "scrub", "gc", "sync", "worker", "recorder"),
     *(f"mongo {verb}" for verb in ("uri", "status", "stop")),
     *(f"asset {verb}" for verb in ("register", "probe", "show", "list", "reports")),
     *(f"dataset {verb}" for verb in ("create", "show", "list", "versions", "diff", "export", "verify")),
