@@ -24,7 +24,8 @@ from emboflow_dagster.model.run import (
 )
 from emboflow_dagster.mongo.client import Session
 from emboflow_dagster.mongo.documents import Documents
-from emboflow_dagster.runtime.machine import promotions, run_status
+from emboflow_dagster.runtime import machine
+from emboflow_dagster.runtime.machine import promotions
 from emboflow_dagster.runtime.node import Narrowing
 
 #: Left out where only the state of tasks is needed: they can be large.
@@ -129,7 +130,7 @@ def settle_step(
     """
     summary = advanced(run.summary, moved)
     standing = [_Standing(TaskStatus(name)) for name, count in summary.task_counts.items() if count]
-    status = run_status(standing, run.status)
+    status = machine.run_status(standing, run.status)
     if run.status in RUN_TERMINAL or status in RUN_TERMINAL:
         return recorder.settle_run(run, recorder.in_order(run, session), {}, now, session)
     if any(TaskStatus.FAILED in (before.status, after.status) for before, after in moved):

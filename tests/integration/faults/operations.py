@@ -329,12 +329,12 @@ class Work(WithRun):
     def scripted(self, ef: EmboFlow, folder: Path) -> None:
         """Nodes give what is prepared; more lines than the document keeps, so that the log is a blob."""
 
-        def execute(claimed: Claimed, _: Path, __: Any, lines: Any, ___: Any) -> NodeResult:
+        def run(claimed: Claimed, _: Any, __: Path, lines: Any, ___: Any) -> NodeResult:
             for number in range(600):
                 lines.add("stdout", f"{number}")
             return self.result(claimed.task.node_id, ef, folder)
 
-        ef.tasks._execution._execute = execute  # type: ignore[method-assign]
+        ef.tasks._execution.run = run  # type: ignore[method-assign]
 
     def lost(self, ef: EmboFlow, acked: list[str]) -> list[str]:
         status = ef.tasks.get(RUN, self.last).status.value
@@ -359,7 +359,7 @@ class Work(WithRun):
         found = len(ef.artifacts.list(producer_id=task.id))
         named = len(task.output_artifact_ids)
         wanted = self.artifacts()
-        lines = list(ef.tasks.logs(ended[0].id, self.last))
+        lines = list(ef.tasks.logs(ended[0].id, self.last, streams=("stdout",)))
         return [
             text
             for fine, text in (
@@ -385,6 +385,7 @@ class WorkDataset(Work):
 
     def prepare(self, ef: EmboFlow, folder: Path) -> None:
         from emboflow_dagster.runtime.normalizing import normalize
+        from emboflow_dagster.runtime.publishing import version
         from tests.integration.project.whole_project import write_demos
 
         super().prepare(ef, folder)
@@ -395,6 +396,7 @@ class WorkDataset(Work):
         wishes |= {"fps": 20, "topics": [], "mapping": {}, "ratePolicy": "hold", "videos": False}
         out = str(folder / "package")
         normalize({"assets": [row], "out": out, "onMismatch": "raise", **wishes})
+        version(out, str(folder / "version"))
 
     def result(self, node_id: str, ef: EmboFlow, folder: Path) -> NodeResult:
         package = folder / "package"
@@ -403,7 +405,9 @@ class WorkDataset(Work):
         if node_id == "episodes":
             output = NodeOutput("normalized_dataset_package", package, "application/octet-stream")
             return NodeResult(outputs=(output,))
-        draft = DatasetDraft("lift", "canonical", package, "emboflow-canonical/1", {"episodes": 2}, {})
+        draft = DatasetDraft(
+            "lift", "canonical", folder / "version", "emboflow-canonical/1", {"episodes": 2}, {}
+        )
         return NodeResult(dataset=draft)
 
     def wrong(self, ef: EmboFlow) -> list[str]:

@@ -247,8 +247,9 @@ def test_of_two_that_read_the_same_run_one_reads_it_again(
 
     def read_and_meet(*how: Any) -> WorkflowRun:
         run = advance.read_again(*how)
-        reads.append(run.id)
-        together.meet()
+        if threading.current_thread() is not threading.main_thread():  # which claims
+            reads.append(run.id)
+            together.meet()
         return run
 
     monkeypatch.setattr(record, "read_again", read_and_meet)
