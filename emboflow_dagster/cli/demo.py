@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from emboflow_dagster.cli import demo_flow, demo_outcome, figures, output, run_page, state
+from emboflow_dagster.cli import demo_flow, demo_outcome, figures, output, run_tasks, state
 from emboflow_dagster.cli.deployment import settings
 from emboflow_dagster.cli.state import verb
 
@@ -82,7 +82,7 @@ def _told(outcome: "Outcome", verb: str) -> None:
         text = "" if unchanged else outcome.workflow_file.read_text(encoding="utf-8")
         output.lines(f"{'':{INDENT}}{line}" for line in [f"# {outcome.workflow_file}", *text.splitlines()])
     elif verb == "work":
-        _table(run_page.TASK_COLUMNS, [run_page.row(task) for task in outcome.tasks])
+        _table(run_tasks.COLUMNS, [row.cells for row in run_tasks.rows(outcome.tasks)])
         _told_about_dataset(outcome)
 
 

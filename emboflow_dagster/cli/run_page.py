@@ -1,17 +1,12 @@
 """Runs and tasks as people read them."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from emboflow_dagster.cli import figures, output, run_tasks
 
 if TYPE_CHECKING:
     from emboflow_dagster.model.run import RunTask, WorkflowRun
-
-TASK_COLUMNS: Final = (
-    *("NODE", "TYPE?", "STATUS", ">TRY?", ">ASSETS?", ">ARTIFACTS?", ">TOOK"),
-    *("CACHE?", "OUTCOME?"),
-)
 
 
 def show(run: "WorkflowRun", tasks: "Sequence[RunTask]", *, everything: bool = False) -> None:
@@ -38,26 +33,6 @@ def show(run: "WorkflowRun", tasks: "Sequence[RunTask]", *, everything: bool = F
     )
     run_tasks.table(tasks, everything=everything)
     run_tasks.errors(tasks, everything=everything)
-
-
-def is_blocked(run: "WorkflowRun", task: "RunTask") -> bool:
-    """Whether a task waits in vain: something before it did not succeed, and the run is over."""
-    return run.status == "failed" and task.status == "pending"
-
-
-def row(task: "RunTask", *, blocked: bool = False) -> tuple[object, ...]:
-    """One task in a table of :data:`TASK_COLUMNS`."""
-    return (
-        task.node_id,
-        task.node_type,
-        "blocked" if blocked else task.status.value,
-        task.attempt,
-        len(task.asset_ids),
-        len(task.output_artifact_ids),
-        figures.duration(task.duration_ms),
-        {True: "hit", False: "miss", None: None}[task.cache_hit],
-        task.summary.outcome if task.summary else None,
-    )
 
 
 def cache(task: "RunTask") -> str | None:

@@ -19,6 +19,7 @@ COLUMNS: Final = (
     ">ASSETS?",
     ">ARTIFACTS?",
     ">TOOK",
+    "CACHE?",
     "OUTCOME?",
 )
 MANY: Final = 40
@@ -47,8 +48,6 @@ def _row(task: "RunTask", blocker: str | None, now: "datetime | None") -> Row:
     if now is not None and task.status == "running" and task.started_at is not None:
         took = max(0.0, (now - task.started_at).total_seconds() * 1000)
     outcome = f"by {blocker}" if blocker else task.summary.outcome if task.summary else None
-    if task.cache_hit:
-        outcome = "cached" if outcome in (None, "cached") else f"cached: {outcome}"
     return Row(
         status,
         (
@@ -59,6 +58,7 @@ def _row(task: "RunTask", blocker: str | None, now: "datetime | None") -> Row:
             len(task.asset_ids),
             len(task.output_artifact_ids),
             figures.duration(took),
+            {True: "hit", False: "miss", None: None}[task.cache_hit],
             outcome,
         ),
     )

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emboflow_dagster.cli import execution, output, run_page, state, task_logs
+from emboflow_dagster.cli import execution, output, run_page, run_tasks, state, task_logs
 from emboflow_dagster.cli.deployment import full_id, opened
 from emboflow_dagster.cli.state import noun, verb
 
@@ -21,10 +21,9 @@ def list_(
 ) -> None:
     """A run's tasks in graph order."""
     with opened() as ef:
-        tasks = ef.tasks.list(run_id := full_id(ef.runs.documents, run))
-        found = ef.runs.get(run_id)
-    rows = [run_page.row(t, blocked=run_page.is_blocked(found, t)) for t in tasks]
-    output.emit([t.to_json() for t in tasks], lambda: output.table(run_page.TASK_COLUMNS, rows))
+        tasks = ef.tasks.list(full_id(ef.runs.documents, run))
+    rows = [row.cells for row in run_tasks.rows(tasks)]
+    output.emit([t.to_json() for t in tasks], lambda: output.table(run_tasks.COLUMNS, rows))
 
 
 @verb(app, "show", example="emboflow task show run_01JD3ZK4Q8X5V7N2M9B6C0T1RW:probe")

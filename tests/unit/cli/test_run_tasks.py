@@ -116,10 +116,11 @@ def test_the_picture_fits_its_terminal(height: int) -> None:
     assert lines[-1].startswith("and ")
 
 
-def test_a_cached_task_says_so() -> None:
-    [row] = run_tasks.rows([task("a", "success", cache_hit=True)])
+@pytest.mark.parametrize(("hit", "expected"), [(True, "hit"), (False, "miss"), (None, None)])
+def test_a_task_says_what_the_cache_had_for_it(hit: bool | None, expected: str | None) -> None:
+    [row] = run_tasks.rows([task("a", "success", cache_hit=hit)])
 
-    assert row.cells[-1] == "cached"
+    assert expected == dict(zip(run_tasks.COLUMNS, row.cells, strict=True))["CACHE?"]
 
 
 def test_a_pipe_gets_a_line_a_change_and_none_twice(capsys: pytest.CaptureFixture[str]) -> None:
