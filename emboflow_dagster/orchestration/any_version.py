@@ -58,7 +58,7 @@ def any_version_job(resource: object) -> dg.JobDefinition:
         ),
         executor_def=any_version_executor(),
         # The output is nothing, and nothing is stored: but a step elsewhere may not be promised memory.
-        resource_defs={RESOURCE: resource, RUN_OPTIONS: OPTIONS, "io_manager": dg.fs_io_manager},
+        resource_defs={RESOURCE: resource, RUN_OPTIONS: OPTIONS, "io_manager": dg.FilesystemIOManager()},
     )
 
 

@@ -127,7 +127,9 @@ def test_assets_in_a_bucket_are_verified_collected_scrubbed_and_healed(
     assert [row["code"] for row in emboflow("scrub", status=1)["problems"]] == ["hash-mismatch"]
     failed = materialized(tmp_path / "made", 1, "summary")
     [step] = [event for event in failed.all_events if event.is_step_failure]
-    assert "blob-quarantined" in str(step.step_failure_data.error)
+    # What is in quarantine is asked once in a while: this process may find the damage by itself.
+    error = str(step.step_failure_data.error)
+    assert "blob-quarantined" in error or "hash-mismatch" in error
     assert materialized(tmp_path / "made", 1, "episodes").success
     assert emboflow("verify")["problems"] == []
 
