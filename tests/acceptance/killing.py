@@ -34,12 +34,17 @@ SOURCE = "import time\ndef go(ctx, inputs):\n    time.sleep(3)\n    return {'ass
 
 
 def workflows() -> Iterator[dict[str, Any]]:
-    """One that runs in one process, and one of which every step is a process of its own."""
-    take = {"id": "take", "type": "source"}
-    yield {"workflow": QUICK, "nodes": [take, {"id": "keep", "type": "filter", "after": ["take"]}]}
+    """One that runs in one process, and one of which every step is a process of its own.
+
+    All runs are equal: without `cache: off` the first would answer for the others.
+    """
+    take = {"id": "take", "type": "source", "cache": "off"}
+    keep = {"id": "keep", "type": "filter", "after": ["take"], "cache": "off"}
+    yield {"workflow": QUICK, "nodes": [take, keep]}
     hook = {"language": "python", "entrypoint": "go", "source": SOURCE}
-    work = {"id": "work", "type": "python", "after": ["take"], "codeHook": hook}
-    yield {"workflow": FORKED, "nodes": [take, work, {"id": "last", "type": "filter", "after": ["work"]}]}
+    work = {"id": "work", "type": "python", "after": ["take"], "codeHook": hook, "cache": "off"}
+    last = {"id": "last", "type": "filter", "after": ["work"], "cache": "off"}
+    yield {"workflow": FORKED, "nodes": [take, work, last]}
 
 
 def command_of(pid: int) -> str:
