@@ -8,9 +8,11 @@ import dagster as dg
 import pytest
 
 from emboflow_dagster import EmboFlow
+from emboflow_dagster.model.asset import Asset
 from emboflow_dagster.mongo import embedded
 from emboflow_dagster.orchestration import handles
 from emboflow_dagster.orchestration import instance as dagster_instance
+from emboflow_dagster.orchestration.catalog import Place
 from emboflow_dagster.project.settings import Settings
 
 _numbers = itertools.count()
@@ -66,3 +68,15 @@ def table(tmp_path: Path) -> Path:
     path = tmp_path / "joints.csv"
     path.write_text("time,joint\n" + "".join(f"{i / 10},{i % 7}\n" for i in range(50)))
     return path
+
+
+@pytest.fixture
+def asset(ef: EmboFlow, table: Path) -> Asset:
+    """It, registered."""
+    return ef.assets.register(table, type="raw_file")
+
+
+@pytest.fixture
+def place(settings: Settings) -> Place:
+    """The workspace and project, as definitions name them."""
+    return Place(settings.workspace, settings.project)

@@ -28,11 +28,6 @@ FAILED = dg.DagsterEventType.STEP_FAILURE
 
 
 @pytest.fixture
-def asset(ef, table):
-    return ef.assets.register(table, type="raw_file")
-
-
-@pytest.fixture
 def queued(ef, asset):
     """Requests a run of one workflow."""
     ef.workflows.publish(chain())

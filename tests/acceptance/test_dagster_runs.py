@@ -12,7 +12,7 @@ from emboflow_dagster import build_definitions
 from emboflow_dagster.errors import TransitionError
 from emboflow_dagster.model.run import RunStatus, TaskStatus
 from emboflow_dagster.orchestration import keys, recorder
-from emboflow_dagster.orchestration.catalog import Place, catalog_of
+from emboflow_dagster.orchestration.catalog import catalog_of
 from emboflow_dagster.orchestration.definitions import launchables
 from emboflow_dagster.orchestration.direct import daemon_is_alive, execute_queued
 from emboflow_dagster.orchestration.orphans import SERVER_TAG
@@ -20,16 +20,6 @@ from emboflow_dagster.orchestration.resources import EmboFlowResource
 from emboflow_dagster.orchestration.scrub import SCRUB_JOB
 from emboflow_dagster.orchestration.sensors import request_of
 from tests.acceptance.chains import BROKEN, chain
-
-
-@pytest.fixture
-def place(settings):
-    return Place(settings.workspace, settings.project)
-
-
-@pytest.fixture
-def asset(ef, table):
-    return ef.assets.register(table, type="raw_file")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from dagster._core.storage.compute_log_manager import ComputeIOType
 from emboflow_dagster import build_definitions
 from emboflow_dagster.orchestration import compute_logs, keys, step_log
 from emboflow_dagster.orchestration import instance as dagster_instance
-from emboflow_dagster.orchestration.catalog import Place, catalog_of
+from emboflow_dagster.orchestration.catalog import catalog_of
 from emboflow_dagster.orchestration.direct import execute_queued
 from tests.acceptance.chains import chain
 from tests.integration.s3.server import ENVIRONMENT, Server
@@ -22,16 +22,6 @@ TALKS = (
     "    return {'assets': len(ctx.assets)}\n"
 )
 FAILS = TALKS.replace("return {'assets': len(ctx.assets)}", "raise ValueError('no gripper')")
-
-
-@pytest.fixture
-def place(settings):
-    return Place(settings.workspace, settings.project)
-
-
-@pytest.fixture
-def asset(ef, table):
-    return ef.assets.register(table, type="raw_file")
 
 
 def publish(ef, source):

@@ -25,16 +25,6 @@ TICK = datetime(2026, 1, 2, 3, tzinfo=UTC)
 
 
 @pytest.fixture
-def place(settings):
-    return Place(settings.workspace, settings.project)
-
-
-@pytest.fixture
-def asset(ef, table):
-    return ef.assets.register(table, type="raw_file")
-
-
-@pytest.fixture
 def more(ef, asset, tmp_path):
     """A second asset."""
     path = tmp_path / "more.csv"
