@@ -41,7 +41,9 @@ _MOVING: Final = (
     "durationMs",
     "updatedAt",
     "dagsterRunIds",
+    "recordedUpTo",
 )
+_NAMES: Final = {field.alias or name: name for name, field in WorkflowRun.model_fields.items()}
 _UNDONE: Final = [status.value for status in TaskStatus if status is not TaskStatus.SUCCESS]
 
 
@@ -223,9 +225,8 @@ def _with(run: WorkflowRun, raw: Mapping[str, Any]) -> WorkflowRun:
         "status": RunStatus,
         "summary": lambda value: RunSummary.model_validate(value, extra="ignore", by_alias=True),
     }
-    names = {WorkflowRun.model_fields[name].alias or name: name for name in WorkflowRun.model_fields}
     return run.model_copy(
-        update={names[key]: read.get(key, _same)(raw[key]) for key in _MOVING if key in raw}
+        update={_NAMES[key]: read.get(key, _same)(raw[key]) for key in _MOVING if key in raw}
     )
 
 
