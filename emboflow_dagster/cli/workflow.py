@@ -164,13 +164,14 @@ def run(
     from emboflow_dagster.model.run import CachePolicy
 
     execution.check_timeout(timeout, wait=wait)
+    policy = one_of(CachePolicy, cache, "--cache")  # wrong usage needs no database
     with opened() as ef:
         names = [full_id(ef.assets.documents, asset) for asset in assets]
         queued = ef.workflows.run(
             full_id(ef.workflows.documents, workflow),
             assets=names,
             version=version,
-            cache_policy=one_of(CachePolicy, cache, "--cache"),
+            cache_policy=policy,
             label=label,
         )
         execution.finish(ef, queued, wait=wait, timeout_s=timeout)
