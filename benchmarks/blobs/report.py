@@ -21,8 +21,7 @@ Every side runs in a process and an environment of its own, on the same payloads
 same twice), one after the other in interleaved rounds. Startup, imports and connections are not counted, and
 the disk has nothing left to write when a side's clock starts. Milliseconds are medians; only ratios travel
 between machines. In brackets: how many times as long as ours it takes (above 1: we are faster). Reads come
-right after the write; what a side wrote around the page cache, as ours does from 16 MiB up, comes from
-the disk.
+right after the write, from the page cache.
 Memory is the most above idle of the side's own process in MiB, write / read. What mongod and moto's server
 need is not counted, nor the payload itself where a side takes bytes and not a file.
 {warning}

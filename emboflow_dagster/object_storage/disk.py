@@ -1,17 +1,19 @@
 """The few things done to files here, each durable, each failure named."""
 
+import ctypes
 import errno
-import fcntl
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from emboflow_dagster.errors import EmboflowError, ErrorKind, UnavailableError
-from emboflow_dagster.object_storage.pump import BUFFER_BYTES, BUFFERS
+from emboflow_dagster.object_storage.pump import BUFFER_BYTES
 
 NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_SYNC_FILE_RANGE_WRITE: Final = 2
 
 
 @contextmanager
@@ -61,44 +63,53 @@ def names(folder: Path) -> list[str]:
         return []
 
 
+def append(fd: int, folder: Path, block: memoryview) -> None:
+    """Write all of ``block`` to the end of a file in ``folder``.
+
+    Raises:
+        UnavailableError: The disk did not take it.
+    """
+    with naming_failures(folder):
+        while block:
+            block = block[os.write(fd, block) :]
+
+
 class Writer:
-    """Writes past the page cache once the payload proves long; an ordinary write where that is refused."""
+    """Appends to a file that will be synced, and has the disk begin with each block at once.
+
+    A sync waits for what is not yet on the disk; what began while later blocks were read and hashed is there
+    by then. The page cache keeps it: a read right after a put does not come from the disk (decision 16).
+    """
 
     def __init__(self, fd: int, folder: Path) -> None:
         self._fd = fd
         self._folder = folder
-        self._buffered_blocks = BUFFERS
-        self._direct = False
+        self._at = 0
 
     def write(self, block: memoryview) -> None:
-        """Append all of ``block``; while direct, that is a full buffer at a multiple of its size.
+        """Append all of ``block``.
 
         Raises:
             UnavailableError: The disk did not take it.
         """
-        if len(block) < BUFFER_BYTES:
-            self._set_direct(on=False)  # the tail is no multiple of a sector
-        elif self._buffered_blocks == 0:
-            self._set_direct(on=True)
-        else:
-            self._buffered_blocks -= 1
-        with naming_failures(self._folder):
-            while block:
-                try:
-                    block = block[os.write(self._fd, block) :]
-                except OSError as error:
-                    if error.errno != errno.EINVAL or not self._direct:
-                        raise
-                    self._buffered_blocks = -1  # this file system only seemed to have it: never again
-                    self._set_direct(on=False)
+        size = len(block)
+        append(self._fd, self._folder, block)
+        if size >= BUFFER_BYTES:  # a shorter one is the last: the sync comes now
+            _begin_writing(self._fd, self._at, size)
+        self._at += size
 
-    def _set_direct(self, *, on: bool) -> None:
-        if on == self._direct:
-            return
-        flags = fcntl.fcntl(self._fd, fcntl.F_GETFL)
-        try:
-            fcntl.fcntl(self._fd, fcntl.F_SETFL, flags | os.O_DIRECT if on else flags & ~os.O_DIRECT)
-        except OSError:
-            self._buffered_blocks = -1
-            return
-        self._direct = on
+
+def _begin_writing(fd: int, offset: int, length: int) -> None:
+    """Ask the system to write a range of a file back now, waiting for nothing; it may decline."""
+    call = _sync_file_range()
+    if call is not None:
+        call(fd, offset, length, _SYNC_FILE_RANGE_WRITE)
+
+
+@functools.cache
+def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
+    """Linux's call of that name, ``None`` elsewhere; Python has none for it."""
+    call = getattr(ctypes.CDLL(None), "sync_file_range", None)
+    if call is not None:
+        call.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    return call

@@ -11,9 +11,10 @@ import hashlib
 import io
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -27,10 +28,9 @@ from emboflow_dagster.errors import (
 )
 from emboflow_dagster.model.storage import LOCAL_BUCKET, check_key, uri_of
 from emboflow_dagster.object_storage.collecting import TEMP, Collecting
-from emboflow_dagster.object_storage.disk import Writer, create, names, naming_failures, sync_folder
+from emboflow_dagster.object_storage.disk import Writer, append, create, names, naming_failures, sync_folder
 from emboflow_dagster.object_storage.payload import (
     PREFIX,
-    Fill,
     ObjectStat,
     Source,
     StoredObject,
@@ -38,7 +38,7 @@ from emboflow_dagster.object_storage.payload import (
     from_stream,
     key_of,
 )
-from emboflow_dagster.object_storage.pump import BUFFER_BYTES, Digest, new_buffer, pump
+from emboflow_dagster.object_storage.pump import BUFFER_BYTES, Digest, Write, new_buffer, pump, pump_memory
 from emboflow_dagster.object_storage.verified import VerifiedReader, mismatch, open_verified, part_of
 
 SMALL_BYTES: Final = 1024 * 1024  # bytes up to here are hashed and written as they are
@@ -87,12 +87,15 @@ class LocalObjectStore(Collecting):
         """Store a payload durably; see :meth:`ObjectStore.put`."""
         if isinstance(source, bytes | bytearray) and len(source) <= SMALL_BYTES:
             return self._put_block(memoryview(source), replace=replace)
+        if isinstance(source, bytes | bytearray | memoryview):
+            content = memoryview(source).cast("B")
+            return self._put_long(lambda write: pump_memory(content, write), replace=replace)
         with filling(source) as fill:
             first = new_buffer()
             filled = fill(first)
             if filled < BUFFER_BYTES:
                 return self._put_block(first[:filled], replace=replace)
-            return self._put_stream(fill, first, replace=replace)
+            return self._put_long(lambda write: pump(fill, write, first, filled), replace=replace)
 
     def open(
         self, key: str, *, sha256: str, size: int, offset: int = 0, length: int | None = None
@@ -125,7 +128,7 @@ class LocalObjectStore(Collecting):
                 with out:
                     fill, first = from_stream(stored), new_buffer()
                     with naming_failures(self.root):
-                        found = pump(fill, Writer(out.fileno(), path.parent).write, first, fill(first))
+                        found = pump(fill, partial(append, out.fileno(), path.parent), first, fill(first))
                 if found != (sha256, size):
                     raise mismatch(key, found.sha256, found.size, sha256, size)
                 with naming_failures(path.parent):
@@ -190,9 +193,9 @@ class LocalObjectStore(Collecting):
                 self._publish(path, fd, digest)
         return self._stored(digest)
 
-    def _put_stream(self, fill: Fill, first: memoryview, *, replace: bool) -> StoredObject:
+    def _put_long(self, pumped: Callable[[Write], Digest], *, replace: bool) -> StoredObject:
         with self._temporary() as (path, fd):
-            digest = pump(fill, Writer(fd, self.root).write, first, len(first))
+            digest = pumped(Writer(fd, self.root).write)
             if replace or not self._kept(digest):
                 self._publish(path, fd, digest)
         return self._stored(digest)

@@ -5,12 +5,14 @@ import mmap
 import queue
 import threading
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from emboflow_dagster.object_storage.payload import Fill
 
-BUFFER_BYTES: Final = 4 * 1024 * 1024
-BUFFERS: Final = 4
+BUFFER_BYTES: Final = 1024 * 1024
+BUFFERS: Final = 8
+#: Takes each full buffer and the last, shorter one, in order.
+Write: TypeAlias = Callable[[memoryview], None]
 
 
 class Digest(NamedTuple):
@@ -21,11 +23,11 @@ class Digest(NamedTuple):
 
 
 def new_buffer() -> memoryview:
-    """An empty buffer; anonymous memory begins at a page, as direct writes need it."""
+    """An empty buffer."""
     return memoryview(mmap.mmap(-1, BUFFER_BYTES))
 
 
-def pump(fill: Fill, write: Callable[[memoryview], None], first: memoryview, filled: int) -> Digest:
+def pump(fill: Fill, write: Write, first: memoryview, filled: int) -> Digest:
     """Write everything that ``fill`` gives, in order, and say what it was.
 
     A second thread hashes each buffer while this one writes it and reads the next; OpenSSL and the disk both
@@ -70,3 +72,20 @@ def pump(fill: Fill, write: Callable[[memoryview], None], first: memoryview, fil
         full.put(None)
         hasher.join()
     return Digest(sha256.hexdigest(), size)
+
+
+def pump_memory(content: memoryview, write: Write) -> Digest:
+    """Write what is in memory anyway, as :func:`pump` does, without copying it.
+
+    Raises:
+        Exception: Whatever ``write`` raises.
+    """
+    sha256 = hashlib.sha256()
+    hasher = threading.Thread(target=sha256.update, args=(content,), name="sha256", daemon=True)
+    hasher.start()
+    try:
+        for start in range(0, len(content), BUFFER_BYTES):
+            write(content[start : start + BUFFER_BYTES])
+    finally:
+        hasher.join()
+    return Digest(sha256.hexdigest(), len(content))

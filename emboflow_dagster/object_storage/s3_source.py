@@ -19,7 +19,7 @@ from emboflow_dagster.object_storage.pump import BUFFER_BYTES, new_buffer, pump
 from emboflow_dagster.object_storage.s3_checksum import Checksum
 
 #: A multiple of the pump's buffer, at least the 5 MiB that S3 asks for. Up to 80,000 MiB this is the part.
-PART_BYTES: Final = 2 * BUFFER_BYTES
+PART_BYTES: Final = 8 * BUFFER_BYTES
 MAX_PARTS: Final = 10_000
 #: Fills a buffer from an offset of the source; fewer bytes than fit only at its end.
 ReadAt = Callable[[memoryview, int], int]

@@ -104,7 +104,7 @@ def small_disk(tmp_path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-@pytest.mark.parametrize("size", [100, 10_000, 3 * BUFFER_BYTES, 8 * BUFFER_BYTES])
+@pytest.mark.parametrize("size", [100, 10_000, 3 * BUFFER_BYTES, 32 * BUFFER_BYTES])
 def test_a_full_disk_is_named_and_leaves_nothing_behind(small_disk, size):
     store = LocalObjectStore(small_disk / "objects")
     before = store.put(b"before", content_type=TYPE)
@@ -126,7 +126,7 @@ def test_a_full_disk_is_named_and_leaves_nothing_behind(small_disk, size):
 
 def test_a_full_disk_at_the_target_of_a_copy_leaves_nothing_there(small_disk, tmp_path):
     store = LocalObjectStore(tmp_path / "objects")
-    stored = store.put(iter([b"x" * BUFFER_BYTES] * 8), content_type=TYPE)
+    stored = store.put(iter([b"x" * BUFFER_BYTES] * 32), content_type=TYPE)
 
     with pytest.raises(UnavailableError) as caught:
         store.get_to(stored.key, small_disk / "copy", sha256=stored.sha256, size=stored.size)

@@ -6,6 +6,7 @@ import pytest
 
 from emboflow_dagster.errors import ConfigurationError, ErrorKind, UnavailableError
 from emboflow_dagster.object_storage import S3ObjectStore, open_store
+from emboflow_dagster.object_storage.pump import BUFFER_BYTES
 from emboflow_dagster.object_storage.s3_checksum import MD5, SHA256, checksum_for
 from emboflow_dagster.object_storage.s3_endpoint import check_endpoint
 from emboflow_dagster.object_storage.s3_errors import error_of
@@ -231,5 +232,5 @@ def test_ten_thousand_parts_are_enough_for_every_size(size):
     part = part_bytes_of(size)
 
     assert -(-size // part) <= MAX_PARTS
-    assert part % PART_BYTES == 0 or part % (4 << 20) == 0
+    assert part % BUFFER_BYTES == 0
     assert part == PART_BYTES or size > MAX_PARTS * PART_BYTES
