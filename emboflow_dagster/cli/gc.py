@@ -111,5 +111,6 @@ def _page(report: "GcReport", wiped: dict[str, int]) -> None:
                 else None,
             ),
             ("outboxes finished", report.archived_tails or None),
+            ("old results forgotten", report.cached or None),
         ]
     )

@@ -6,6 +6,7 @@ and never changes.
 
 import gzip
 from contextlib import suppress
+from datetime import timedelta
 from typing import Final
 
 from emboflow_dagster.errors import AlreadyExistsError, InvalidInputError, NotFoundError
@@ -15,10 +16,12 @@ from emboflow_dagster.mongo.client import Mongo, translated
 STATES: Final = "_emboflow_states"
 #: MongoDB takes 16 MiB a document; compressed, that is a catalog of some hundred thousand nodes.
 MAX_BYTES: Final = 15 << 20
+#: A state that was replaced so long ago is asked for by nobody: whoever starts now loads the newest one.
+REPLACED_FOR: Final = timedelta(days=30)
 
 
 def keep(mongo: Mongo, key: str, version: str, content: bytes) -> None:
-    """Keep a state; one that is there is left as it is.
+    """Keep a state, the newest of its location; those that were replaced long ago go.
 
     Raises:
         InvalidInputError: It is larger than a document may be, compressed.
@@ -31,10 +34,16 @@ def keep(mongo: Mongo, key: str, version: str, content: bytes) -> None:
             f"at most {MAX_BYTES} are kept",
             hint="show fewer projects in one code location",
         )
-    row = {"key": key, "version": version, "body": body, "createdAt": utc_now()}
+    now = utc_now()
+    id_ = f"{key}:{version}"
+    row = {"key": key, "version": version, "body": body, "createdAt": now}
     # Another machine may write the same at the same time.
     with suppress(AlreadyExistsError), translated():
-        mongo[STATES].update_one({"_id": f"{key}:{version}"}, {"$setOnInsert": row}, upsert=True)
+        mongo[STATES].update_one({"_id": id_}, {"$setOnInsert": row, "$set": {"keptAt": now}}, upsert=True)
+    others = {"_id": {"$gt": f"{key}:", "$lt": f"{key};", "$ne": id_}, "key": key}
+    before = {"$lt": now - REPLACED_FOR}
+    with translated():
+        mongo[STATES].delete_many({**others, "createdAt": before, "keptAt": before})
 
 
 def read(mongo: Mongo, key: str, version: str) -> bytes:

@@ -1,11 +1,15 @@
 """The state of the code location in MongoDB: what one machine keeps, another one finds."""
 
+from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from emboflow_dagster.errors import EmboflowError, NotFoundError
+from emboflow_dagster.mongo import definition_states
+from emboflow_dagster.mongo.client import connect
 from emboflow_dagster.orchestration.shared_state import SharedDefsState
 
 YAML = """\
@@ -90,3 +94,29 @@ def test_a_state_that_is_there_is_left_as_it_is(mongo_uri, monkeypatch, tmp_path
             storage_of(third).download_state_to_path("flows", "once", tmp_path / "found")
 
     assert (tmp_path / "found").read_text() == '{"schema":1}'
+
+
+def test_states_that_were_replaced_long_ago_go_and_no_others(mongo_uri, tmp_path):
+    with closing(connect(mongo_uri, "states_old_" + tmp_path.name[-30:])) as mongo:
+        states = mongo[definition_states.STATES]
+        for key, version in (
+            ("flows", "old"),
+            ("flows", "again"),
+            ("flows", "young"),
+            ("flows:other", "old"),
+        ):
+            definition_states.keep(mongo, key, version, version.encode())
+        long_ago = definition_states.REPLACED_FOR + timedelta(days=1)
+        for version in ("old", "again"):
+            for row in states.find({"version": version}):
+                ages = {name: row[name] - long_ago for name in ("createdAt", "keptAt")}
+                states.update_one({"_id": row["_id"]}, {"$set": ages})
+        definition_states.keep(mongo, "flows", "again", b"again")  # another machine has it as its newest one
+        definition_states.keep(mongo, "flows", "new", b"new")
+
+        assert sorted(row["_id"] for row in states.find()) == [
+            "flows:again",
+            "flows:new",
+            "flows:other:old",
+            "flows:young",
+        ]

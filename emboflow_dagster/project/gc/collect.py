@@ -12,7 +12,7 @@ from typing import Any, Final
 from emboflow_dagster.blobs.expiry import remove_expired
 from emboflow_dagster.blobs.pending import CONDEMNED_FOR_S, PENDING_FOR
 from emboflow_dagster.errors import ConfigurationError, InvalidInputError
-from emboflow_dagster.model.collections import META
+from emboflow_dagster.model.collections import CACHE, META
 from emboflow_dagster.mongo.client import Mongo, translated
 from emboflow_dagster.mongo.marks import Mark
 from emboflow_dagster.mongo.setup import is_current
@@ -35,6 +35,8 @@ UNSAFE: Final = "EMBOFLOW_GC_UNSAFE_GRACE"
 # More of the store than this unknown to the database: it is another one's store, or the wrong database.
 _STRANGE_SHARE: Final = 0.5
 _STRANGE_COUNT: Final = 1000
+#: What a task left so long ago is looked for by nobody; the entry keeps nothing, losing it costs time alone.
+_CACHED_FOR: Final = timedelta(days=180)
 
 Progress = Callable[[str, int, int | None], None]
 """Called with the step, how much of it is done, and of how much where that is known."""
@@ -153,6 +155,8 @@ def _tidy(mongo: Mongo, folder: Path, report: GcReport) -> None:
         ):
             old = {**of_kind(kind), "createdAt": {"$lt": now - age}}
             report.notes += mongo[META].delete_many(old).deleted_count
+        forgotten = {"$not": {"$gte": now - _CACHED_FOR}}
+        report.cached += mongo[CACHE].delete_many({"begunAt": forgotten, "storedAt": forgotten}).deleted_count
     for path in leftover(folder):
         with suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > DAY_S:

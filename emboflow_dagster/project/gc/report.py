@@ -40,6 +40,8 @@ class GcReport:
     archived_tails: int = 0
     notes: int = 0
     """Notes of writers that died."""
+    cached: int = 0
+    """Entries of the cache that are half a year old."""
     versions: list[str] = field(default_factory=list)
     """The versions of the asking workspace that were collected, at most a thousand."""
 
@@ -63,5 +65,6 @@ class GcReport:
             "expiredTemporary": self.expired_temporary,
             "archivedTails": self.archived_tails,
             "notes": self.notes,
+            "cached": self.cached,
             "versions": self.versions,
         }

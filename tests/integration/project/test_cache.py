@@ -1,6 +1,7 @@
 """Earlier results are used again where everything is equal and whole; everything else is computed anew."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -483,3 +484,18 @@ def test_verify_finds_a_hit_that_names_what_was_not_made_for_its_key(ef: EmboFlo
     )
 
     assert [(p.id, p.field) for p in ef.verify().problems] == [(second["count"].id, "outputArtifactIds")]
+
+
+def test_gc_forgets_what_tasks_left_half_a_year_ago_and_nothing_younger(ef: EmboFlow, rows: str) -> None:
+    carried_out(ef, chain(), rows)
+    entries = ef.mongo[CACHE]
+    first, second, *_ = entries.find().sort("_id", 1)
+    for id_, days in ((first["_id"], 181), (second["_id"], 179)):
+        then = ef.mongo.server_time() - timedelta(days=days)
+        entries.update_one({"_id": id_}, {"$set": {"begunAt": then, "storedAt": then}})
+
+    assert ef.gc(dry_run=True).cached == 0
+    assert ef.gc().cached == 1
+    assert entries.find_one({"_id": first["_id"]}) is None
+    assert entries.find_one({"_id": second["_id"]}) is not None
+    assert ef.verify().ok
