@@ -57,7 +57,7 @@ dev: $(STAMP)  ## Database, Dagster webserver and daemon in one; ctrl-c stops th
 
 test: $(STAMP)  ## All tests: unit, integration (a real mongod), acceptance
 	@$(PYTEST) -q -n $(JOBS) tests/unit tests/integration
-	@$(PYTEST) -q tests/acceptance
+	@$(PYTEST) -q -n $(JOBS) --dist loadfile tests/acceptance
 
 test-fast: $(STAMP)  ## Unit tests only: no process is started but Python
 	@$(PYTEST) -q -n $(JOBS) tests/unit
