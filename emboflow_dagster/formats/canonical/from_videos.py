@@ -44,6 +44,12 @@ def video_files(path: Path) -> list[Path]:
     return videos
 
 
+def suggested_fps(path: Path) -> float | None:
+    """The rate of the first video, by its packets."""
+    found = timing(video_files(path)[0], decode=False)
+    return found.fps or found.nominal
+
+
 def episodes(
     path: Path,
     *,

@@ -83,7 +83,7 @@ def _file(tree: Tree, path: Path, seen: set[int]) -> Iterator[tuple[int, "pa.Tab
             start = 0
             for batch in file.iter_batches(columns=columns, batch_size=BATCH):
                 rows = pa.Table.from_batches([batch]).replace_schema_metadata(None)
-                indices = _episode_indices(rows, named)
+                indices = episode_indices(rows, named)
                 # A writer that counts from 0 in every file: the name says which episode it is.
                 if named is not None and named not in seen and len(np.unique(indices)) == 1:
                     indices = np.full(len(indices), named) if int(indices[0]) in seen else indices
@@ -96,7 +96,12 @@ def _file(tree: Tree, path: Path, seen: set[int]) -> Iterator[tuple[int, "pa.Tab
         raise InvalidInputError(f"{path.name}: not readable: {error}", kind=ErrorKind.FILE_CORRUPT) from error
 
 
-def _episode_indices(rows: "pa.Table", named: int | None) -> "np.ndarray":
+def episode_indices(rows: "pa.Table", named: int | None) -> "np.ndarray":
+    """The episode of each row as int64: its column, else the number of the file.
+
+    Raises:
+        InvalidInputError: There is neither.
+    """
     import numpy as np
 
     if "episode_index" in rows.column_names:

@@ -76,7 +76,7 @@ class Tree:
     def tasks(self) -> dict[int, str]:
         """Task by its index."""
         found: dict[int, str] = {}
-        for row in _lines(self.root / "meta/tasks.jsonl"):
+        for row in read_lines(self.root / "meta/tasks.jsonl"):
             index, task = row.get("task_index"), row.get("task")
             if isinstance(index, (int, float)) and isinstance(task, str):
                 found[int(index)] = task
@@ -91,7 +91,7 @@ class Tree:
     @cached_property
     def episodes(self) -> dict[int, EpisodeMeta]:
         """Episode by its index; those that the metadata do not name are absent."""
-        rows = self._episode_tables() if self.long_files else _lines(self.root / "meta/episodes.jsonl")
+        rows = self._episode_tables() if self.long_files else read_lines(self.root / "meta/episodes.jsonl")
         found: dict[int, EpisodeMeta] = {}
         for row in rows:
             index = row.get("episode_index")
@@ -177,7 +177,7 @@ def number_of(path: Path) -> int | None:
     return int(found[-1]) if found and len(found[-1]) <= MAX_DIGITS else None
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The JSON objects of a file, one a line; lines that are none are passed over."""
     if not path.is_file():
         return
