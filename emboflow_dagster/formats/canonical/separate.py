@@ -63,7 +63,7 @@ def write_separate(
             key = kind_of(episode, fps)
             package = packages.get(key)
             if package is None:
-                package = packages[key] = _open(out_dir, len(packages), key[0])
+                package = packages[key] = _open(out_dir, len(packages), episode.fps or fps)
             if problems := package.problems(episode):
                 raise InvalidInputError.of(problems)
             try:
