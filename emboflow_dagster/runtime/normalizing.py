@@ -106,7 +106,8 @@ class _Work:
             try:
                 yield from self._counted(asset, row)
             except MissingVideoError as error:
-                raise MissingVideoError(f"{asset['name']}: {error.message}", hint=error.hint) from error
+                text = f"{asset['name']}: {error.message}"
+                raise InvalidInputError(text, kind=error.kind, hint=error.hint) from error
             except LimitError:
                 raise
             except (EmboflowError, OSError) as error:

@@ -19,8 +19,8 @@ def grid_of(start: int, end: int, fps: float) -> "np.ndarray":
     """
     import numpy as np
 
-    # Of a span that is a whole number of frames the last one must not be lost to rounding.
-    frames = int((end - start) * fps / NS + 1e-6) + 1
+    # Of a span that is a whole number of frames, to the nearest ns, rounding must not lose the last one.
+    frames = int((end - start + 0.5) * fps / NS) + 1
     if frames > MAX_FRAMES:
         raise LimitError(
             f"{frames} frames, at most {MAX_FRAMES}", kind=ErrorKind.LIMIT_SIZE, hint="lower fps"

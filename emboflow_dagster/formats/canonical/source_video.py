@@ -83,7 +83,7 @@ def timing(path: Path, *, decode: bool) -> Timing:
     stamps: list[float] = []
     errors = 0
     first: Any = None
-    nominal: float | None = None
+    rates: list[float] = []
     tick = 0.0
     try:
         with av.open(str(path)) as container:
@@ -91,7 +91,8 @@ def timing(path: Path, *, decode: bool) -> Timing:
                 raise InvalidInputError(f"{path.name}: no video stream", kind=ErrorKind.FORMAT_UNSUPPORTED)
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
-            nominal = float(stream.average_rate) if stream.average_rate else None
+            # The average of all frames; and the rate of which every step is a multiple.
+            rates = [float(rate) for rate in (stream.average_rate, stream.base_rate) if rate]
             tick = float(stream.time_base) if stream.time_base else 0.0
             for packet in container.demux(stream):
                 if not decode and first is not None:
@@ -122,8 +123,8 @@ def timing(path: Path, *, decode: bool) -> Timing:
         height, width = width, height
     return Timing(
         stamps_s=when,
-        fps=_constant_rate(when, nominal, tick),
-        nominal=_rate_of_more(when, nominal, tick),
+        fps=_constant_rate(when, rates[0] if rates else None, tick),
+        nominal=next((rate for rate in rates if _on_grid(when, rate, tick)), None),
         shape=(height, width, 3),
         rotation=turned,
         mp4=signature(read_head(path)) == "mp4",
@@ -198,12 +199,10 @@ def _constant_rate(when: "np.ndarray", nominal: float | None, tick: float) -> fl
     return rate if off <= max(TOLERANCE_S, 1.01 * tick) and off < 0.25 / rate else None
 
 
-def _rate_of_more(when: "np.ndarray", nominal: float | None, tick: float) -> float | None:
-    """The header's rate where every frame is on its grid, frames may be missing."""
+def _on_grid(when: "np.ndarray", rate: float, tick: float) -> bool:
+    """Whether every frame is at a multiple of the rate's interval; frames may be missing."""
     import numpy as np
 
-    if not nominal:
-        return None
     since = when - when[0]
-    off = np.abs(since - np.round(since * nominal) / nominal).max()
-    return nominal if off <= max(TOLERANCE_S, 1.01 * tick) and off < 0.25 / nominal else None
+    off = np.abs(since - np.round(since * rate) / rate).max()
+    return bool(off <= max(TOLERANCE_S, 1.01 * tick) and off < 0.25 / rate)

@@ -1,4 +1,4 @@
-"""Every sample that holds episodes, normalised: as many as others counted, with the numbers that others read."""
+"""Every sample that holds episodes, normalised: as many as others counted, the numbers that others read."""
 
 import hashlib
 import json
@@ -112,7 +112,9 @@ def test_an_aloha_file_without_a_rate_has_that_of_its_recorder(tmp_path):
 def test_lerobot_that_is_wrong_in_six_ways(tmp_path):
     name = "standard_dataset/gr00t_picknplace_v20"
     told = truth(name)
-    (package,), found = made(name, "lerobot_v2.0", tmp_path / "d", onMissingVideo="drop-feature", videos="copy")
+    (package,), found = made(
+        name, "lerobot_v2.0", tmp_path / "d", onMissingVideo="drop-feature", videos="copy"
+    )
 
     assert lengths([package]) == list(told["parquet"]["episode_lengths"].values())
     assert (package.manifest.frames, package.fps) == (told["parquet"]["rows"], 20.0)
@@ -148,9 +150,9 @@ def test_lerobot_where_98_of_100_videos_are_missing(policy, episodes, tmp_path):
 
 
 def test_a_missing_video_fails_unless_something_else_is_asked_for(tmp_path):
-    from emboflow_dagster.formats.canonical.from_lerobot import MissingVideoError
+    from emboflow_dagster.errors import InvalidInputError
 
-    with pytest.raises(MissingVideoError, match="cam_high: no video") as caught:
+    with pytest.raises(InvalidInputError, match="cam_high: no video") as caught:
         made("standard_dataset/g1_bottle_v21_partial", "lerobot_v2.1", tmp_path / "d")
 
     assert "onMissingVideo" in str(caught.value.hint)
