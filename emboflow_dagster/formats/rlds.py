@@ -106,6 +106,12 @@ def episode_length(record: bytes, features: dict[str, dict[str, Any]]) -> int | 
     return max(votes, key=lambda length: votes[length]) if votes else None
 
 
+def described_features(source: Source) -> dict[str, dict[str, Any]]:
+    """Leaves of the ``features.json`` beside the shards: path to ``dtype``, ``shape``, ``valuesPerStep``."""
+    document = _document(source, "features.json") if source.is_folder else None
+    return dict(_features(document)) if document is not None else {}
+
+
 def _features(node: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:
     """Leaves of ``features.json`` with dtype, shape and how many values a step has."""
     if not isinstance(node, dict) or depth > MAX_DEPTH:
@@ -152,6 +158,11 @@ def _check_splits(info: dict[str, Any], counted: dict[str, int], report: Probe) 
 def _of_split(path: str, split: str) -> "re.Match[str] | None":
     match = _SHARD.match(path.rpartition("/")[2])
     return match if match and match["stem"].endswith(f"-{split}") else None
+
+
+def shards(source: Source) -> list[Path]:
+    """The shards of an asset in natural order: the file itself, or those of a folder."""
+    return [source.file(entry) for entry in _shards(source)] if source.is_folder else [source.path]
 
 
 def _shards(source: Source) -> list[Entry]:

@@ -23,6 +23,7 @@ from typing import Any, Final
 from emboflow_dagster.model.artifact import Artifact
 from emboflow_dagster.model.asset import Asset, AssetProbeReport
 from emboflow_dagster.model.run import RunTask
+from emboflow_dagster.runtime import derived
 from emboflow_dagster.runtime.digest import sha256_of
 from emboflow_dagster.runtime.node import NodeInput, NodeType, Sight
 
@@ -105,6 +106,8 @@ def _input(given: NodeInput, sees: frozenset[Sight]) -> dict[str, Any]:
     if Sight.INPUTS in sees:
         seen["preview"] = given.preview
         seen["artifacts"] = [_artifact(artifact) for artifact in given.artifacts]
+    elif Sight.RECORDINGS in sees and (made := [a for a in given.artifacts if derived.is_bundle(a)]):
+        seen["recordings"] = [_artifact(artifact) for artifact in made]
     return seen
 
 

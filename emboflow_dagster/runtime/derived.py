@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from emboflow_dagster.errors import ErrorKind, IntegrityError, shown
-from emboflow_dagster.model.artifact import INTERMEDIATE_TASK_OUTPUT
+from emboflow_dagster.model.artifact import INTERMEDIATE_TASK_OUTPUT, Artifact
 from emboflow_dagster.model.storage import LISTING_TYPE
 from emboflow_dagster.runtime.node import NodeContext, NodeOutput
 
@@ -68,6 +68,11 @@ def read(folder: Path) -> list[Derived]:
     return [_placed(Derived(**row), folder) for row in document["recordings"]]
 
 
+def is_bundle(artifact: Artifact) -> bool:
+    """Whether an artifact is such a bundle."""
+    return (artifact.summary or {}).get("format") == SCHEMA
+
+
 def of(context: NodeContext) -> list[Derived]:
     """Every derived recording of the direct upstream nodes, in their order, whose asset is still there."""
     left = {bound.id for bound in context.assets}
@@ -75,7 +80,7 @@ def of(context: NodeContext) -> list[Derived]:
         recording
         for given in context.inputs.values()
         for artifact in given.artifacts
-        if (artifact.summary or {}).get("format") == SCHEMA
+        if is_bundle(artifact)
         for recording in read(given.fetch(artifact))
     )
     return [recording for recording in found if recording.asset_id in left]

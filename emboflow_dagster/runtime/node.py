@@ -34,6 +34,7 @@ class Sight(StrEnum):
     STATUS = "status"  #: the status of an asset
     REPORT = "report"  #: the newest probe report of an asset
     INPUTS = "inputs"  #: previews and artifacts of the nodes before it
+    RECORDINGS = "recordings"  #: recordings that the nodes before it made, and nothing else of theirs
     NAMES = "names"  #: what the nodes before it are called
     ITSELF = "itself"  #: what it and its workflow are called
 

@@ -284,7 +284,7 @@ def test_features_that_differ_are_refused_with_the_difference(node) -> None:
     assets = probed("hdf5/robosuite_101_lift_panda", "hdf5/robosuite_101_door_panda")
 
     with pytest.raises(InvalidInputError, match=r"observation\.environment_state.*23.*32"):
-        node("normalize", assets, {"fps": 20})
+        node("normalize", assets, {"fps": 20, "onMismatch": "fail"})
     dropped = node("normalize", assets, {"fps": 20, "onMismatch": "drop"}).result
 
     assert dropped.asset_ids == (assets[0].id,)

@@ -9,6 +9,6 @@
     raw_index.parquet  samples of streams kept at their own rate (only where asked for)
     videos/<camera>/episode_%06d.mp4
 
-``schema`` says what is in it, ``from_hdf5`` and ``from_bags`` make episodes, ``writer`` writes them one by
-one, ``reader`` gives them back after checking every hash, ``stats`` holds the per-feature statistics.
+``schema`` says what is in it, the modules ``from_...`` make episodes, ``writer`` writes them one by one
+(``separate`` into a package for each kind), ``reader`` gives them back after checking every hash, ``stats`` holds the per-feature statistics.
 """

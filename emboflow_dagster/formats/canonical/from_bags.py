@@ -1,37 +1,27 @@
-"""One episode out of a recording's numeric topics, on a grid of ``1 / fps`` by holding the last sample.
+"""Episodes out of a recording's numeric topics, on a grid of ``1 / fps`` by holding the last sample.
 
-The grid spans the time in which every chosen topic has data, so no frame is made of values that had not been
-recorded yet. How old the held samples are is kept per feature, and frames with stale ones are marked.
+A recording is one episode unless it is told how to be split. The grid spans the time in which every chosen
+topic has data, so no frame is made of values that had not been recorded yet. How old the held samples are is
+kept per feature, and frames with stale ones are marked.
 """
 
-from array import array
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from emboflow_dagster.errors import ErrorKind, InvalidInputError, LimitError, shown
+from emboflow_dagster.errors import ErrorKind, InvalidInputError, shown
+from emboflow_dagster.formats.canonical.bag_streams import Stream, read_streams, usable
+from emboflow_dagster.formats.canonical.grid import NS, grid_of, held
+from emboflow_dagster.formats.canonical.names import kind_of
 from emboflow_dagster.formats.canonical.schema import Episode, FeatureSpec, RawStream
-from emboflow_dagster.formats.messages import iter_numeric
-
-if TYPE_CHECKING:
-    import numpy as np
+from emboflow_dagster.formats.canonical.splitting import Split, spans_of
+from emboflow_dagster.formats.detect import recording_parts
 
 RatePolicy = Literal["hold", "keep"]
 
-NS = 1_000_000_000
-MIN_SAMPLES = 2
-#: A default topic has at least this share of the samples that the grid has frames ...
-MIN_DENSITY = 0.05
-#: ... and covers at least this share of the recording.
-MIN_COVERAGE = 0.5
-MAX_LAYOUTS = 16
-MIN_LAYOUT_SHARE = 0.5
-#: Numbers that one recording may bring into memory (float32).
-MAX_NUMBERS = 100_000_000
 #: A held sample older than so many of its topic's median intervals makes the frame invalid.
 STALE_INTERVALS = 10
-MAX_FRAMES = 20_000_000
 
 _JOINT_PARTS = {
     "position": "observation.state",
@@ -39,33 +29,6 @@ _JOINT_PARTS = {
     "effort": "observation.effort",
 }
 _COMMAND_WORDS = ("cmd", "command", "action", "setpoint", "target")
-
-
-@dataclass(slots=True)
-class _Samples:
-    """Samples of one topic with one set of fields."""
-
-    names: tuple[str, ...]
-    stamps: "array[int]" = field(default_factory=lambda: array("q"))
-    values: "array[float]" = field(default_factory=lambda: array("d"))
-
-
-@dataclass(frozen=True, slots=True)
-class _Stream:
-    """One topic in time order: stamps int64 ``(n,)`` ns, values float64 ``(n, dim)``."""
-
-    topic: str
-    names: tuple[str, ...]
-    stamps: "np.ndarray"
-    values: "np.ndarray"
-
-    @property
-    def first(self) -> int:
-        return int(self.stamps[0])
-
-    @property
-    def last(self) -> int:
-        return int(self.stamps[-1])
 
 
 def episodes(
@@ -76,9 +39,10 @@ def episodes(
     rate_policy: RatePolicy = "hold",
     task: str = "",
     asset_id: str | None = None,
+    split: Split | None = None,
     skipped: list[dict[str, Any]] | None = None,
 ) -> Iterator[Episode]:
-    """The recording as one episode; nothing where no topic can be used (the reasons are in `skipped`).
+    """The recording as one episode, or those that it is split into; what gives none is in `skipped`.
 
     By default every numeric topic is taken that has two samples or more, at least 5 % of the grid's rate, and
     covers at least half of the recording. A joint state becomes ``observation.state``, ``.velocity`` and
@@ -91,6 +55,8 @@ def episodes(
         rate_policy: ``keep`` also keeps every sample at its own rate, in `raw_index.parquet`.
         task: What was asked of the robot.
         asset_id: For the source reference.
+        split: Where one episode ends and the next begins; each is made of its own samples alone, as if it had
+            been recorded by itself.
         skipped: Gets ``{"source", "reason"}`` of each topic left out.
 
     Raises:
@@ -101,112 +67,109 @@ def episodes(
     if not fps > 0:
         raise InvalidInputError(f"fps: expected a number above 0, found {shown(fps)}")
     left_out = skipped if skipped is not None else []
-    source = {"assetId": asset_id, "path": path.name}
-
-    def leave_out(topic: str, reason: str) -> None:
-        left_out.append({"source": {**source, "ref": topic}, "reason": reason})
-
-    chosen = None if topics is None else list(topics)
-    problems: list[Any] = []
-    streams = _read_streams(path, chosen, problems, leave_out)
-    for problem in problems:
-        if problem.path is not None:
-            leave_out(problem.path, f"{problem.code}: {problem.message}")
-    if chosen is None:
-        streams = _usable(streams, fps, leave_out)
+    reader = _Reader(fps, topics, rate_policy, task, {"assetId": asset_id, "path": path.name}, left_out)
+    if split is None:
+        found = reader.episode(reader.streams(path))
+        if found is not None:
+            yield found
+    elif split.by == "file":
+        for number, (part, name, _) in enumerate(recording_parts(path)):
+            yield from reader.named(number, lambda part=part: reader.episode(reader.streams(part)), name)
     else:
-        missing = [topic for topic in chosen if topic not in {stream.topic for stream in streams}]
+        streams = reader.streams(path, boundary=split.topic)
+        for number, span in enumerate(spans_of(split, path, (stream.stamps for stream in streams))):
+            inside = [part for stream in streams if (part := stream.within(span)) is not None]
+            yield from reader.named(number, lambda inside=inside: reader.episode(inside))
+
+
+class _Reader:
+    """What is asked of every episode of a recording."""
+
+    def __init__(
+        self,
+        fps: float,
+        topics: Sequence[str] | Mapping[str, str] | None,
+        rate_policy: RatePolicy,
+        task: str,
+        source: Mapping[str, Any],
+        left_out: list[dict[str, Any]],
+    ) -> None:
+        self.fps = fps
+        self.chosen = None if topics is None else list(topics)
+        self.names = dict(topics) if isinstance(topics, Mapping) else {}
+        self.rate_policy: RatePolicy = rate_policy
+        self.task = task
+        self.source = source
+        self.left_out = left_out
+
+    def leave_out(self, topic: str, reason: str) -> None:
+        """Note a topic that is not taken."""
+        self.left_out.append({"source": {**self.source, "ref": topic}, "reason": reason})
+
+    def streams(self, path: Path, *, boundary: str | None = None) -> list[Stream]:
+        """Every topic that was asked for, or all but the one that only says where episodes begin."""
+        problems: list[Any] = []
+        streams = read_streams(path, self.chosen, problems, self.leave_out)
+        for problem in problems:
+            if problem.path is not None:
+                self.leave_out(problem.path, f"{problem.code}: {problem.message}")
+        if self.chosen is None:
+            return [stream for stream in streams if stream.topic != boundary]
+        self._require(streams)
+        return streams
+
+    def _require(self, streams: list[Stream]) -> None:
+        there = {stream.topic for stream in streams}
+        missing = [topic for topic in self.chosen or () if topic not in there]
         if missing:
             raise InvalidInputError(
                 f"no numbers in {', '.join(map(shown, missing))}", kind=ErrorKind.INPUT_MISSING
             )
-    if not streams:
-        return
-    start, end = max(s.first for s in streams), min(s.last for s in streams)
-    if end <= start:
-        raise InvalidInputError("the topics never have data at the same time", kind=ErrorKind.INPUT_MISSING)
-    if (end - start) * fps < NS:
-        for stream in streams:
-            leave_out(stream.topic, f"the topics share {(end - start) / NS:.3f} s, less than one frame")
-        return
-    names = dict(topics) if isinstance(topics, Mapping) else {}
-    yield _episode(
-        streams, names, fps=fps, span=(start, end), source=source, rate_policy=rate_policy, task=task
-    )
 
+    def named(self, number: int, make: "Callable[[], Episode | None]", name: str = "") -> Iterator[Episode]:
+        """One of several episodes; what keeps it from being one is a reason, not an end."""
+        try:
+            found = make()
+        except InvalidInputError as error:
+            self.leave_out(name or f"part {number}", error.message)
+            return
+        if found is not None:
+            path = name or found.source["path"]
+            ref = found.source["ref"] if name else f"part {number}: {found.source['ref']}"
+            yield replace(found, source={**found.source, "path": path, "ref": ref})
 
-def _read_streams(path: Path, topics: list[str] | None, problems: list[Any], leave_out: Any) -> list[_Stream]:
-    import numpy as np
-
-    found: dict[str, dict[tuple[str, ...], _Samples]] = {}
-    numbers = 0
-    for row in iter_numeric(path, topics, problems=problems):
-        layouts = found.setdefault(row.topic, {})
-        samples = layouts.get(row.names)
-        if samples is None:
-            if len(layouts) >= MAX_LAYOUTS:
-                continue
-            samples = layouts[row.names] = _Samples(row.names)
-        samples.stamps.append(row.stamp_ns)
-        samples.values.extend(row.values)
-        numbers += len(row.values)
-        if numbers > MAX_NUMBERS:
-            raise LimitError(
-                f"more than {MAX_NUMBERS} numbers in the recording",
-                kind=ErrorKind.LIMIT_SIZE,
-                hint="choose fewer topics",
+    def episode(self, streams: list[Stream]) -> Episode | None:
+        """The topics on one grid; ``None`` where none can be used."""
+        if self.chosen is None:
+            streams = usable(streams, self.fps, self.leave_out)
+        else:
+            self._require(streams)
+        if not streams:
+            return None
+        start, end = max(s.first for s in streams), min(s.last for s in streams)
+        if end <= start:
+            raise InvalidInputError(
+                "the topics never have data at the same time", kind=ErrorKind.INPUT_MISSING
             )
-    streams: list[_Stream] = []
-    for topic in sorted(found):
-        layouts = found[topic]
-        samples = max(layouts.values(), key=lambda item: len(item.stamps))
-        total = sum(len(item.stamps) for item in layouts.values())
-        if len(samples.stamps) < MIN_LAYOUT_SHARE * total or len(layouts) >= MAX_LAYOUTS:
-            leave_out(topic, f"its fields change: {len(layouts)} different sets in {total} messages")
-            continue
-        if len(layouts) > 1:
-            leave_out(topic, f"{total - len(samples.stamps)} of {total} messages have other fields than most")
-        stamps = np.frombuffer(samples.stamps, dtype=np.int64)
-        values = np.frombuffer(samples.values, dtype=np.float64).reshape(len(stamps), -1)
-        order = np.argsort(stamps, kind="stable")
-        streams.append(_Stream(topic, samples.names, stamps[order], values[order]))
-    return streams
-
-
-def _usable(streams: list[_Stream], fps: float, leave_out: Any) -> list[_Stream]:
-    if not streams:
-        return []
-    span = max(s.last for s in streams) - min(s.first for s in streams)
-    wanted = max(MIN_SAMPLES, MIN_DENSITY * span / NS * fps)
-    kept: list[_Stream] = []
-    for stream in streams:
-        count = len(stream.stamps)
-        covered = (stream.last - stream.first) / span if span else 0.0
-        if count < MIN_SAMPLES:
-            leave_out(stream.topic, "a single sample")
-        elif all(name.startswith("transforms.") for name in stream.names):
-            # Holding the last one would mix the frames that take turns in it.
-            leave_out(stream.topic, "transforms of several frames share the topic")
-        elif count < wanted:
-            leave_out(stream.topic, f"too sparse: {count} samples, at least {wanted:.0f} for {fps:g} fps")
-        elif covered < MIN_COVERAGE:
-            leave_out(stream.topic, f"covers {covered:.0%} of the recording, at least {MIN_COVERAGE:.0%}")
-        else:
-            kept.append(stream)
-    # Two halves may each cover enough and still miss one another: the densest stay.
-    kept.sort(key=lambda s: (-len(s.stamps), s.topic))
-    together: list[_Stream] = []
-    for stream in kept:
-        trial = [*together, stream]
-        if max(s.first for s in trial) < min(s.last for s in trial):
-            together.append(stream)
-        else:
-            leave_out(stream.topic, "no data at the same time as the denser topics")
-    return sorted(together, key=lambda s: s.topic)
+        if (end - start) * self.fps < NS:
+            for stream in streams:
+                self.leave_out(
+                    stream.topic, f"the topics share {(end - start) / NS:.3f} s, less than one frame"
+                )
+            return None
+        return _episode(
+            streams,
+            self.names,
+            fps=self.fps,
+            span=(start, end),
+            source=self.source,
+            rate_policy=self.rate_policy,
+            task=self.task,
+        )
 
 
 def _episode(
-    streams: list[_Stream],
+    streams: list[Stream],
     names: Mapping[str, str],
     *,
     fps: float,
@@ -218,22 +181,16 @@ def _episode(
     import numpy as np
 
     start, end = span
-    frames = int((end - start) * fps / NS + 1e-6) + 1
-    if frames > MAX_FRAMES:
-        raise LimitError(
-            f"{frames} frames, at most {MAX_FRAMES}", kind=ErrorKind.LIMIT_SIZE, hint="lower fps"
-        )
-    grid = start + np.round(np.arange(frames) * (NS / fps)).astype(np.int64)
+    grid = grid_of(start, end, fps)
+    frames = len(grid)
     newest = np.full(frames, np.iinfo(np.int64).min, dtype=np.int64)
     valid = np.ones(frames, dtype=bool)
     features: dict[str, np.ndarray] = {}
     specs: dict[str, FeatureSpec] = {}
     sync: dict[str, dict[str, float]] = {}
     for stream in streams:
-        index = np.searchsorted(stream.stamps, grid, side="right") - 1
-        held = stream.stamps[index]
-        age = grid - held
-        newest = np.maximum(newest, held)
+        index, age = held(stream.stamps, grid)
+        newest = np.maximum(newest, stream.stamps[index])
         median = float(np.median(np.diff(stream.stamps))) if len(stream.stamps) > 1 else 0.0
         if median > 0:
             valid &= age <= STALE_INTERVALS * median
@@ -241,7 +198,7 @@ def _episode(
             with np.errstate(over="ignore"):
                 features[feature] = stream.values[index][:, columns].astype(np.float32)
             specs[feature] = FeatureSpec(
-                tuple(stream.names[c] for c in columns), _kind(feature), None, stream.topic
+                tuple(stream.names[c] for c in columns), kind_of(feature), None, stream.topic
             )
             sync[feature] = {"maxAgeNs": int(age.max()), "meanAgeNs": float(age.mean())}
     raw = (
@@ -263,7 +220,7 @@ def _episode(
     )
 
 
-def _features(stream: _Stream, streams: list[_Stream], names: Mapping[str, str]) -> dict[str, list[int]]:
+def _features(stream: Stream, streams: list[Stream], names: Mapping[str, str]) -> dict[str, list[int]]:
     """Feature name to the columns of the topic that it takes."""
     everything = list(range(len(stream.names)))
     if stream.topic in names:
@@ -285,20 +242,10 @@ def _features(stream: _Stream, streams: list[_Stream], names: Mapping[str, str])
     return {f"observation.{slug}": everything}
 
 
-def _is_joint_state(stream: _Stream) -> bool:
+def _is_joint_state(stream: Stream) -> bool:
     parts = {name.partition(".")[0] for name in stream.names}
     return "position" in parts and parts <= set(_JOINT_PARTS)
 
 
 def _is_command(topic: str) -> bool:
     return any(word in topic.lower() for word in _COMMAND_WORDS)
-
-
-def _kind(feature: str) -> str:
-    if feature.partition(".")[0] == "action":
-        return "action"
-    return {
-        "observation.state": "state",
-        "observation.velocity": "velocity",
-        "observation.effort": "effort",
-    }.get(feature, "observation")

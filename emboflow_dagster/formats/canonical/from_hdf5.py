@@ -1,26 +1,34 @@
-"""Episodes out of HDF5 demonstrations: robosuite raw, robomimic and ALOHA.
+"""Episodes out of HDF5 demonstrations: robosuite raw (0.3.0 too), robomimic, ALOHA, and others by a mapping.
 
 One row of the file is one frame: demonstrations are recorded at the control rate, and nothing is resampled.
 robosuite's flattened simulator state begins with the simulation time; where that column is a clock it becomes
 the frames' own stamp. The other layouts hold no time, and none is made up for them.
 """
 
-import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emboflow_dagster.errors import ErrorKind, InvalidInputError, NotFoundError
-from emboflow_dagster.formats.canonical.schema import Camera, Episode, FeatureSpec
+from emboflow_dagster.formats.canonical.hdf5_cameras import cameras_of, is_camera, picture_at
+from emboflow_dagster.formats.canonical.hdf5_plain import (
+    TIMESTAMP,
+    mapped_demos,
+    parts,
+    robosuite_030,
+    stamps_of,
+)
+from emboflow_dagster.formats.canonical.names import kind_of
+from emboflow_dagster.formats.canonical.schema import Episode, FeatureSpec
 from emboflow_dagster.formats.hdf5_file import SUFFIXES, is_hdf5
 from emboflow_dagster.formats.hdf5_layout import Demo, Field, Layout, layout_of, natural_key, open_hdf5
+
+__all__ = ["episodes", "hdf5_files", "nominal_fps", "picture_at", "simulation_clock", "suggested_fps"]
 
 if TYPE_CHECKING:
     import h5py
     import numpy as np
 
-#: Pixels of one camera and episode that are still encoded.
-MAX_VIDEO_PIXELS = 2_000_000_000
 #: Numbers of one feature and episode that are still read into memory.
 MAX_FEATURE_NUMBERS = 200_000_000
 
@@ -31,14 +39,10 @@ _ALOHA = {
     "observations/qvel": "observation.velocity",
     "observations/effort": "observation.effort",
     "action": "action",
+    "base_action": "action.base",
 }
-_KINDS = {
-    "action": "action",
-    "observation.state": "state",
-    "observation.velocity": "velocity",
-    "observation.effort": "effort",
-    "observation.environment_state": "environment_state",
-}
+#: ALOHA's recorder runs at this rate (DT = 0.02) and writes none into its files.
+ALOHA_HZ = 50.0
 
 
 def hdf5_files(path: Path) -> list[Path]:
@@ -75,13 +79,17 @@ def episodes(
 ) -> Iterator[Episode]:
     """Every demonstration with actions, file by file and ``demo_2`` before ``demo_10``.
 
-    Without `mapping`: robosuite ``states`` -> ``observation.environment_state``, ``actions`` -> ``action``;
-    robomimic ``obs/<name>`` -> ``observation.<name>``; ALOHA ``qpos qvel effort`` -> ``observation.state``,
-    ``.velocity``, ``.effort``. Pictures become cameras.
+    Without `mapping`: robosuite ``states`` -> ``observation.environment_state``, ``actions`` -> ``action``
+    (in 0.3.0 ``joint_velocities`` and ``gripper_actuations``, side by side); robomimic ``obs/<name>`` ->
+    ``observation.<name>``, ``rewards`` and ``dones`` -> ``next.reward`` and ``next.done``; ALOHA ``qpos qvel
+    effort`` -> ``observation.state``, ``.velocity``, ``.effort``. Pictures become cameras.
 
     Args:
         path: A file, or a folder with one or several.
-        mapping: Dataset path within the episode (``joint_torques``) to feature name; replaces the default.
+        mapping: Dataset path within the episode (``joint_torques``, or several joined with ``+``) to feature
+            name; replaces the default. In a file of no known layout every group that holds all of them is an
+            episode, the file itself where it does. ``timestamp`` as a feature are the frames' own stamps:
+            whole numbers are ns, others seconds. A mapping needs no actions.
         task: What was asked of the robot; default is the file's own word for it, or its environment.
         asset_id: For the source reference.
         videos: Whether pictures are taken along.
@@ -101,9 +109,11 @@ def episodes(
             raise InvalidInputError(f"{name}: not readable: {error}", kind=ErrorKind.FILE_CORRUPT) from error
         with file:
             layout = layout_of(file)
-            if not layout.demos:
-                raise InvalidInputError(f"{name}: no demonstrations", kind=ErrorKind.FORMAT_UNSUPPORTED)
-            for demo in layout.demos:
+            demos = layout.demos or (mapped_demos(layout, mapping) if mapping else [])
+            if not demos:
+                more = f" that hold {', '.join(mapping)}" if mapping else ""
+                raise InvalidInputError(f"{name}: no demonstrations{more}", kind=ErrorKind.FORMAT_UNSUPPORTED)
+            for demo in demos:
                 source = {"assetId": asset_id, "path": name, "ref": demo.group or "/"}
                 result = _episode(file, layout, demo, mapping, source, task=task, videos=videos)
                 if isinstance(result, str):
@@ -142,41 +152,81 @@ def _episode(
     """The episode, or why there is none."""
     import numpy as np
 
-    if demo.action is None:
-        return "no actions"
     wanted = dict(mapping) if mapping is not None else _default_mapping(layout, demo)
+    if mapping is None and "action" not in wanted.values():
+        return "no actions"
+    length = _length(demo, wanted)
     features: dict[str, np.ndarray] = {}
     specs: dict[str, FeatureSpec] = {}
-    clock = None
+    clock = stamps = None
     for dataset, feature in wanted.items():
-        item = demo.fields.get(dataset)
-        if item is None:
-            return f"no dataset {dataset}"
-        reason = _unusable(item, demo.length)
-        if reason:
-            return f"{dataset}: {reason}"
-        try:
-            rows = _read(file, demo, dataset, item)
-        except (OSError, RuntimeError, ValueError) as error:
-            return f"{dataset}: not readable: {error}"
-        if dataset == "states" and layout.format == "hdf5_robosuite_raw":
-            clock = simulation_clock(layout, rows)
+        if is_camera(demo, dataset):
+            continue
+        names: list[str] = []
+        columns: list[np.ndarray] = []
+        for part in parts(dataset):
+            rows = _rows(file, demo, part, length)
+            if isinstance(rows, str):
+                return rows
+            if part == "states" and layout.format == "hdf5_robosuite_raw":
+                clock = simulation_clock(layout, rows)
+            columns.append(rows)
+            width = rows.reshape(length, -1).shape[1]
+            names += _names(layout, part, width, clock is not None)
+        if feature == TIMESTAMP:
+            stamps = stamps_of(columns[0])
+            if isinstance(stamps, str):
+                return f"{dataset}: {stamps}"
+            continue
         # A number beyond float32 becomes infinite; the quality report names it.
         with np.errstate(over="ignore"):
-            features[feature] = rows.astype(np.float32).reshape(demo.length, -1)
-        names = _names(layout, dataset, features[feature].shape[1], clock is not None)
-        specs[feature] = FeatureSpec(names, _KINDS.get(feature, "observation"), None, item.path)
+            flat = [rows.astype(np.float32).reshape(length, -1) for rows in columns]
+        features[feature] = np.concatenate(flat, axis=1) if len(flat) > 1 else flat[0]
+        place = ",".join(demo.fields[part].path for part in parts(dataset))
+        specs[feature] = FeatureSpec(tuple(names), kind_of(feature), None, place)
+    if stamps is not None:
+        clock = None
     flags = () if clock is None else ("sim_time",)
     return Episode(
         source=source,
         features=features,
         specs=specs,
-        source_timestamp_ns=clock,
-        t0_ns=None if clock is None else int(clock[0]),
+        source_timestamp_ns=clock if stamps is None else stamps,
+        t0_ns=next((int(found[0]) for found in (stamps, clock) if found is not None), None),
         task=task if task is not None else _task(layout),
         flags=flags,
-        cameras=_cameras(file, demo) if videos else {},
+        cameras=cameras_of(file, demo, length, mapping) if videos else {},
+        frames=length,
     )
+
+
+def nominal_fps(path: Path) -> float | None:
+    """The rate that files of this layout have by convention where they say none: 50 Hz of ALOHA."""
+    for file_path in hdf5_files(path):
+        with open_hdf5(file_path) as file:
+            return ALOHA_HZ if layout_of(file).format == "hdf5_aloha" else None
+    return None
+
+
+def _length(demo: Demo, wanted: Mapping[str, str]) -> int:
+    if demo.action is not None or demo.state is not None:
+        return demo.length
+    found = (demo.fields.get(part) for dataset in wanted for part in parts(dataset))
+    return next((item.shape[0] for item in found if item is not None and item.shape), 0)
+
+
+def _rows(file: "h5py.File", demo: Demo, dataset: str, length: int) -> "np.ndarray | str":
+    """The rows of a dataset, or why they cannot be had."""
+    item = demo.fields.get(dataset)
+    if item is None:
+        return f"no dataset {dataset}"
+    reason = _unusable(item, length)
+    if reason:
+        return f"{dataset}: {reason}"
+    try:
+        return _read(file, demo, dataset, item)
+    except (OSError, RuntimeError, ValueError) as error:
+        return f"{dataset}: not readable: {error}"
 
 
 def _default_mapping(layout: Layout, demo: Demo) -> dict[str, str]:
@@ -187,9 +237,13 @@ def _default_mapping(layout: Layout, demo: Demo) -> dict[str, str]:
         for name, item in demo.fields.items():
             if name.startswith("obs/") and item.is_numeric and not item.zero_width:
                 found[name] = "observation." + name.removeprefix("obs/").replace("/", ".")
+        for name, feature in (("rewards", "next.reward"), ("dones", "next.done")):
+            item = demo.fields.get(name)
+            if item is not None and item.is_numeric and item.shape[0] == demo.length:
+                found[name] = feature
     elif demo.state is not None:
         found["states"] = "observation.environment_state"
-    return found | {"actions": "action"}
+    return found | ({"actions": "action"} if demo.action is not None else robosuite_030(demo))
 
 
 def _unusable(item: Field, length: int) -> str | None:
@@ -251,43 +305,3 @@ def _task(layout: Layout) -> str:
         if isinstance(value, str) and value.strip():
             return value.strip()
     return layout.env or ""
-
-
-def _cameras(file: "h5py.File", demo: Demo) -> dict[str, Camera]:
-    found: dict[str, Camera] = {}
-    for name, item in demo.cameras.items():
-        if item.foreign or item.shape[0] != demo.length:
-            continue
-        dataset = file[item.path]
-        first = picture_at(dataset, item, 0)
-        if first is None or first.shape[0] * first.shape[1] * demo.length > MAX_VIDEO_PIXELS:
-            continue
-        shape = (int(first.shape[0]), int(first.shape[1]), 3)
-        found[name] = Camera(shape, lambda d=dataset, i=item: _pictures(d, i), item.path)
-    return found
-
-
-def _pictures(dataset: Any, item: Field) -> Iterator["np.ndarray"]:
-    """Every picture in order; an undecodable one ends the sequence, and the writer sees that it is short."""
-    for index in range(item.shape[0]):
-        picture = picture_at(dataset, item, index)
-        if picture is None:
-            return
-        yield picture
-
-
-def picture_at(dataset: Any, item: Field, index: int) -> "np.ndarray | None":
-    """One picture of a raw or encoded image dataset as uint8 RGB; ``None`` where it cannot be decoded."""
-    import numpy as np
-
-    data = np.asarray(dataset[index])
-    if len(item.shape) == 4:  # noqa: PLR2004 - frame, row, column, channel
-        rgb = data[..., :3] if item.shape[-1] >= 3 else np.repeat(data, 3, axis=-1)  # noqa: PLR2004
-        return np.ascontiguousarray(rgb)
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(data.tobytes())) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError):
-        return None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -67,11 +68,14 @@ class Camera:
         shape: ``(height, width, 3)`` in pixels.
         frames: Gives the pictures in order, each uint8 RGB of that shape; called once.
         source_topic: Topic or dataset path of the pictures.
+        video: A constant-rate mp4 of exactly these pictures at the dataset's rate: it is copied bit for bit,
+            and `frames` is not called.
     """
 
     shape: tuple[int, int, int]
     frames: Callable[[], "Iterator[np.ndarray]"]
     source_topic: str | None = None
+    video: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,9 @@ class Episode:
         cameras: Camera name to its pictures, one per frame.
         raw_streams: Streams kept at their own rate beside the grid.
         sync: Per feature the age of the held sample in ns: ``{"maxAgeNs": int, "meanAgeNs": float}``.
+        frames: Frames of an episode without features, such as a video alone.
+        fps: Rate of its grid where it has one of its own, ``None`` for the rate that was asked for.
+        frame_tasks: The task of each frame where there are several; `task` is the first of them.
     """
 
     source: Mapping[str, Any]
@@ -115,11 +122,19 @@ class Episode:
     cameras: Mapping[str, Camera] = field(default_factory=dict)
     raw_streams: tuple[RawStream, ...] = ()
     sync: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    frames: int | None = None
+    fps: float | None = None
+    frame_tasks: tuple[str, ...] = ()
 
     @property
     def length(self) -> int:
         """Frames."""
-        return next((len(values) for values in self.features.values()), 0)
+        return next((len(values) for values in self.features.values()), self.frames or 0)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Every task of the episode, in the order in which they come."""
+        return tuple(dict.fromkeys(self.frame_tasks)) or (self.task,)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from emboflow_dagster.errors import ErrorKind, InvalidInputError, Problem, shown
+from emboflow_dagster.errors import EmboflowError, ErrorKind, InvalidInputError, Problem, shown
 from emboflow_dagster.formats.canonical import tables
 from emboflow_dagster.formats.canonical.schema import (
     EPISODES_FILE,
@@ -69,13 +70,8 @@ def write_canonical(
     Raises:
         InvalidInputError: No episode, a wrong `fps`, a folder with content, or an episode that does not fit.
     """
-    if not 0 < fps <= 1_000_000:  # noqa: PLR2004 - a frame of a microsecond
-        raise InvalidInputError(f"fps: expected a number above 0, found {shown(fps)}")
-    out_dir.mkdir(parents=True, exist_ok=True)
-    if any(out_dir.iterdir()):
-        raise InvalidInputError(f"{out_dir.name}: the output folder is not empty")
     left_out = skipped if skipped is not None else []
-    run = _Run(out_dir, fps)
+    run = Package(out_dir, fps)
     try:
         for episode in episodes:
             problems = run.problems(episode)
@@ -92,35 +88,34 @@ def write_canonical(
         raise InvalidInputError(
             f"no episode to write{': ' + reasons if reasons else ''}", kind=ErrorKind.INPUT_MISSING
         )
-    document = {
-        "schemaVersion": SCHEMA_VERSION,
-        "datasetId": dataset_id,
-        "versionTag": version_tag,
-        "sourceAssets": [dict(asset) for asset in source_assets],
-        "fps": fps,
-        "robotType": robot_type,
-        "features": run.features(),
-        "episodes": run.count,
-        "frames": run.frames,
-        "tasks": len(run.tasks),
-        "stats": {name: merge_stats([stats]) for name, stats in run.stats.items()},
-        "skipped": left_out,
-        "files": run.files(),
-        "producer": producer(config or {}),
-        "quality": quality,
-    }
-    text = (
-        json.dumps(json_safe(document), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    return run.finish(
+        robot_type=robot_type,
+        dataset_id=dataset_id,
+        version_tag=version_tag,
+        source_assets=source_assets,
+        config=config,
+        quality=quality,
+        skipped=left_out,
     )
-    payload = text.encode()
-    (out_dir / MANIFEST_FILE).write_bytes(payload)
-    return Manifest(document=json.loads(text), sha256=hashlib.sha256(payload).hexdigest())
 
 
-class _Run:
-    """The open files of one dataset and what is known so far."""
+class Package:
+    """The open files of one dataset and what is known so far.
+
+    Args:
+        out_dir: Absent or empty; created.
+        fps: Frames per second of the grid.
+
+    Raises:
+        InvalidInputError: A wrong `fps`, or a folder with content.
+    """
 
     def __init__(self, out_dir: Path, fps: float) -> None:
+        if not 0 < fps <= 1_000_000:  # noqa: PLR2004 - a frame of a microsecond
+            raise InvalidInputError(f"fps: expected a number above 0, found {shown(fps)}")
+        out_dir.mkdir(parents=True, exist_ok=True)
+        if any(out_dir.iterdir()):
+            raise InvalidInputError(f"{out_dir.name}: the output folder is not empty")
         self.out_dir = out_dir
         self.fps = fps
         self.count = 0
@@ -131,6 +126,8 @@ class _Run:
         self.stats: dict[str, dict[str, list[Any]]] = {}
         self._open: dict[str, tables.TableFile] = {}
         self._videos: list[tuple[str, int]] = []
+        self._rows: list[dict[str, Any]] = []
+        self._schemas: tuple[pa.Schema, pa.Schema]
 
     def problems(self, episode: Episode) -> list[Problem]:
         """Why this episode cannot be written beside the ones before it."""
@@ -151,6 +148,8 @@ class _Run:
         for label, array in (("source_timestamp_ns", episode.source_timestamp_ns), ("valid", episode.valid)):
             if array is not None and len(array) != episode.length:
                 found.append(f"{label}: expected {episode.length} values, found {len(array)}")
+        if episode.frame_tasks and len(episode.frame_tasks) != episode.length:
+            found.append(f"tasks: expected {episode.length} of frames, found {len(episode.frame_tasks)}")
         if self.count:
             ours = {name: spec.dim for name, spec in self.specs.items()}
             theirs = {name: spec.dim for name, spec in episode.specs.items()}
@@ -165,17 +164,21 @@ class _Run:
         return [Problem(ErrorKind.INVALID_INPUT, where, text) for text in found]
 
     def add(self, episode: Episode) -> None:
-        """Append one episode that fits."""
+        """Append one episode that fits.
+
+        Raises:
+            EmboflowError: Its pictures cannot be written; the package is as it was before.
+        """
+        self._write_videos(episode)
         if self.count == 0:
             self.specs = dict(episode.specs)
             self.cameras = dict(episode.cameras)
-        self._write_videos(episode)
-        task_index = self.tasks.setdefault(episode.task, len(self.tasks))
-        self._table(FRAMES_FILE, tables.frames_schema(self.specs)).add(
-            self._frames_table(episode, task_index)
-        )
+            self._schemas = (tables.frames_schema(self.specs), tables.episodes_schema(self.specs))
+        self._table(FRAMES_FILE, self._schemas[0]).add(self._frames_table(episode))
         stats = {name: feature_stats(episode.features[name]) for name in self.specs}
-        self._table(EPISODES_FILE, tables.episodes_schema(self.specs)).add(self._episode_row(episode, stats))
+        self._rows.append(self._episode_row(episode, stats))
+        if len(self._rows) >= tables.TABLES_WAITING:
+            self._flush_rows()
         self._write_raw(episode)
         for name, part in stats.items():
             self.stats[name] = merge_stats([self.stats[name], part] if name in self.stats else [part])
@@ -187,11 +190,49 @@ class _Run:
         import pyarrow as pa
 
         if self.count:
+            self._flush_rows()
             schema = tables.tasks_schema()
             rows = pa.table([list(self.tasks.values()), list(self.tasks)], schema=schema)
             self._table(TASKS_FILE, schema).add(rows)
         for table in self._open.values():
             table.close()
+
+    def finish(
+        self,
+        *,
+        robot_type: str | None = None,
+        dataset_id: str | None = None,
+        version_tag: str | None = None,
+        source_assets: Sequence[Mapping[str, Any]] = (),
+        config: Mapping[str, Any] | None = None,
+        quality: Mapping[str, Any] | None = None,
+        skipped: Sequence[Mapping[str, Any]] = (),
+    ) -> Manifest:
+        """Write the manifest of the closed package; the arguments are those of :func:`write_canonical`."""
+        document = {
+            "schemaVersion": SCHEMA_VERSION,
+            "datasetId": dataset_id,
+            "versionTag": version_tag,
+            "sourceAssets": [dict(asset) for asset in source_assets],
+            "fps": self.fps,
+            "robotType": robot_type,
+            "features": self.features(),
+            "episodes": self.count,
+            "frames": self.frames,
+            "tasks": len(self.tasks),
+            "stats": {name: merge_stats([stats]) for name, stats in self.stats.items()},
+            "skipped": list(skipped),
+            "files": self.files(),
+            "producer": producer(config or {}),
+            "quality": quality,
+        }
+        text = (
+            json.dumps(json_safe(document), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+            + "\n"
+        )
+        payload = text.encode()
+        (self.out_dir / MANIFEST_FILE).write_bytes(payload)
+        return Manifest(document=json.loads(text), sha256=hashlib.sha256(payload).hexdigest())
 
     def features(self) -> dict[str, Any]:
         """The manifest's features: vectors, then cameras."""
@@ -223,11 +264,26 @@ class _Run:
             self._open[name] = tables.TableFile(self.out_dir / name, schema)
         return self._open[name]
 
-    def _frames_table(self, episode: Episode, task_index: int) -> "pa.Table":
+    def _flush_rows(self) -> None:
+        import pyarrow as pa
+
+        schema = self._schemas[1]
+        if self._rows:
+            self._table(EPISODES_FILE, schema).add(pa.Table.from_pylist(self._rows, schema=schema))
+        self._rows = []
+
+    def _frames_table(self, episode: Episode) -> "pa.Table":
         import numpy as np
         import pyarrow as pa
 
         n = episode.length
+        for task in episode.tasks:
+            self.tasks.setdefault(task, len(self.tasks))
+        task_index = (
+            np.array([self.tasks[task] for task in episode.frame_tasks], dtype=np.int64)
+            if episode.frame_tasks
+            else np.full(n, self.tasks[episode.task], dtype=np.int64)
+        )
         frame_index = np.arange(n, dtype=np.int64)
         stamps = episode.source_timestamp_ns
         valid = np.ones(n, dtype=bool) if episode.valid is None else np.asarray(episode.valid, dtype=bool)
@@ -237,21 +293,19 @@ class _Run:
             pa.array(frame_index + self.frames),
             pa.array(frame_index / self.fps),
             pa.nulls(n, pa.int64()) if stamps is None else pa.array(np.asarray(stamps, dtype=np.int64)),
-            pa.array(np.full(n, task_index, dtype=np.int64)),
+            pa.array(task_index),
             *(tables.vector_column(np.asarray(episode.features[name], np.float32)) for name in self.specs),
             pa.array(valid),
         ]
-        return pa.table(columns, schema=tables.frames_schema(self.specs))
+        return pa.table(columns, schema=self._schemas[0])
 
-    def _episode_row(self, episode: Episode, stats: Mapping[str, Mapping[str, list[Any]]]) -> "pa.Table":
-        import pyarrow as pa
-
+    def _episode_row(self, episode: Episode, stats: Mapping[str, Mapping[str, list[Any]]]) -> dict[str, Any]:
         row: dict[str, Any] = {
             "episode_index": self.count,
             "length": episode.length,
             "dataset_from_index": self.frames,
             "dataset_to_index": self.frames + episode.length,
-            "tasks": [episode.task],
+            "tasks": list(episode.tasks),
             "source_asset_id": episode.source.get("assetId"),
             "source_path": episode.source.get("path"),
             "source_ref": episode.source.get("ref"),
@@ -264,7 +318,7 @@ class _Run:
         for feature, parts in stats.items():
             for name, values in parts.items():
                 row[f"stats/{feature}/{name}"] = values
-        return pa.Table.from_pylist([row], schema=tables.episodes_schema(self.specs))
+        return row
 
     def _write_raw(self, episode: Episode) -> None:
         import numpy as np
@@ -283,8 +337,25 @@ class _Run:
             self._table(RAW_INDEX_FILE, schema).add(pa.table(columns, schema=schema))
 
     def _write_videos(self, episode: Episode) -> None:
+        before = len(self._videos)
+        try:
+            self._write_cameras(episode)
+        except EmboflowError:
+            # The episode may be left out: nothing of it stays.
+            for name in episode.cameras:
+                (self.out_dir / f"videos/{name}/episode_{self.count:06d}.mp4").unlink(missing_ok=True)
+            del self._videos[before:]
+            raise
+
+    def _write_cameras(self, episode: Episode) -> None:
         for name, camera in episode.cameras.items():
             path = f"videos/{name}/episode_{self.count:06d}.mp4"
+            if camera.video is not None:
+                # Who gives the file has counted its frames: it is of exactly this episode.
+                (self.out_dir / path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(camera.video, self.out_dir / path)
+                self._videos.append((path, episode.length))
+                continue
             count = write_video(self.out_dir / path, camera.frames(), fps=self.fps)
             if count != episode.length:
                 raise InvalidInputError(f"camera {name}: {count} pictures for {episode.length} frames")

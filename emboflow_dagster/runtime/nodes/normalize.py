@@ -1,5 +1,6 @@
-"""The `normalize` node: recordings and demonstrations become one canonical dataset package."""
+"""The `normalize` node: recordings and demonstrations become canonical dataset packages."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -10,7 +11,9 @@ from emboflow_dagster.model.plugin import CustomNodeCategory
 from emboflow_dagster.model.storage import LISTING_TYPE
 from emboflow_dagster.runtime.node import NodeContext, NodeOutput, NodeResult, NodeType, Sight
 from emboflow_dagster.runtime.nodes._limits import ChildOptions
+from emboflow_dagster.runtime.nodes._recordings import recordings
 from emboflow_dagster.runtime.nodes._shown import MAX_ROWS, short
+from emboflow_dagster.runtime.nodes._split import SplitOptions
 
 
 class NormalizeOptions(ChildOptions):
@@ -18,8 +21,8 @@ class NormalizeOptions(ChildOptions):
 
     fps: Annotated[float, Field(gt=0, le=1_000)] | None = Field(
         default=None,
-        description="Frames per second. Topics are sampled on this grid; HDF5 rows are not resampled and "
-        "must have it. null: the rate that the HDF5 files give.",
+        description="Frames per second. Topics and videos are sampled on this grid; rows of HDF5, LeRobot "
+        "and RLDS are not resampled and must have it. null: each recording's own rate.",
     )
     robot_type: Annotated[str, Field(max_length=100)] | None = Field(
         default=None,
@@ -32,17 +35,35 @@ class NormalizeOptions(ChildOptions):
         default_factory=list,
         description="Topics of bags to take, or topic to feature name. Empty: every dense numeric topic.",
     )
+    split: SplitOptions | None = Field(
+        default=None,
+        description="Where a bag's episodes end: `{by: gap, seconds}`, `{by: topic, topic, value?}` or "
+        "`{by: file}`. null: a bag is one episode.",
+    )
     mapping: dict[str, str] = Field(
         default_factory=dict,
-        description="HDF5 dataset of a demonstration to feature name; empty for the usual ones.",
+        description="HDF5 dataset of a demonstration (several joined with `+`) to feature name; empty for "
+        "the usual ones. In other HDF5 files each group that holds all of them is an episode.",
     )
     rate_policy: Literal["hold", "keep"] = Field(
         default="hold", description="`keep` also keeps every sample of a topic at its own rate."
     )
-    videos: bool = Field(default=True, description="Whether pictures of HDF5 demonstrations become videos.")
+    videos: bool | Literal["copy", "encode"] = Field(
+        default=True,
+        description="true: pictures become videos, and a video that already is a constant-rate MP4 of its "
+        "episode is copied bit for bit. `copy` counts one that cannot be copied as missing, `encode` copies "
+        "none; false leaves pictures out.",
+    )
+    on_missing_video: Literal["fail", "drop-feature", "drop-episode"] = Field(
+        default="fail",
+        description="What to do where a declared video is absent or unusable. A camera without any file is "
+        "left out by both `drop-...`.",
+    )
     clock: Literal["bag"] = Field(default="bag", description="Topics are aligned by the recorder's stamps.")
-    on_mismatch: Literal["fail", "drop"] = Field(
-        default="fail", description="What to do with an episode whose features differ from the first one's."
+    on_mismatch: Literal["separate", "fail", "drop"] = Field(
+        default="separate",
+        description="Episodes of other features or another rate than the first: a package for each kind, a "
+        "failure, or left out.",
     )
     target: Literal["emboflow-canonical/1"] = Field(
         default=CANONICAL_SCHEMA, description="The canonical schema that is written."
@@ -50,85 +71,115 @@ class NormalizeOptions(ChildOptions):
 
 
 def run(context: NodeContext) -> NodeResult:
-    """Write the package in a child process.
+    """Write the packages in a child process.
 
     Raises:
-        InvalidInputError: No asset gives an episode, their features differ, or the frame rate is not known.
+        InvalidInputError: No asset gives an episode, their features differ, a video is missing, or the frame
+            rate is not known.
         LimitError: Too much memory or time.
     """
     options: NormalizeOptions = context.options
-    out = context.workdir / "package"
     made = context.child(
         "emboflow_dagster.runtime.normalizing:normalize",
         {
-            "assets": [
-                {
-                    "id": bound.id,
-                    "name": bound.name,
-                    "path": str(bound.path),
-                    "format": bound.report.format if bound.report else "unknown",
-                    "sha256": bound.asset.storage_ref.sha256,
-                }
-                for bound in context.assets
-            ],
-            "out": str(out),
+            "assets": recordings(context),
+            "out": str(context.workdir / "package"),
             "fps": options.fps,
             "robotType": options.robot_type or _robot_type(context),
             "task": options.task,
             "topics": options.topics,
+            "split": options.split.model_dump() if options.split else None,
             "mapping": options.mapping,
             "ratePolicy": options.rate_policy,
             "videos": options.videos,
-            "onMismatch": "raise" if options.on_mismatch == "fail" else "skip",
+            "onMissingVideo": options.on_missing_video,
+            "onMismatch": {"fail": "raise", "drop": "skip"}.get(options.on_mismatch, options.on_mismatch),
         },
         timeout_s=options.timeout_seconds,
         memory_mb=options.memory_mb,
     )
-    given = [row for row in made["assets"] if row["episodes"]]
+    given = tuple(dict.fromkeys(row["id"] for row in made["assets"] if row["episodes"]))
     for row in made["assets"]:
         if not row["episodes"]:
             context.log(f"{row['name']} gives no episode: {'; '.join(row['reasons']) or 'it holds none'}")
-    size = sum(file["size"] for file in made["files"])
-    summary = {
-        "schemaVersion": CANONICAL_SCHEMA,
-        "episodes": made["episodes"],
-        "frames": made["frames"],
-        "fps": made["fps"],
-        "robotType": made["robotType"],
-        "features": [_feature(name, spec) for name, spec in list(made["features"].items())[:50]],
-        "bytes": size,
-        "assets": len(given),
-        "skipped": made["skippedCount"],
-    }
+    packages = made["packages"]
+    summaries = [_summary(package, made) for package in packages]
+    # One artifact of one kind is shown as it always was; of several the preview says what they have in all.
+    shown = dict(summaries[0])
+    if len(packages) > 1:
+        shown |= {
+            name: sum(summary[name] for summary in summaries) for name in ("episodes", "frames", "bytes")
+        }
+        shown |= {"assets": len(given), "packages": len(packages)}
+        context.log(f"{len(packages)} packages: the episodes are of so many sets of features and rates")
     rows = [_row(row) for row in made["assets"][:MAX_ROWS]]
-    output = NodeOutput(
-        type=NORMALIZED_DATASET_PACKAGE,
-        payload=out,
-        content_type=LISTING_TYPE,
-        title=context.task.artifact_title,
-        summary=summary,
-    )
+    kinds = [_kind(summary) for summary in summaries[:MAX_ROWS]]
+    title = context.task.artifact_title
     return NodeResult(
-        outputs=(output,),
-        asset_ids=tuple(row["id"] for row in given),
-        preview={**summary, "sources": rows},
+        outputs=tuple(
+            NodeOutput(
+                type=NORMALIZED_DATASET_PACKAGE,
+                payload=Path(package["folder"]),
+                content_type=LISTING_TYPE,
+                title=title if len(packages) == 1 else f"{title or 'package'} {number} of {len(packages)}",
+                summary=summary,
+            )
+            for number, (package, summary) in enumerate(zip(packages, summaries, strict=True), start=1)
+        ),
+        asset_ids=given,
+        preview={**shown, "sources": rows, **({"kinds": kinds} if len(kinds) > 1 else {})},
         page={
-            "episodes": made["episodes"],
-            "frames": made["frames"],
-            "seconds": round(made["frames"] / made["fps"], 3),
-            "bytes": size,
+            "episodes": shown["episodes"],
+            "frames": shown["frames"],
+            "seconds": round(sum(package["frames"] / package["fps"] for package in packages), 3),
+            "bytes": shown["bytes"],
             "sources": {"table": rows},
-            "features": {"table": summary["features"]},
+            **({"packages": {"table": kinds}} if len(kinds) > 1 else {}),
+            "features": {"table": [row for summary in summaries for row in summary["features"]][:MAX_ROWS]},
         },
     )
 
 
-def _feature(name: str, spec: dict[str, Any]) -> dict[str, Any]:
+def _summary(package: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:
+    sync = package["sync"]
     return {
+        "schemaVersion": CANONICAL_SCHEMA,
+        "episodes": package["episodes"],
+        "frames": package["frames"],
+        "fps": package["fps"],
+        "robotType": made["robotType"],
+        "features": [
+            _feature(name, spec, sync.get(name)) for name, spec in list(package["features"].items())[:50]
+        ],
+        "bytes": sum(file["size"] for file in package["files"]),
+        "assets": len(package["assets"]),
+        "skipped": made["skippedCount"],
+    }
+
+
+def _kind(summary: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "fps": summary["fps"],
+        "episodes": summary["episodes"],
+        "frames": summary["frames"],
+        "assets": summary["assets"],
+        "features": short(", ".join(f"{row['feature']} {row['shape']}" for row in summary["features"])),
+    }
+
+
+def _feature(name: str, spec: dict[str, Any], sync: dict[str, float] | None) -> dict[str, Any]:
+    row = {
         "feature": short(name),
         "shape": "x".join(str(part) for part in spec["shape"]),
         "kind": spec["kind"],
         "source": short(spec["sourceTopic"] or ""),
+    }
+    if sync is None:
+        return row
+    # How old a held sample was on the grid: the sync error.
+    return row | {
+        "maxAgeMs": round(sync["maxAgeNs"] / 1e6, 3),
+        "meanAgeMs": round(sync["meanAgeNs"] / 1e6, 3),
     }
 
 
@@ -151,15 +202,16 @@ NODE = NodeType(
     version="1",
     title="Normalize",
     description=(
-        "Brings HDF5 demonstrations and the numeric topics of ROS bags and MCAP recordings to one canonical "
-        "package (emboflow-canonical/1), episodes in the order of the assets. Assets without episodes are "
-        "listed with the reason and not passed on."
+        "Brings HDF5 demonstrations, LeRobot and RLDS datasets, the numeric topics of ROS bags and MCAP "
+        "recordings, videos and pictures to canonical packages (emboflow-canonical/1), one for each set of "
+        "features and rate, episodes in the order of the assets. Recordings that a node before made of an "
+        "asset are read in its place. Assets without episodes are listed with the reason and not passed on."
     ),
     category=CustomNodeCategory.TRANSFORM,
     options=NormalizeOptions,
     run=run,
     produces=NORMALIZED_DATASET_PACKAGE,
-    sees=frozenset({Sight.REPORT}),
+    sees=frozenset({Sight.REPORT, Sight.RECORDINGS}),
     aliases=("normalise",),
     kinds=("parquet",),
 )

@@ -1,0 +1,75 @@
+"""HDF5 files of no known layout, and of old ones: which groups are episodes, what makes a feature."""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Final
+
+from emboflow_dagster.formats.hdf5_layout import Demo, Field, Layout, natural_key
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: Joins datasets whose columns stand side by side in one feature.
+JOIN: Final = "+"
+#: The feature name under which a mapping names the episode's own stamps.
+TIMESTAMP: Final = "timestamp"
+NS: Final = 1_000_000_000
+
+
+def parts(dataset: str) -> list[str]:
+    """The datasets of a mapping's key.
+
+    >>> parts("joint_velocities+gripper_actuations")
+    ['joint_velocities', 'gripper_actuations']
+    """
+    return [part.strip().strip("/") for part in dataset.split(JOIN)]
+
+
+def mapped_demos(layout: Layout, mapping: Mapping[str, str]) -> list[Demo]:
+    """The groups that hold every dataset of the mapping, in natural order; the file itself where it does."""
+    wanted = [part for dataset in mapping for part in parts(dataset)]
+    if not wanted:
+        return []
+    by_path = {item.path: item for item in layout.fields}
+    suffix = f"/{wanted[0]}"
+    groups = ["" for path in by_path if path == wanted[0]]
+    groups += [path.removesuffix(suffix) for path in by_path if path.endswith(suffix)]
+    found = [
+        group for group in groups if all((f"{group}/{name}" if group else name) in by_path for name in wanted)
+    ]
+    return [Demo(group, _below(by_path.items(), group)) for group in sorted(found, key=natural_key)]
+
+
+def _below(items: Iterable[tuple[str, Field]], group: str) -> dict[str, Field]:
+    prefix = f"{group}/" if group else ""
+    return {path.removeprefix(prefix): item for path, item in items if path.startswith(prefix)}
+
+
+def robosuite_030(demo: Demo) -> dict[str, str]:
+    """What robosuite 0.3.0 and older recorded instead of ``actions``: its own playback joins the same two.
+
+    Differences of the hands' poses are kept beside it; an arm that is not there has datasets without width.
+    """
+    names = ("joint_velocities", "gripper_actuations")
+    if not all(name in demo.fields and demo.fields[name].width for name in names):
+        return {}
+    found = {JOIN.join(names): "action"}
+    for side in ("right", "left"):
+        for what in ("dpos", "dquat"):
+            item = demo.fields.get(f"{side}_{what}")
+            if item is not None and item.width:
+                found[f"{side}_{what}"] = f"action.{side}_{what}"
+    return found
+
+
+def stamps_of(values: "np.ndarray") -> "np.ndarray | str":
+    """Recorded stamps as int64 ns: whole numbers are ns, others seconds; else why they are none."""
+    import numpy as np
+
+    flat = np.asarray(values).reshape(len(values), -1)
+    if flat.shape[1] != 1:
+        return f"{flat.shape[1]} numbers are no stamp"
+    if flat.dtype.kind in "iu":
+        return flat[:, 0].astype(np.int64)
+    if not np.isfinite(flat).all():
+        return "not every stamp is a number"
+    return np.round(flat[:, 0].astype(np.float64) * NS).astype(np.int64)

@@ -1,0 +1,208 @@
+"""Videos as sources: when their frames are, whether at a constant rate, and their upright pictures."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from emboflow_dagster.errors import ErrorKind, InvalidInputError
+from emboflow_dagster.formats.detect import read_head, signature
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Videos = bool | Literal["copy", "encode"]
+"""``True`` copies what can be copied and encodes the rest, ``copy`` and ``encode`` do one of them only."""
+
+#: Stamps this far from the grid are still on it; so coarse are the clocks of some containers.
+TOLERANCE_S: Final = 1e-3
+#: Two rates that differ by less are one.
+RATE_TOLERANCE: Final = 1e-3
+MAX_FRAMES: Final = 5_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The frames of one video.
+
+    Attributes:
+        stamps_s: Seconds of each frame in the order of presentation, float64 ``(frames,)``.
+        fps: The rate where it is constant, else ``None``.
+        nominal: The rate that the frames would have if none were missing, else ``None``.
+        shape: ``(height, width, 3)`` as players show it.
+        rotation: Degrees by which players turn the stored picture counter-clockwise.
+        mp4: Whether the container is MP4 or QuickTime, as the canonical dataset's is.
+        errors: Packets that could not be decoded; 0 where they were only counted.
+    """
+
+    stamps_s: "np.ndarray"
+    fps: float | None
+    nominal: float | None
+    shape: tuple[int, int, int]
+    rotation: int
+    mp4: bool
+    errors: int = 0
+
+    @property
+    def frames(self) -> int:
+        """How many there are."""
+        return len(self.stamps_s)
+
+    def is_at(self, fps: float) -> bool:
+        """Whether it runs at this constant rate."""
+        return self.fps is not None and abs(self.fps - fps) <= RATE_TOLERANCE * fps
+
+    def why_not_copied(self, fps: float) -> str | None:
+        """Why the file cannot stand in a dataset of this rate as it is; ``None`` where it can."""
+        if not self.mp4:
+            return "its container is no MP4"
+        if self.rotation % 360:
+            return f"players turn it by {self.rotation} degrees"
+        if self.errors:
+            return f"{self.errors} of its packets cannot be decoded"
+        if self.fps is None:
+            return "its rate is not constant"
+        return None if self.is_at(fps) else f"it runs at {self.fps:g} fps, not at {fps:g}"
+
+
+def timing(path: Path, *, decode: bool) -> Timing:
+    """When the frames of the first video stream are.
+
+    Args:
+        path: The file.
+        decode: Decode every frame and count those that come out; without it packets are counted, which reads
+            the file and takes a hundredth of the time.
+
+    Raises:
+        InvalidInputError: It is no video, or no frame of it can be decoded.
+    """
+    import av
+    import numpy as np
+    from av.error import FFmpegError
+
+    stamps: list[float] = []
+    errors = 0
+    first: Any = None
+    rates: list[float] = []
+    tick = 0.0
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise InvalidInputError(f"{path.name}: no video stream", kind=ErrorKind.FORMAT_UNSUPPORTED)
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            # The average of all frames; and the rate of which every step is a multiple.
+            rates = [float(rate) for rate in (stream.average_rate, stream.base_rate) if rate]
+            tick = float(stream.time_base) if stream.time_base else 0.0
+            for packet in container.demux(stream):
+                if not decode and first is not None:
+                    if packet.size and packet.pts is not None and not packet.is_discard:
+                        stamps.append(float(packet.pts * packet.time_base))
+                    continue
+                try:
+                    frames = packet.decode()
+                except FFmpegError:
+                    errors += 1
+                    continue
+                first = first or next(iter(frames), None)
+                if decode:
+                    errors += sum(bool(frame.is_corrupt) for frame in frames)
+                    stamps += [float(frame.time) for frame in frames if frame.time is not None]
+                elif packet.size and packet.pts is not None and not packet.is_discard:
+                    stamps.append(float(packet.pts * packet.time_base))
+                if len(stamps) > MAX_FRAMES:
+                    raise InvalidInputError(f"{path.name}: more than {MAX_FRAMES} frames")
+    except FFmpegError as error:
+        raise InvalidInputError(f"{path.name}: not readable: {error}", kind=ErrorKind.FILE_CORRUPT) from error
+    if first is None or not stamps:
+        raise InvalidInputError(f"{path.name}: no frame could be decoded", kind=ErrorKind.FILE_CORRUPT)
+    when = np.sort(np.asarray(stamps, dtype=np.float64))
+    turned = int(first.rotation) % 360
+    height, width = first.height, first.width
+    if turned in (90, 270):
+        height, width = width, height
+    return Timing(
+        stamps_s=when,
+        fps=_constant_rate(when, rates[0] if rates else None, tick),
+        nominal=next((rate for rate in rates if _on_grid(when, rate, tick)), None),
+        shape=(height, width, 3),
+        rotation=turned,
+        mp4=signature(read_head(path)) == "mp4",
+        errors=errors if decode else 0,
+    )
+
+
+def pictures(
+    path: Path, places: Sequence[int] | None = None, *, from_s: float = 0.0
+) -> Iterator["np.ndarray"]:
+    """Upright uint8 RGB pictures ``(height, width, 3)``.
+
+    Args:
+        path: The file.
+        places: Which frames, not decreasing, counted from the first at or after `from_s`; all where ``None``.
+        from_s: Where to begin, in seconds of the file.
+    """
+    import av
+    from av.error import FFmpegError
+
+    wanted = iter(places) if places is not None else None
+    place = next(wanted, None) if wanted is not None else None
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        if from_s > 0 and stream.time_base:
+            container.seek(int(from_s / stream.time_base), stream=stream, backward=True)
+        number = -1
+        half_tick = TOLERANCE_S
+        for packet in container.demux(stream):
+            try:
+                frames = packet.decode()
+            except FFmpegError:
+                continue
+            for frame in frames:
+                if frame.time is not None and frame.time < from_s - half_tick:
+                    continue
+                number += 1
+                if wanted is None:
+                    yield upright(frame)
+                    continue
+                if place is None:
+                    return
+                if number != place:
+                    continue
+                picture = upright(frame)
+                while place == number:
+                    yield picture
+                    place = next(wanted, None)
+
+
+def upright(frame: Any) -> "np.ndarray":
+    """A decoded frame as players show it."""
+    import numpy as np
+
+    picture = frame.to_ndarray(format="rgb24")
+    turns = round(int(frame.rotation) / 90) % 4
+    return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+
+
+def _constant_rate(when: "np.ndarray", nominal: float | None, tick: float) -> float | None:
+    import numpy as np
+
+    if len(when) == 1:
+        return nominal
+    step = (when[-1] - when[0]) / (len(when) - 1)
+    if step <= 0:
+        return None
+    # The header's rate is exact where the clock is coarse, but headers may lie.
+    rate = nominal if nominal and abs(nominal * step - 1) <= RATE_TOLERANCE else 1 / step
+    off = np.abs(when - when[0] - np.arange(len(when)) / rate).max()
+    return rate if off <= max(TOLERANCE_S, 1.01 * tick) and off < 0.25 / rate else None
+
+
+def _on_grid(when: "np.ndarray", rate: float, tick: float) -> bool:
+    """Whether every frame is at a multiple of the rate's interval; frames may be missing."""
+    import numpy as np
+
+    since = when - when[0]
+    off = np.abs(since - np.round(since * rate) / rate).max()
+    return bool(off <= max(TOLERANCE_S, 1.01 * tick) and off < 0.25 / rate)

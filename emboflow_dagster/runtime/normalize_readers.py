@@ -1,0 +1,121 @@
+"""Which reader makes episodes of which format, and the rate that a recording has of its own."""
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emboflow_dagster.errors import EmboflowError, ErrorKind, InvalidInputError
+
+if TYPE_CHECKING:
+    from emboflow_dagster.formats.canonical.schema import Episode
+
+#: Rows are not resampled; an `fps` that far from the recorded rate would falsify time.
+RATE_TOLERANCE = 0.05
+BAGS = ("rosbag", "mcap")
+ARRAYS = "emboflow-episodes/1"
+
+
+def rate_of(asset: Mapping[str, Any]) -> tuple[float | None, bool]:
+    """The recording's own rate, and whether it is only what files of its kind have by convention.
+
+    Never raises for a file that cannot be read: reading its episodes says what is wrong.
+    """
+    from emboflow_dagster.formats.canonical import from_hdf5, from_lerobot, from_videos
+
+    path, form = Path(asset["path"]), str(asset["format"])
+    try:
+        if form.startswith("hdf5"):
+            recorded = from_hdf5.suggested_fps(path)
+            return (recorded, False) if recorded else (from_hdf5.nominal_fps(path), True)
+        if form.startswith("lerobot"):
+            return from_lerobot.suggested_fps(path), False
+        if form in ("video", "video_collection"):
+            return from_videos.suggested_fps(path), False
+    except (EmboflowError, OSError, RuntimeError, ValueError):
+        pass
+    return None, False
+
+
+def read(
+    asset: Mapping[str, Any], request: Mapping[str, Any], fps: float | None, skipped: list[dict[str, Any]]
+) -> "Iterator[Episode]":
+    """The episodes of one recording.
+
+    Args:
+        asset: ``id``, ``path``, ``format``.
+        request: What the node was told; see :func:`emboflow_dagster.runtime.normalizing.normalize`.
+        fps: The asked rate, else the recording's own.
+        skipped: Gets what is left out.
+
+    Raises:
+        InvalidInputError: Nothing reads this format, or its rate is not known or not the asked one.
+    """
+    from emboflow_dagster.formats.canonical import (
+        from_bags,
+        from_hdf5,
+        from_images,
+        from_lerobot,
+        from_rlds,
+        from_videos,
+    )
+    from emboflow_dagster.formats.canonical.splitting import Split
+
+    path, form, task = Path(asset["path"]), str(asset["format"]), request["task"]
+    videos = request.get("videos", True)
+    common: dict[str, Any] = {"asset_id": asset["id"], "skipped": skipped}
+    if form in ("video", "video_collection"):
+        # Several videos may have several rates; only an asked one is that of all of them.
+        return from_videos.episodes(path, fps=request["fps"], task=task or "", videos=videos, **common)
+    if not form.startswith((*BAGS, "hdf5", "lerobot", "rlds", "image_sequence", ARRAYS)):
+        raise InvalidInputError(
+            f"format {form} cannot be normalised; HDF5 demonstrations, LeRobot, RLDS, ROS bags, MCAP, videos "
+            "and pictures can",
+            kind=ErrorKind.FORMAT_UNSUPPORTED,
+        )
+    if fps is None:
+        raise InvalidInputError("the frame rate is not known", hint="set `fps` in the node's config")
+    if form.startswith(BAGS):
+        split = request.get("split")
+        return from_bags.episodes(
+            path,
+            fps=fps,
+            topics=request["topics"] or None,
+            rate_policy=request["ratePolicy"],
+            task=task or "",
+            split=Split(**split) if split else None,
+            **common,
+        )
+    if form.startswith("hdf5"):
+        _check_rate(from_hdf5.suggested_fps(path), fps)
+        return from_hdf5.episodes(
+            path, mapping=request["mapping"] or None, task=task, videos=videos is not False, **common
+        )
+    if form.startswith("lerobot"):
+        _check_rate(from_lerobot.suggested_fps(path), fps)
+        missing = request.get("onMissingVideo", "fail")
+        return from_lerobot.episodes(
+            path, fps=fps, task=task, videos=videos, on_missing_video=missing, **common
+        )
+    if form.startswith("rlds"):
+        return from_rlds.episodes(path, task=task, videos=videos is not False, **common)
+    if form.startswith("image_sequence"):
+        return from_images.episodes(path, task=task or "", **common)
+    return _arrays(path, fps, task or "", common)
+
+
+def _arrays(path: Path, fps: float, task: str, common: Mapping[str, Any]) -> "Iterator[Episode]":
+    """Episodes that a node of a user's own code left as arrays."""
+    try:
+        reader = import_module("emboflow_dagster.formats.canonical.from_arrays")
+    except ModuleNotFoundError as error:
+        text = f"format {ARRAYS} cannot be normalised by this release"
+        raise InvalidInputError(text, kind=ErrorKind.FORMAT_UNSUPPORTED) from error
+    return reader.episodes(path, fps=fps, task=task, **common)
+
+
+def _check_rate(recorded: float | None, fps: float) -> None:
+    if recorded and abs(recorded - fps) > RATE_TOLERANCE * recorded:
+        raise InvalidInputError(
+            f"recorded at {recorded:g} Hz; {fps:g} fps falsifies its time, it is not resampled"
+        )
