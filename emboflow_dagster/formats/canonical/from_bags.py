@@ -5,7 +5,7 @@ recorded yet. How old the held samples are is kept per feature, and frames with 
 """
 
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -302,3 +302,18 @@ def _kind(feature: str) -> str:
         "observation.velocity": "velocity",
         "observation.effort": "effort",
     }.get(feature, "observation")
+
+
+def numeric_streams(path: Path, leave_out: Callable[[str, str], None]) -> Sequence[_Stream]:
+    """Every numeric topic of a recording in time order; ``leave_out`` is told of topic and reason.
+
+    Raises:
+        LimitError: More numbers than fit into memory.
+        OSError: A file cannot be read.
+    """
+    problems: list[Any] = []
+    streams = _read_streams(path, None, problems, leave_out)
+    for problem in problems:
+        if problem.path is not None:
+            leave_out(problem.path, f"{problem.code}: {problem.message}")
+    return streams
