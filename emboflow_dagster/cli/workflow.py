@@ -13,6 +13,7 @@ from emboflow_dagster.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from emboflow_dagster.model.workflow import WorkflowDefinition, WorkflowDefinitionVersion
+    from emboflow_dagster.project.handle import EmboFlow
     from emboflow_dagster.project.workflows import Published
 
 app = noun("Workflows: published as immutable versions, run over assets.")
@@ -28,14 +29,18 @@ Version = Annotated[
 def publish(file: File) -> None:
     """Check a workflow file and make it the current version; the same content again changes nothing."""
     from emboflow_dagster.orchestration.sync import sync
+    from emboflow_dagster.runtime import workflow_file
 
+    raw = workflow_file.load(file)
     with opened() as ef:
-        published = ef.workflows.publish(file)
+        published = ef.workflows.publish(raw)
         if not published.unchanged:
             with progress.waiting("showing it to Dagster"):
                 told = sync(ef.settings.dagster_home)
             if told.url is not None and not told.reloaded:
                 output.note(f"published, but {told.url} does not show it yet: {told.message}")
+    for note in workflow_file.notes(raw):
+        output.note(f"{file.name}: {note}")
     value = {
         **published.version.to_json(),
         "slug": published.definition.slug,
@@ -52,7 +57,10 @@ def validate(file: File) -> None:
     from emboflow_dagster.runtime.registry import node_types
 
     try:
-        problems = checks.validate(workflow_file.load(file), registry=node_types())[1]
+        raw = workflow_file.load(file)
+        for note in workflow_file.notes(raw):
+            output.note(f"{file.name}: {note}")
+        problems = checks.validate(raw, registry=node_types())[1]
     except InvalidInputError as error:
         problems = list(error.problems)
         if not problems:
@@ -147,13 +155,16 @@ def versions(workflow: Slug, limit: Limit = 100) -> None:
 def run(
     workflow: Slug,
     assets: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--asset",
-            metavar="ASSET",
-            help="Name or id of an asset to bind, or a selector: type=rosbag,status=ready. Repeatable.",
+            metavar="[NODE=]ASSET",
+            help=(
+                "Name or id of an asset to bind, or a selector: type=rosbag,status=ready; with the id of a "
+                "source in front for that source alone. Repeatable. Else what the workflow binds itself."
+            ),
         ),
-    ],
+    ] = None,
     version: Version = None,
     cache: Cache = None,
     label: Label = None,
@@ -166,15 +177,24 @@ def run(
     execution.check_timeout(timeout, wait=wait)
     policy = one_of(CachePolicy, cache, "--cache")  # wrong usage needs no database
     with opened() as ef:
-        names = [full_id(ef.assets.documents, asset) for asset in assets]
         queued = ef.workflows.run(
             full_id(ef.workflows.documents, workflow),
-            assets=names,
+            assets=[_full(ef, asset) for asset in assets or ()],
             version=version,
             cache_policy=policy,
             label=label,
         )
         execution.finish(ef, queued, wait=wait, timeout_s=timeout)
+
+
+def _full(ef: "EmboFlow", asset: str) -> str:
+    """An asset as named, a short id of it made whole; also behind the id of a source."""
+    from emboflow_dagster.runtime.selector import is_key
+
+    node_id, equals, name = asset.partition("=")
+    if equals and not is_key(node_id):
+        return f"{node_id}={full_id(ef.assets.documents, name)}"
+    return full_id(ef.assets.documents, asset)
 
 
 def _published(published: "Published") -> None:
@@ -191,6 +211,8 @@ def _published(published: "Published") -> None:
 
 
 def _page(workflow: "WorkflowDefinition", version: "WorkflowDefinitionVersion") -> None:
+    from emboflow_dagster.runtime.asset_bindings import of_version
+
     schedule = version.runtime_graph.schedule
     output.pairs(
         [
@@ -205,6 +227,7 @@ def _page(workflow: "WorkflowDefinition", version: "WorkflowDefinitionVersion") 
             ("published", f"{figures.moment(version.created_at)} by {version.created_by}"),
         ]
     )
+    output.pairs([(f"{node} binds", ", ".join(names)[:200]) for node, names in of_version(version).items()])
     upstream = version.logic_graph.upstream()
     rows: list[tuple[Any, ...]] = []
     for node in version.logic_graph.nodes:

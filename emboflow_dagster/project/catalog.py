@@ -25,8 +25,10 @@ from emboflow_dagster.project.datasets import Datasets
 from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.project.schedules import Schedules
 from emboflow_dagster.project.workflows import Workflows
+from emboflow_dagster.runtime.asset_bindings import of_version
 from emboflow_dagster.runtime.digest import node_code_version
 from emboflow_dagster.runtime.registry import node_types
+from emboflow_dagster.runtime.selector import is_selector
 from emboflow_dagster.runtime.step_processes import steps_of
 
 CATALOG_SCHEMA = 1
@@ -165,10 +167,18 @@ def _workflow(
         "schedule": schedule.to_json() if schedule else None,
         **steps_of(version.runtime_graph),
         "nodes": [
-            _node(node, version.node(node.id)[1], upstream[node.id], assets, keys)
+            _node(node, version.node(node.id)[1], upstream[node.id], _bound(version, node.id, assets), keys)
             for node in version.logic_graph.nodes
         ],
     }
+
+
+def _bound(version: WorkflowDefinitionVersion, node_id: str, assets: list[Asset]) -> list[Asset]:
+    """The assets that a source can take: those that the file binds to it, where it names them."""
+    names = of_version(version).get(node_id)
+    if names is None or any(is_selector(name) for name in names):
+        return assets
+    return [asset for asset in assets if asset.display_name in names or asset.id in names]
 
 
 def _node(

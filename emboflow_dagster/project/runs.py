@@ -30,7 +30,7 @@ from emboflow_dagster.model.run import (
 from emboflow_dagster.model.workflow import WorkflowDefinition, WorkflowDefinitionVersion, WorkflowStatus
 from emboflow_dagster.mongo.client import Session, translated
 from emboflow_dagster.mongo.documents import OLDEST
-from emboflow_dagster.project import lost_logs, sources
+from emboflow_dagster.project import bindings, lost_logs
 from emboflow_dagster.project.assets import Assets
 from emboflow_dagster.project.history import History, RunCount, RunFilter
 from emboflow_dagster.project.opened import Opened
@@ -80,7 +80,7 @@ class Runs:
         self,
         workflow: str,
         *,
-        assets: Sequence[str],
+        assets: bindings.Named | None = None,
         version: int | None = None,
         triggered_by: str | None = None,
         run_id: str | None = None,
@@ -94,7 +94,8 @@ class Runs:
         Args:
             workflow: Slug or id.
             assets: Names, ids or selectors (``type=rosbag,status=ready``), in the order to bind them; one
-                that is meant twice is bound once, at the first of its places.
+                that is meant twice is bound once, at the first of its places. ``NODE=ASSET``, or a mapping
+                of nodes to such lists, binds them to one source. None: the workflow's ``assetBindings``.
             version: A version number; the published one when omitted.
             triggered_by: Who or what asked; the actor when omitted.
             run_id: An id of the caller's, so that asking twice makes one run.
@@ -112,12 +113,13 @@ class Runs:
         if head.status != WorkflowStatus.PUBLISHED:
             raise TransitionError(f"workflow {head.slug} is {head.status}; only a published one runs")
         chosen = self._workflows.version(head.id, version)
-        asset_ids = self._selection.named(assets, at=utc_now())
+        bound = bindings.resolve(self._selection, chosen, assets, at=utc_now())
         run, tasks = plan_run(
             self._opened.scope,
             head,
             chosen,
-            asset_ids,
+            bound.asset_ids,
+            bindings=bound.by_source,
             triggered_by=triggered_by or self._opened.scope.triggered_by,
             run_id=run_id,
             scheduled_for=scheduled_for,
@@ -147,8 +149,8 @@ class Runs:
             dagster_run_id: The Dagster run (a UUID).
             workflow_version_id: What it executes.
             node_ids: The selected nodes; all when ``None``.
-            asset_ids: The assets to bind: ids, names or selectors; by default all that the workflow's sources
-                take.
+            asset_ids: The assets to bind, as :meth:`request` takes them; by default all that the workflow's
+                sources take.
             triggered_by: How it was started.
             retry_of: The run it repeats.
             cause: What has one run of the workflow however many Dagster runs it has led to, such as the tick
@@ -171,16 +173,18 @@ class Runs:
             return self._adopted(found, dagster_run_id)
         outside = self._outside(head, version, node_ids)
         if asset_ids is None:
-            asset_ids = list(dict.fromkeys(a for ids in outside.values() for a in ids))
+            bound = bindings.Bound(list(dict.fromkeys(a for ids in outside.values() for a in ids)), {})
             if not outside or self._has_source(version, node_ids):
-                asset_ids = list(dict.fromkeys([*self.default_assets(version), *asset_ids]))
+                own = bindings.default(self._selection, self._assets, version)
+                bound = bindings.Bound(list(dict.fromkeys([*own.asset_ids, *bound.asset_ids])), own.by_source)
         else:
-            asset_ids = self._selection.named(asset_ids, at=utc_now())
+            bound = bindings.resolve(self._selection, version, asset_ids, at=utc_now())
         run, tasks = plan_run(
             self._opened.scope,
             head,
             version,
-            asset_ids,
+            bound.asset_ids,
+            bindings=bound.by_source,
             triggered_by=triggered_by,
             run_id=run_id,
             selected=node_ids,
@@ -214,17 +218,13 @@ class Runs:
             return found
         return run
 
-    def default_assets(self, version: WorkflowDefinitionVersion) -> list[str]:
-        """The assets a run binds when nobody names any: the schedule's, else all that the sources take."""
-        schedule = version.runtime_graph.schedule
-        if schedule is not None and schedule.assets:
-            # Whoever materializes by hand has no last run to look back to.
-            return self._selection.named(schedule.assets, at=utc_now(), last_run=False)
-        return [a.id for a in sources.taken(self._assets, version)]
+    def version_of(self, workflow: str, version: int | None = None) -> WorkflowDefinitionVersion:
+        """A version of a workflow, by default the published one."""
+        return self._workflows.version(workflow, version)
 
-    def taken_by_sources(self, workflow: str, version: int | None = None) -> list[str]:
-        """The assets that the sources of a version, by default the published one, take."""
-        return [a.id for a in sources.taken(self._assets, self._workflows.version(workflow, version))]
+    def bound_by_sources(self, version: WorkflowDefinitionVersion) -> bindings.Bound:
+        """What the file binds to the sources of a version, else all that they take."""
+        return bindings.of_sources(self._selection, self._assets, version)
 
     def claim(self, run_id: str, dagster_run_id: str) -> WorkflowRun:
         """Give a queued run to one Dagster run; see :meth:`Recorder.bind`."""
@@ -308,9 +308,10 @@ class Runs:
         old = self.get(run)
         if old.status in RUN_ACTIVE:
             return control.retry_run(self.recorder, run)  # which says so
+        newest = self.version_of(old.workflow_definition_id)
         return self.request(
             old.workflow_definition_id,
-            assets=old.asset_ids,
+            assets=bindings.again(self.recorder.in_order(old), old.asset_ids, newest),
             triggered_by=f"retry:{old.id}",
             retry_of=old.id,
             config=old.config,

@@ -30,7 +30,7 @@ from emboflow_dagster.model.workflow import WorkflowStatus
 from emboflow_dagster.mongo import audit
 from emboflow_dagster.mongo.client import Raw, Session, translated
 from emboflow_dagster.mongo.marks import Mark
-from emboflow_dagster.project import file_schedules
+from emboflow_dagster.project import bindings, file_schedules
 from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.project.run_config import run_config
 from emboflow_dagster.project.selection import Selection, taken_key
@@ -73,8 +73,9 @@ class Schedules:
             cron: Five fields: minute, hour, day of month, month, weekday.
             timezone: IANA name of the zone that the fields are read in.
             on_asset: A selector instead of ``cron``: every asset that comes to match it starts one run.
-            assets: What a run binds: names, ids and selectors. None: all that the workflow's sources take.
-                With ``on_asset`` they are bound beside the new asset.
+            assets: What a run binds: names, ids and selectors, ``NODE=ASSET`` for one source. None: what the
+                workflow binds itself, else all that its sources take. With ``on_asset`` they are bound
+                beside the new asset, which goes to every source that is not named.
             name: Unique in the project; by default made from the workflow's.
             version: A version to stay with; the published one at each tick when omitted.
             catch_up: ``skip``, ``latest`` or ``all`` of the ticks that passed while no daemon was there.
@@ -92,8 +93,7 @@ class Schedules:
         head = self._workflows.get(workflow)
         if head.status != WorkflowStatus.PUBLISHED:
             raise TransitionError(f"workflow {head.slug} is {head.status}; only a published one runs")
-        if version is not None:
-            self._workflows.version(head.id, version)
+        bindings.check(self.selection, self._workflows.version(head.id, version), assets)
         selector = self._checked(cron, timezone, on_asset, assets, existing=existing)
         scope, now = self._opened.scope, utc_now()
         if len(self._rows()) >= MAX_SCHEDULES:
@@ -134,7 +134,6 @@ class Schedules:
             )
         if len(assets) > MAX_ASSETS:
             raise InvalidInputError(f"assets: found {len(assets)}; at most {MAX_ASSETS} are allowed")
-        self.selection.check(assets)
         if cron is not None:
             if existing:
                 raise InvalidInputError("`existing` is about new assets; a cron schedule has none")

@@ -7,7 +7,7 @@ again all end with the one run.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
@@ -24,6 +24,7 @@ from emboflow_dagster.model.run import WorkflowRun
 from emboflow_dagster.model.run_schedule import CatchUp, Decision, Outcome, RunSchedule, ScheduleStatus
 from emboflow_dagster.mongo import audit
 from emboflow_dagster.mongo.client import Session, translated
+from emboflow_dagster.project import bindings
 from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.project.runs import Runs
 from emboflow_dagster.project.schedules import Schedules, key_of, taken_row
@@ -141,10 +142,9 @@ class Ticking:
         done: list[Decision] = []
         for asset_id in new[:most]:
             try:
-                beside = self._schedules.selection.named(schedule.assets, at=began) if schedule.assets else []
-                ids = list(dict.fromkeys([asset_id, *beside]))
+                ids = [asset_id, *schedule.assets]
                 run = self._request(
-                    schedule, run_id_of(schedule.id, asset_id), Selected(ids, [asset_id]), tick=None
+                    schedule, run_id_of(schedule.id, asset_id), Selected(ids, [asset_id]), {}, tick=None
                 )
             except EmboflowError as error:
                 if error.kind is ErrorKind.UNAVAILABLE:
@@ -166,33 +166,44 @@ class Ticking:
     def _tick(self, schedule: RunSchedule, tick: datetime, run_id: str) -> Decision:
         for _ in range(3):
             began = self.now()
-            selected = self._selected(schedule, tick)
+            selected, by_source = self._selected(schedule, tick)
             if not selected.asset_ids:
                 said = ", ".join(schedule.assets) or "what the workflow's sources take"
                 return self._note(schedule, Outcome.NOTHING, f"no run: no asset matches {said}", tick, began)
             try:
                 run = self._request(
-                    schedule, run_id, selected, tick=tick, looked_at=None if selected.left else began
+                    schedule,
+                    run_id,
+                    selected,
+                    by_source,
+                    tick=tick,
+                    looked_at=None if selected.left else began,
                 )
             except AlreadyExistsError:
                 continue  # another tick took one of the assets since we looked
             return self._requested(run, tick)
         return self._note(schedule, Outcome.NOTHING, "no run: another tick takes the assets", tick)
 
-    def _selected(self, schedule: RunSchedule, tick: datetime) -> Selected:
+    def _selected(self, schedule: RunSchedule, tick: datetime) -> tuple[Selected, dict[str, list[str]]]:
+        version = self._runs.version_of(schedule.workflow_definition_id, schedule.version_number)
         if schedule.assets:
-            return self._schedules.selection.of_schedule(
-                schedule.id, schedule.assets, at=tick, looked_at=schedule.looked_at
+            return bindings.of_schedule(
+                self._schedules.selection,
+                schedule.id,
+                version,
+                schedule.assets,
+                at=tick,
+                looked_at=schedule.looked_at,
             )
-        return Selected(
-            self._runs.taken_by_sources(schedule.workflow_definition_id, schedule.version_number), []
-        )
+        bound = self._runs.bound_by_sources(version)
+        return Selected(bound.asset_ids, []), bound.by_source
 
     def _request(
         self,
         schedule: RunSchedule,
         run_id: str,
         selected: Selected,
+        by_source: Mapping[str, Sequence[str]],
         *,
         tick: datetime | None,
         looked_at: datetime | None = None,
@@ -200,7 +211,7 @@ class Ticking:
         self._schedules.ensure_row(schedule)
         return self._runs.request(
             schedule.workflow_definition_id,
-            assets=selected.asset_ids,
+            assets=by_source or selected.asset_ids,
             version=schedule.version_number,
             triggered_by=(
                 f"sensor:{schedule.name}" if tick is None else f"schedule:{schedule.name}@{stamp(tick)}"

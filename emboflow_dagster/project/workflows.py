@@ -1,6 +1,6 @@
 """Workflows: checked whole, then published as immutable numbered versions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from emboflow_dagster.model.workflow import WorkflowDefinition, WorkflowDefiniti
 from emboflow_dagster.mongo import audit
 from emboflow_dagster.mongo.client import Session
 from emboflow_dagster.mongo.documents import Documents
+from emboflow_dagster.project.bindings import Named
 from emboflow_dagster.project.lookup import by_id_or_name
 from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.project.run_config import run_config
@@ -189,7 +190,7 @@ class Workflows:
         self,
         workflow: str,
         *,
-        assets: Sequence[str],
+        assets: Named | None = None,
         version: int | None = None,
         cache_policy: str | None = None,
         label: str | None = None,

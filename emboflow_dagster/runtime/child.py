@@ -72,6 +72,7 @@ def run_child(
     timeout_s: float | None = None,
     memory_mb: int | None = None,
     cpu_s: int | None = None,
+    network: bool = True,
     cwd: Path | None = None,
     on_stdout: Line | None = None,
     on_stderr: Line | None = None,
@@ -90,6 +91,7 @@ def run_child(
         timeout_s: Wall-clock seconds, start-up included. ``None``: an hour.
         memory_mb: Address space in MiB (``RLIMIT_AS``). ``None``: 2048.
         cpu_s: Processor seconds of the worker process. ``None``: no limit besides the time.
+        network: Whether it may reach the network; without, it has no sockets but those of local files.
         cwd: Working directory; a temporary one, removed afterwards, when ``None``.
         on_stdout: Takes each line of standard output, without its end; see :class:`LineSplitter`. A
             :class:`Feed` takes the bytes.
@@ -110,6 +112,7 @@ def run_child(
                 timeout_s=timeout_s,
                 memory_mb=memory_mb,
                 cpu_s=cpu_s,
+                network=network,
                 cwd=Path(folder),
                 on_stdout=on_stdout,
                 on_stderr=on_stderr,
@@ -125,6 +128,7 @@ def run_child(
             "memoryBytes": megabytes << 20,
             "cpuSeconds": cpu_s,
             "files": MAX_FILES,
+            "network": network,
             "resultBytes": MAX_RESULT_BYTES,
         },
     }

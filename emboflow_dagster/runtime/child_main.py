@@ -161,7 +161,7 @@ def _work(request: dict[str, Any], warden: int, result_fd: int) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
-    kind, payload = _outcome(request)
+    kind, payload = _cut_off(request["limits"]) or _outcome(request)
     with suppress(OSError, ValueError):  # the target may have closed them
         sys.stdout.flush()
         sys.stderr.flush()
@@ -170,11 +170,24 @@ def _work(request: dict[str, Any], warden: int, result_fd: int) -> None:
     os._exit(0)
 
 
-def _limit(limits: dict[str, int | None]) -> None:
+def _limit(limits: dict[str, Any]) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _lower(resource.RLIMIT_NOFILE, limits["files"], 0)
     _lower(resource.RLIMIT_CPU, limits["cpuSeconds"], 5)
     _lower(resource.RLIMIT_AS, limits["memoryBytes"], _RESERVE_BYTES)
+
+
+def _cut_off(limits: dict[str, Any]) -> tuple[bytes, bytes] | None:
+    """Take the network away where that was asked for; what to tell the parent where it cannot be."""
+    if limits.get("network", True):
+        return None
+    from emboflow_dagster.runtime.no_network import cut_off
+
+    try:
+        cut_off()
+    except OSError as error:
+        return FAILURE, json.dumps(_said("ExecutionError", "node-failed", str(error))).encode()
+    return None
 
 
 def _lower(which: int, soft: int | None, reserve: int) -> None:

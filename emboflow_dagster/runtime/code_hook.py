@@ -66,6 +66,23 @@ def _check_source(source: object, entrypoint: str | None, path: str) -> list[Pro
     return _check_entrypoint(tree, entrypoint, path) if entrypoint else []
 
 
+def given_to(source: str, entrypoint: str) -> str:
+    """What a hook is called with, as the name of its first parameter says.
+
+    Returns:
+        ``episode`` (a demonstration), ``streams`` (a recording of messages), or ``inputs``: all at once.
+    """
+    try:
+        bound = [node for name, node in _bound(_parse(source).body) if name == entrypoint]
+    except SyntaxError:
+        return "inputs"  # running it says so
+    if not bound or not isinstance(bound[-1], ast.FunctionDef):
+        return "inputs"
+    arguments = [*bound[-1].args.posonlyargs, *bound[-1].args.args]
+    first = arguments[0].arg if arguments else ""
+    return first if first in ("episode", "streams") else "inputs"
+
+
 def _parse(source: str) -> ast.Module:
     """The tree of ``source``, known to compile.
 

@@ -5,7 +5,7 @@ what changed              execution digest  content digest  node code version
 ========================  ================  ==============  ================
 layout, titles, names     same              new             same
 order of the node list    same              new             same
-schedule                  same              new             same
+schedule, asset bindings  same              new             same
 retries, cache policy     new               new             same
 order of ``after``        new               new             new
 config, hook, executor    new               new             new (that node)
@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from emboflow_dagster.model.workflow import LogicGraph, LogicNode, NodeConfig, RuntimeGraph
+from emboflow_dagster.runtime.asset_bindings import BINDINGS
 from emboflow_dagster.runtime.registry import NodeTypes
 
 _EXACT: Final = 2**53
@@ -91,7 +92,8 @@ def execution_digest(logic: LogicGraph, runtime: RuntimeGraph, node_types: NodeT
             "cache": config.cache,
             "retries": config.retries,
         }
-    return sha256_of({"schema": 1, "nodes": nodes, "defaults": runtime.defaults})
+    defaults = {key: value for key, value in runtime.defaults.items() if key != BINDINGS}
+    return sha256_of({"schema": 1, "nodes": nodes, "defaults": defaults})
 
 
 def content_digest(

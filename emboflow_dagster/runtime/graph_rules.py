@@ -10,10 +10,10 @@ from emboflow_dagster.errors import ErrorKind, Problem, shown
 from emboflow_dagster.model.artifact import INTERMEDIATE_TASK_OUTPUT
 from emboflow_dagster.model.text import to_slug
 from emboflow_dagster.model.workflow import NODE_ID_PATTERN
+from emboflow_dagster.runtime.file_parts import FileEdge, FileNode
 from emboflow_dagster.runtime.graph import Graph, shown_path
 from emboflow_dagster.runtime.node import NodeType
 from emboflow_dagster.runtime.registry import NodeTypes, nearest
-from emboflow_dagster.runtime.workflow_file import FileEdge, FileNode
 
 MAX_NODE_ID_CHARS = 63
 
@@ -70,18 +70,18 @@ class _Rules:
             if node.type is None:
                 self.add(ErrorKind.NODE_TYPE, node.path, "has no type")
             elif self.types.get(node.type) is None:
-                self.add(ErrorKind.NODE_TYPE, f"{node.path}.type", self.types.unknown(node.type))
+                self.add(ErrorKind.NODE_TYPE, node.own("type"), self.types.unknown(node.type))
 
     def check_id(self, node: FileNode) -> None:
         if node.id is None:
             return  # said when the file was taken apart
         if not isinstance(node.id, str):
-            self.add(ErrorKind.NODE_ID, f"{node.path}.id", f"found {shown(node.id)}; a node id is a text")
+            self.add(ErrorKind.NODE_ID, node.own("id"), f"found {shown(node.id)}; a node id is a text")
         elif len(node.id) > MAX_NODE_ID_CHARS or not re.fullmatch(NODE_ID_PATTERN[1:-1], node.id):
             near = to_slug(node.id[:MAX_NODE_ID_CHARS], "node")
             self.add(
                 ErrorKind.NODE_ID,
-                f"{node.path}.id",
+                node.own("id"),
                 f"found {shown(node.id)}; allowed are words of a-z 0-9 joined by single '-', "
                 f"at most {MAX_NODE_ID_CHARS} characters, such as {near!r}",
             )

@@ -107,17 +107,15 @@ def run_hook(request: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ExecutionError: The code raised; the message ends with the line of the hook.
     """
-    source = request["source"]
-    linecache.cache[FILE_NAME] = (len(source), None, source.splitlines(keepends=True), FILE_NAME)
     context, inputs = _arguments(request)
     try:
-        function = _load(source, request["entrypoint"])
+        function = load(request["source"], request["entrypoint"])
         value = function(context, inputs)
         return _keep(value, context.workdir)
     except (EmboflowError, MemoryError):
         raise
     except BaseException as error:  # noqa: BLE001 - SystemExit too: the hook failed
-        raise _told(error) from None
+        raise told(error) from None
 
 
 def _arguments(request: dict[str, Any]) -> tuple[HookContext, HookInputs]:
@@ -137,7 +135,13 @@ def _arguments(request: dict[str, Any]) -> tuple[HookContext, HookInputs]:
     return context, inputs
 
 
-def _load(source: str, entrypoint: str) -> Callable[[HookContext, HookInputs], Any]:
+def load(source: str, entrypoint: str) -> Callable[..., Any]:
+    """The hook's function; running its source may raise whatever it likes.
+
+    Raises:
+        ExecutionError: The source has no such function.
+    """
+    linecache.cache[FILE_NAME] = (len(source), None, source.splitlines(keepends=True), FILE_NAME)
     module = types.ModuleType(FILE_NAME)
     # Dataclasses and pickling look their module up by name.
     sys.modules[FILE_NAME] = module
@@ -151,7 +155,7 @@ def _load(source: str, entrypoint: str) -> Callable[[HookContext, HookInputs], A
     return function
 
 
-def _told(error: BaseException) -> ExecutionError:
+def told(error: BaseException, where: str = "") -> ExecutionError:
     """One line for the task, the traceback for stderr."""
     frames = traceback.extract_tb(error.__traceback__)
     first = next((i for i, frame in enumerate(frames) if frame.filename == FILE_NAME), None)
@@ -164,7 +168,7 @@ def _told(error: BaseException) -> ExecutionError:
     sys.stderr.write("".join([*lines, *traceback.format_exception_only(error)]))
     line = mine[-1].lineno if mine else getattr(error, "lineno", None)
     text = f"{type(error).__name__}: {error}".rstrip(": ")
-    return ExecutionError(f"{text} (line {line} of the hook)" if line else text)
+    return ExecutionError(f"{where}{text} (line {line} of the hook)" if line else f"{where}{text}")
 
 
 def _keep(value: Any, workdir: Path) -> dict[str, Any]:

@@ -58,6 +58,29 @@ def preview(
     return index
 
 
+def extract_archive(path: str, out: str, bounds: dict[str, Any]) -> dict[str, Any]:
+    """``formats.archive_extract.extract`` of one archive; what came out, the format that it has, and where.
+
+    What stands alone in the archive is the recording: a folder around everything says nothing.
+    """
+    from emboflow_dagster.formats.archive_extract import Bounds, extract
+    from emboflow_dagster.formats.probe import probe_path
+
+    limits = Bounds(bounds["maxBytes"], bounds["maxMembers"], bounds["maxRatio"], bounds["links"])
+    found = extract(Path(path), Path(out), limits, nested=bounds["nested"])
+    root = Path(out)
+    while root.is_dir() and len(inside := list(root.iterdir())) == 1:
+        root = inside[0]
+    return {
+        "files": found.files,
+        "bytes": found.bytes,
+        "archives": found.archives,
+        "leftOut": found.left_out[:20],
+        "format": probe_path(root).format,
+        "path": root.relative_to(Path(out).parent).as_posix(),
+    }
+
+
 def one_by_one(function: str, calls: list[list[Any]], done: str, seconds: float) -> None:
     """Call a function of this module for each list of arguments; each result becomes a line of ``done``."""
     with Path(done).open("w", encoding="utf-8") as stream:

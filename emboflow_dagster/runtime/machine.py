@@ -68,7 +68,10 @@ def effective_assets(
     inside = {node: by_node[node].asset_ids for node in task.upstream_node_ids if node in by_node}
     passed = outside_assets(task) | inside
     sets = [passed[node] for node in task.upstream_node_ids if node in passed]
-    return effective(narrowings.get(task.node_type), sets, bound) if sets else list(bound)
+    if sets:
+        return effective(narrowings.get(task.node_type), sets, bound)
+    own = own_assets(task)
+    return list(bound) if own is None else own
 
 
 def _upstream_done(task: RunTask, by_node: Mapping[str, RunTask]) -> bool:
@@ -112,6 +115,12 @@ _AT_WORK = (TaskStatus.RUNNING, TaskStatus.QUEUED)
 def outside_assets(task: RunTask) -> dict[str, list[str]]:
     """What upstream nodes without a task in this run passed on when last successful; frozen by the plan."""
     return dict((task.executor_config or {}).get("outside") or {})
+
+
+def own_assets(task: RunTask) -> list[str] | None:
+    """The assets that a source was given of its own, frozen by the plan; ``None``: it takes its run's."""
+    own = (task.executor_config or {}).get("bound")
+    return None if own is None else list(own)
 
 
 class Standing(Protocol):

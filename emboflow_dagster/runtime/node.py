@@ -5,13 +5,14 @@ finds it by itself. A node never writes to the database: it returns a :class:`No
 settle step records all of it in one transaction.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic.alias_generators import to_camel
 
 from emboflow_dagster.model.artifact import Artifact
@@ -40,9 +41,53 @@ class Sight(StrEnum):
 
 
 class NodeOptions(BaseModel):
-    """Base of a node type's configuration: camelCase in files, unknown keys refused."""
+    """Base of a node type's configuration: camelCase in files, unknown keys refused.
+
+    MongoDB may not hold a key with a dot, and people name features and fields so: an option that is a mapping
+    is kept as rows ``{name, value}`` where one of its keys has a dot, and read from either.
+    """
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+
+    @classmethod
+    def storable(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """``config`` without dotted keys, as far as the options know how; it means the same to them."""
+        maps = _maps(cls)
+        return {key: _rows(value) if key in maps else value for key, value in config.items()}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_rows(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        maps = _maps(cls)
+        return {key: _from_rows(value) if key in maps else value for key, value in given.items()}
+
+
+@functools.cache
+def _maps(options: type[NodeOptions]) -> frozenset[str]:
+    """The options, as files spell them, that may be mappings."""
+    found = (
+        (name, info.alias or name)
+        for name, info in options.model_fields.items()
+        if any(get_origin(part) is dict for part in (info.annotation, *get_args(info.annotation)))
+    )
+    return frozenset(spelt for names in found for spelt in names)
+
+
+_ROW: Final = {"name", "value"}
+
+
+def _rows(value: Any) -> Any:
+    if not isinstance(value, Mapping) or not any("." in str(key) for key in value):
+        return value
+    return [{"name": key, "value": item} for key, item in value.items()]
+
+
+def _from_rows(value: Any) -> Any:
+    if isinstance(value, list) and value and all(isinstance(r, Mapping) and set(r) == _ROW for r in value):
+        return {row["name"]: row["value"] for row in value}
+    return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from emboflow_dagster.errors import ErrorKind, InvalidInputError, Problem, shown
 from emboflow_dagster.model.freeform import check_freeform
 from emboflow_dagster.model.workflow import ExecutorType, NodeConfig
 from emboflow_dagster.runtime.code_hook import check_code_hook, hook_fields
+from emboflow_dagster.runtime.file_parts import FileNode
 from emboflow_dagster.runtime.node import NodeOptions, NodeType
 from emboflow_dagster.runtime.registry import NodeTypes, nearest
-from emboflow_dagster.runtime.workflow_file import FileNode
 
 _PLAIN_SETTINGS: Final = ("title", "artifactType", "cache", "retries")
 
@@ -35,7 +35,7 @@ def check_settings(
         problems += explain(error, node.settings_path, NodeConfig)
     config = settings.get("config", {})
     try:
-        fields["config"] = check_freeform(config)
+        fields["config"] = _storable(node_type, config)
     except InvalidInputError as error:
         problems += [_with_nesting(p) for p in relocate(error, node.at("config"))]
     else:
@@ -44,6 +44,7 @@ def check_settings(
     problems += _check_hook(node, node_type, settings)
     if node_type is not None:
         problems += _check_artifact_type(node, node_type, settings)
+        problems += _check_definition(node, node_type, settings, types)
         fields["definitionId"] = f"{node_type.id}@{node_type.version}"
     if problems:
         return None, problems
@@ -51,6 +52,41 @@ def check_settings(
         fields["codeHook"] = hook_fields(settings["codeHook"])
     fields |= {key: settings[key] for key in ("executor", "image") if key in settings}
     return NodeConfig.model_validate(fields, by_alias=True), []
+
+
+def _storable(node_type: NodeType | None, config: Any) -> dict[str, Any]:
+    """A configuration as it is kept: dotted keys are spelt out where the type knows how.
+
+    Raises:
+        InvalidInputError: MongoDB may not hold it; places are those of the file.
+    """
+    try:
+        return check_freeform(config)
+    except InvalidInputError as error:
+        dotted = all(problem.kind is ErrorKind.KEY_DOTTED for problem in error.problems)
+        if node_type is None or not dotted:
+            raise
+        kept = node_type.options.storable(config)
+        if kept == config:
+            raise
+        try:
+            return check_freeform(kept)
+        except InvalidInputError:
+            raise error from None
+
+
+def _check_definition(
+    node: FileNode, node_type: NodeType, settings: Mapping[str, Any], types: NodeTypes
+) -> list[Problem]:
+    if "definitionId" not in settings:
+        return []
+    found, here = settings["definitionId"], f"{node_type.id}@{node_type.version}"
+    name, _, version = found.partition("@") if isinstance(found, str) else ("", "", "")
+    if types.get(name) is node_type and version == node_type.version:
+        return []
+    why = "which this release does not have; it" if types.get(name) is node_type else f"{node.id!r} "
+    text = f"found {shown(found)}, {why} has {here}" if name else f"found {shown(found)}; {here} is needed"
+    return [Problem(ErrorKind.NODE_CONFIG, node.at("definitionId"), text)]
 
 
 def _check_executor(node: FileNode, settings: Mapping[str, Any], types: NodeTypes) -> list[Problem]:

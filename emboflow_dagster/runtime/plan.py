@@ -25,6 +25,7 @@ def plan_run(
     selected: Sequence[str] | None = None,
     outside: Mapping[str, Sequence[str]] | None = None,
     narrowings: Mapping[str, Narrowing | None] | None = None,
+    bindings: Mapping[str, Sequence[str]] | None = None,
     dagster_run_id: str | None = None,
     retry_of: str | None = None,
     scheduled_for: datetime | None = None,
@@ -42,6 +43,8 @@ def plan_run(
         selected: Only these nodes get a task; the others count as done before.
         outside: Effective assets of upstream nodes that are not selected; frozen in the tasks below them.
         narrowings: Node type to its set operation, for roots that stand below ``outside`` nodes.
+        bindings: Source node to the assets that it takes, of ``asset_ids`` and in their order; a source that
+            is not named takes them all. Frozen in its task.
         dagster_run_id: The Dagster run that executes it, when it is known already.
         retry_of: The run this one repeats.
         scheduled_for: The schedule's tick.
@@ -73,7 +76,9 @@ def plan_run(
             for up in upstream[node_id]
             if up not in chosen
         }
-        bound = list(asset_ids)
+        own = (bindings or {}).get(node_id)
+        taken = frozenset(asset_ids if own is None else own)
+        bound = [asset for asset in asset_ids if asset in taken]
         if known and not inside:
             bound = effective((narrowings or {}).get(types[node_id]), list(known.values()), asset_ids)
         tasks.append(
@@ -92,6 +97,7 @@ def plan_run(
                     "retries": config.retries,
                     # What is promoted or retried is given its assets anew, from all sides.
                     **({"outside": known} if known else {}),
+                    **({} if own is None else {"bound": bound}),
                 },
                 code_hook_spec=config.code_hook,
                 artifact_type=config.artifact_type,

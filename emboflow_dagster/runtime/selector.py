@@ -48,6 +48,11 @@ def is_selector(text: str) -> bool:
     return _SHAPE.fullmatch(text.strip()) is not None
 
 
+def is_key(word: str) -> bool:
+    """Whether selectors have a condition of that name."""
+    return word in _KEYS
+
+
 def parse_selector(text: object, path: str = "select") -> Selector:
     """A selector, checked.
 

@@ -19,13 +19,15 @@ from emboflow_dagster.model.workflow import (
     RuntimeGraph,
     Schedule,
 )
+from emboflow_dagster.runtime.asset_bindings import BINDINGS, check_bindings
 from emboflow_dagster.runtime.cron import check_cron, check_timezone
+from emboflow_dagster.runtime.file_parts import FileEdge, FileNode, WorkflowFile
 from emboflow_dagster.runtime.graph_rules import check_structure
 from emboflow_dagster.runtime.node_rules import check_settings, relocate
 from emboflow_dagster.runtime.registry import NodeTypes, nearest
 from emboflow_dagster.runtime.selector import is_selector, parse_selector
 from emboflow_dagster.runtime.step_processes import check_steps
-from emboflow_dagster.runtime.workflow_file import FileEdge, FileNode, WorkflowFile, parse, parse_graph
+from emboflow_dagster.runtime.workflow_file import parse, parse_graph
 
 MAX_DESCRIPTION_CHARS: Final = 4_000
 MAX_LAYOUT_BYTES: Final = 256 << 10
@@ -71,7 +73,7 @@ def validate(raw: object, *, registry: NodeTypes) -> tuple[Graphs | None, list[P
     """The graphs of a workflow, or everything that is wrong with it; never both, never neither.
 
     Args:
-        raw: What :func:`~emboflow_dagster.runtime.workflow_file.load` gave, in either spelling.
+        raw: What :func:`~emboflow_dagster.runtime.workflow_file.load` gave, in any spelling.
         registry: The node types to resolve types and check options with.
     """
     file, problems = parse(raw)
@@ -83,6 +85,10 @@ def validate(raw: object, *, registry: NodeTypes) -> tuple[Graphs | None, list[P
     problems += found
     defaults = checker.freeform(file.defaults, "runtimeGraph.defaults")
     problems += check_steps(file.defaults)
+    bindings, found = check_bindings(file.bindings, file.bindings_path, file.nodes, registry)
+    problems += found
+    if bindings:
+        defaults = checker.freeform({**defaults, BINDINGS: bindings}, "runtimeGraph.defaults")
     schedule = checker.schedule(file.schedule, file.schedule_path)
     visual = checker.freeform(
         file.layout, file.layout_path, max_bytes=MAX_LAYOUT_BYTES, max_items=MAX_LAYOUT_ITEMS

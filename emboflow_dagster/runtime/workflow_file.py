@@ -1,34 +1,33 @@
 """Workflow files: read from YAML or JSON, and taken apart without judging what they say.
 
-Two spellings mean the same: the file that people write (``nodes`` with ``after``), and the stored
-form (``logicGraph``, ``runtimeGraph``, ``visualGraph``) that ``workflow show --json`` prints. Both
-become one :class:`WorkflowFile`, whose parts remember where they stood; every judgement is
-:mod:`emboflow_dagster.runtime.validate`'s.
+Three spellings mean the same: the file that people write (``nodes`` with ``after``), the stored form
+(``logicGraph``, ``runtimeGraph``, ``visualGraph``) that ``workflow show --json`` prints, and the export of
+:mod:`emboflow_dagster.runtime.listed_file`. All become one :class:`WorkflowFile`, whose parts remember
+where they stood; every judgement is :mod:`emboflow_dagster.runtime.validate`'s.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from emboflow_dagster.errors import ErrorKind, InvalidInputError, NotFoundError, Problem, shown
-from emboflow_dagster.model.workflow import MAX_EDGES, MAX_NODES
+from emboflow_dagster.model.workflow import MAX_EDGES
+from emboflow_dagster.runtime.asset_bindings import BINDINGS
+from emboflow_dagster.runtime.file_parts import NODE_SETTINGS, FileEdge, FileNode, Reader, WorkflowFile, join
+from emboflow_dagster.runtime.listed_file import FIELDS as LISTED_FIELDS
+from emboflow_dagster.runtime.listed_file import is_listed, listed
 from emboflow_dagster.runtime.plain_data import MAX_TEXT_BYTES, decode, read_json, read_yaml, refusal
-from emboflow_dagster.runtime.registry import nearest
 from emboflow_dagster.runtime.step_processes import STEPS
 
-NODE_SETTINGS: Final = (
-    "title",
-    "config",
-    "executor",
-    "image",
-    "codeHook",
-    "artifactType",
-    "cache",
-    "retries",
+_FILE_FIELDS: Final = ("workflow", "name", "description", "nodes", "schedule", "steps", "layout", BINDINGS)
+_STORED_FIELDS: Final = (
+    "workflow",
+    "name",
+    "description",
+    "logicGraph",
+    "runtimeGraph",
+    "visualGraph",
+    BINDINGS,
 )
-_FILE_FIELDS: Final = ("workflow", "name", "description", "nodes", "schedule", "steps", "layout")
-_STORED_FIELDS: Final = ("workflow", "name", "description", "logicGraph", "runtimeGraph", "visualGraph")
 # What a stored document has besides its graphs: known, and given anew when it is published again.
 _BOOKKEEPING: Final = frozenset(
     (
@@ -36,49 +35,10 @@ _BOOKKEEPING: Final = frozenset(
         "createdAt updatedAt status latestVersionNumber publishedVersionNumber"
     ).split()
 )
+#: What a listed file may hold besides the workflow, and what becomes of it.
+IGNORED: Final = {"expectedRun": "says what somebody expects of a run; nothing is checked against it"}
 # A path is shown whole: cut off, it names no file.
 _PATH_SHOWN: Final = 1_000
-_PORTS: Final = frozenset({"inputs", "outputs", "ports"})
-
-
-@dataclass(frozen=True, slots=True)
-class FileNode:
-    """One node as written. ``path`` is where it stands, ``settings_path`` where its settings do."""
-
-    path: str
-    id: Any
-    type: Any
-    settings: Mapping[str, Any]
-    settings_path: str
-
-    def at(self, field: str) -> str:
-        """Where one of its settings stands."""
-        return f"{self.settings_path}.{field}"
-
-
-@dataclass(frozen=True, slots=True)
-class FileEdge:
-    """``target`` runs after ``source``; both as written."""
-
-    path: str
-    source: str
-    target: str
-
-
-@dataclass(frozen=True, slots=True)
-class WorkflowFile:
-    """A workflow as written: its parts and where each of them stands."""
-
-    slug: Any
-    name: Any
-    description: Any
-    nodes: tuple[FileNode, ...]
-    edges: tuple[FileEdge, ...]
-    defaults: Any
-    schedule: Any
-    schedule_path: str
-    layout: Any
-    layout_path: str
 
 
 def load(source: Path | str | bytes | dict[str, Any]) -> dict[str, Any]:
@@ -145,23 +105,33 @@ def _read(text: str, suffix: str) -> Any:
 
 
 def parse(raw: object) -> tuple[WorkflowFile | None, list[Problem]]:
-    """A workflow's parts out of either spelling, and what is wrong with their shape.
+    """A workflow's parts out of any spelling, and what is wrong with their shape.
 
     The result is ``None`` when there is nothing that could be judged further.
     """
-    reader = _Reader()
+    reader = Reader()
     if not isinstance(raw, dict):
         reader.add(ErrorKind.GRAPH_SHAPE, "", f"found {shown(raw)}; a workflow is a mapping")
         return None, reader.problems
+    if is_listed(raw):
+        reader.unknown(raw, "", LISTED_FIELDS, _BOOKKEEPING | IGNORED.keys())
+        return listed(raw, reader), reader.problems
     stored = "logicGraph" in raw
     reader.unknown(raw, "", _STORED_FIELDS if stored else _FILE_FIELDS, _BOOKKEEPING if stored else ())
     result = _stored(raw, reader) if stored else _written(raw, reader)
     return result, reader.problems
 
 
+def notes(raw: object) -> list[str]:
+    """What of a file is read and has no effect, a sentence each."""
+    if not isinstance(raw, dict) or not is_listed(raw):
+        return []
+    return [f"{name} {why}" for name, why in IGNORED.items() if name in raw]
+
+
 def parse_graph(raw: object, path: str = "") -> tuple[list[FileNode], list[FileEdge], list[Problem]]:
     """Nodes and edges of a bare ``{nodes: [{id, type}], edges: [{from, to}]}``, settings in the nodes."""
-    reader = _Reader()
+    reader = Reader()
     if not isinstance(raw, dict):
         reader.add(
             ErrorKind.GRAPH_SHAPE, path, f"found {shown(raw)}; a graph is a mapping of nodes and edges"
@@ -173,12 +143,12 @@ def parse_graph(raw: object, path: str = "") -> tuple[list[FileNode], list[FileE
     rows = reader.rows(raw, "nodes", path)
     if rows is None or arrows is None:
         return [], [], reader.problems
-    nodes = [reader.node(row, _join(path, f"nodes[{i}]"), ()) for i, row in enumerate(rows)]
-    edges = [reader.arrow(row, _join(path, f"edges[{i}]")) for i, row in enumerate(arrows)]
+    nodes = [reader.node(row, join(path, f"nodes[{i}]"), ()) for i, row in enumerate(rows)]
+    edges = [reader.arrow(row, join(path, f"edges[{i}]")) for i, row in enumerate(arrows)]
     return [n for n in nodes if n], [e for e in edges if e], reader.problems
 
 
-def _written(raw: dict[str, Any], reader: "_Reader") -> WorkflowFile | None:
+def _written(raw: dict[str, Any], reader: "Reader") -> WorkflowFile | None:
     rows = reader.rows(raw, "nodes", "")
     if rows is None:
         return None
@@ -205,10 +175,11 @@ def _written(raw: dict[str, Any], reader: "_Reader") -> WorkflowFile | None:
         schedule_path="schedule",
         layout=raw.get("layout"),
         layout_path="layout",
+        bindings=raw.get(BINDINGS),
     )
 
 
-def _stored(raw: dict[str, Any], reader: "_Reader") -> WorkflowFile | None:
+def _stored(raw: dict[str, Any], reader: "Reader") -> WorkflowFile | None:
     nodes, edges, problems = parse_graph(raw["logicGraph"], "logicGraph")
     reader.problems += problems
     runtime = reader.mapping(raw, "runtimeGraph", "")
@@ -231,122 +202,19 @@ def _stored(raw: dict[str, Any], reader: "_Reader") -> WorkflowFile | None:
         settled.append(FileNode(node.path, node.id, node.type, {**node.settings, **settings}, path))
     summary = raw.get("summary")
     extra = summary if isinstance(summary, dict) else {}
+    defaults = runtime.get("defaults")
+    given = defaults if isinstance(defaults, dict) else {}
     return WorkflowFile(
         slug=raw.get("workflow", raw.get("slug")),
         name=raw.get("name", extra.get("name")),
         description=raw.get("description", extra.get("description")),
         nodes=tuple(settled),
         edges=tuple(edges),
-        defaults=runtime.get("defaults"),
+        defaults={key: value for key, value in given.items() if key != BINDINGS} if given else defaults,
         schedule=runtime.get("schedule"),
         schedule_path="runtimeGraph.schedule",
         layout=raw.get("visualGraph"),
         layout_path="visualGraph",
+        bindings=raw[BINDINGS] if BINDINGS in raw else given.get(BINDINGS),
+        bindings_path=BINDINGS if BINDINGS in raw else f"runtimeGraph.defaults.{BINDINGS}",
     )
-
-
-class _Reader:
-    def __init__(self) -> None:
-        self.problems: list[Problem] = []
-
-    def add(self, kind: ErrorKind, path: str, message: str) -> None:
-        self.problems.append(Problem(kind, path, message))
-
-    def unknown(
-        self, raw: Mapping[str, Any], path: str, known: Iterable[str], ignored: Iterable[str] = ()
-    ) -> None:
-        known = list(known)
-        for key in raw:
-            if key not in known and key not in ignored:
-                near = nearest(key, known)
-                hint = f"did you mean {near!r}?" if near else f"known are {', '.join(known[:20])}"
-                self.add(ErrorKind.GRAPH_FIELD, path, f"unknown field {shown(key)}; {hint}")
-
-    def mapping(self, raw: Mapping[str, Any], field: str, path: str) -> dict[str, Any]:
-        value = raw.get(field)
-        if value is None:
-            return {}
-        if not isinstance(value, dict):
-            self.add(ErrorKind.GRAPH_SHAPE, _join(path, field), f"found {shown(value)}; a mapping is needed")
-            return {}
-        return value
-
-    def rows(
-        self, raw: Mapping[str, Any], field: str, path: str, *, required: bool = True
-    ) -> list[Any] | None:
-        where = _join(path, field)
-        limit = MAX_NODES if field == "nodes" else MAX_EDGES
-        value = raw.get(field) if required or field in raw else []
-        if not isinstance(value, list):
-            self.add(ErrorKind.GRAPH_SHAPE, where, f"found {shown(value)}; a list of {field} is needed")
-        elif len(value) > limit:
-            self.add(
-                ErrorKind.GRAPH_TOO_LARGE, where, f"found {len(value)} {field}; at most {limit} are allowed"
-            )
-        elif required and not value:
-            self.add(ErrorKind.GRAPH_EMPTY, where, "found no nodes; a workflow has at least one")
-        else:
-            return value
-        return None
-
-    def node(self, raw: object, path: str, more: tuple[str, ...]) -> FileNode | None:
-        if not isinstance(raw, dict):
-            self.add(ErrorKind.NODE_ID, path, f"found {shown(raw)}; a node is a mapping with id and type")
-            return None
-        node_id = raw.get("id")
-        if isinstance(node_id, str):
-            path = f"{path} ({shown(node_id, 70)[1:-1]})"
-        self.unknown(raw, path, ("id", "type", *more, *NODE_SETTINGS), _PORTS)
-        for port in sorted(_PORTS.intersection(raw)):
-            self.add(
-                ErrorKind.NODE_PORT,
-                f"{path}.{port}",
-                "nodes have no ports; name the nodes it runs after in 'after'",
-            )
-        settings = {key: raw[key] for key in NODE_SETTINGS if key in raw}
-        if node_id is None:
-            self.add(ErrorKind.NODE_ID, path, "has no id")
-        return FileNode(path, node_id, raw.get("type"), settings, path)
-
-    def arrow(self, raw: object, path: str) -> FileEdge | None:
-        if not isinstance(raw, dict):
-            self.add(ErrorKind.EDGE_SHAPE, path, f"found {shown(raw)}; an edge is a mapping with from and to")
-            return None
-        self.unknown(raw, path, ("from", "to"))
-        source, target = raw.get("from"), raw.get("to")
-        for field, value in (("from", source), ("to", target)):
-            if not isinstance(value, str):
-                self.add(
-                    ErrorKind.EDGE_SHAPE, f"{path}.{field}", f"found {shown(value)}; a node id is needed"
-                )
-        if not isinstance(source, str) or not isinstance(target, str):
-            return None
-        return FileEdge(f"{path} ({shown(f'{source} -> {target}', 140)[1:-1]})", source, target)
-
-    def after(self, raw: dict[str, Any], node: FileNode) -> list[FileEdge]:
-        value = raw.get("after")
-        path = f"{node.path}.after"
-        if value is None:
-            return []
-        if not isinstance(value, list):
-            example = f": [{value}]" if isinstance(value, str) and value.isprintable() else ""
-            self.add(
-                ErrorKind.EDGE_SHAPE, path, f"found {shown(value)}; a list of node ids is needed{example}"
-            )
-            return []
-        if len(value) > MAX_NODES:
-            self.add(
-                ErrorKind.GRAPH_TOO_LARGE, path, f"found {len(value)} ids; at most {MAX_NODES} are allowed"
-            )
-            return []
-        edges: list[FileEdge] = []
-        for i, item in enumerate(value):
-            if not isinstance(item, str):
-                self.add(ErrorKind.EDGE_SHAPE, f"{path}[{i}]", f"found {shown(item)}; a node id is needed")
-            elif isinstance(node.id, str):
-                edges.append(FileEdge(f"{path}[{i}]", item, node.id))
-        return edges
-
-
-def _join(path: str, field: str) -> str:
-    return f"{path}.{field}" if path else field

@@ -143,3 +143,18 @@ def usable(streams: list[Stream], fps: float, leave_out: LeaveOut) -> list[Strea
         else:
             leave_out(stream.topic, "no data at the same time as the denser topics")
     return sorted(together, key=lambda s: s.topic)
+
+
+def numeric_streams(path: Path, leave_out: LeaveOut) -> list[Stream]:
+    """Every numeric topic of a recording; ``leave_out`` is also told what of it could not be read.
+
+    Raises:
+        LimitError: More numbers than fit into memory.
+        OSError: A file cannot be read.
+    """
+    problems: list[Any] = []
+    streams = read_streams(path, None, problems, leave_out)
+    for problem in problems:
+        if problem.path is not None:
+            leave_out(problem.path, f"{problem.code}: {problem.message}")
+    return streams

@@ -152,6 +152,25 @@ def parse(where: Any) -> Group:
     return group
 
 
+def spelt_out(where: Any) -> Any:
+    """The same conditions without dotted keys, which may not be stored: ``{path: a.b, equals: 1}``."""
+    if isinstance(where, list):
+        return [spelt_out(part) for part in where]
+    if not isinstance(where, Mapping) or isinstance(where.get("path"), str):
+        return where
+    if not any("." in str(key) for key in where):
+        return {key: spelt_out(value) if key in COMBINATORS else value for key, value in where.items()}
+    return [_spelt_out(str(key), value) for key, value in where.items()]
+
+
+def _spelt_out(key: str, value: Any) -> dict[str, Any]:
+    if "." not in key:
+        return {key: spelt_out(value) if key in COMBINATORS else value}
+    if isinstance(value, Mapping):
+        return {"path": key, **value}
+    return {"path": key, "in" if isinstance(value, list) else "equals": value}
+
+
 def _bad(path: str, message: str) -> Problem:
     return Problem(ErrorKind.NODE_CONFIG, path, message)
 

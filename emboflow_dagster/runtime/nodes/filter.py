@@ -1,6 +1,7 @@
 """The `filter` node: goes on with the assets whose probe result fulfils the conditions."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
@@ -9,7 +10,7 @@ from emboflow_dagster.errors import ExecutionError, InvalidInputError
 from emboflow_dagster.model.plugin import CustomNodeCategory
 from emboflow_dagster.runtime.node import NodeContext, NodeOptions, NodeResult, NodeType, Sight
 from emboflow_dagster.runtime.nodes._shown import MAX_ROWS, short
-from emboflow_dagster.runtime.nodes._where import REPORT_FIELDS, Group, document_of, parse
+from emboflow_dagster.runtime.nodes._where import REPORT_FIELDS, Group, document_of, parse, spelt_out
 
 NO_REPORT = "not probed: a probe node has to come before the filter"
 
@@ -30,6 +31,11 @@ class FilterOptions(NodeOptions):
     on_empty: Literal["pass", "fail"] = Field(
         default="pass", description="What to do when no asset is left: go on with none, or fail the task."
     )
+
+    @classmethod
+    def storable(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Conditions on dotted paths become ``{path: ..., operator: ...}``."""
+        return {**config, "where": spelt_out(config["where"])} if "where" in config else dict(config)
 
     @field_validator("where")
     @classmethod

@@ -2,10 +2,9 @@
 
 import json
 import mimetypes
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -16,6 +15,7 @@ from emboflow_dagster.model.plugin import CustomNodeCategory
 from emboflow_dagster.model.run import MAX_PREVIEW_BYTES
 from emboflow_dagster.model.storage import LISTING_TYPE
 from emboflow_dagster.runtime.child import HOOK_MEMORY_MB, run_child
+from emboflow_dagster.runtime.code_hook import given_to
 from emboflow_dagster.runtime.node import (
     NodeContext,
     NodeInput,
@@ -25,6 +25,8 @@ from emboflow_dagster.runtime.node import (
     NodeType,
     Sight,
 )
+from emboflow_dagster.runtime.nodes import _episodes
+from emboflow_dagster.runtime.nodes._inside import inside
 
 CONTENT_TYPES: Final = {
     "json": "application/json",
@@ -56,6 +58,11 @@ class PythonOptions(NodeOptions):
     limits: HookLimits = Field(
         default_factory=HookLimits,
         description="timeoutSeconds, memoryMb, cpuSeconds. They may also stand beside the other keys.",
+    )
+
+    language: Literal["python"] = Field(default="python", description="The language of the hook.")
+    network: Literal["none", "host"] = Field(
+        default="host", description="`none` takes the network away from the hook and all that it starts."
     )
 
     @model_validator(mode="before")
@@ -90,6 +97,9 @@ def run(context: NodeContext) -> NodeResult:
         raise InvalidInputError.of(
             [Problem(ErrorKind.NODE_CODE_HOOK, context.task.node_id, "type python needs a codeHook")]
         )
+    kind = given_to(hook.source, hook.entrypoint)
+    if kind != "inputs":
+        return _episodes.run(context, kind, options.limits, network=options.network == "host")
     request = {
         "source": hook.source,
         "entrypoint": hook.entrypoint,
@@ -117,6 +127,7 @@ def run(context: NodeContext) -> NodeResult:
         timeout_s=limits.timeout_seconds,
         memory_mb=limits.memory_mb,
         cpu_s=limits.cpu_seconds,
+        network=options.network == "host",
         cwd=context.workdir,
         on_stdout=context.out,
         on_stderr=context.err,
@@ -172,28 +183,6 @@ def _result(kept: Mapping[str, Any], context: NodeContext) -> NodeResult:
     return NodeResult(outputs=(output,), preview=_fitting(preview, {"kind": kind, "bytes": size}), page=page)
 
 
-def inside(path: Path, workdir: Path) -> Path:
-    """The path, if it is a file or folder inside the workdir without links that lead elsewhere.
-
-    Raises:
-        ExecutionError: It is not.
-    """
-    root, found = workdir.resolve(), path.resolve()
-    if not found.is_relative_to(root) or found == root:
-        raise ExecutionError(f"the hook returned {str(path)!r}, which is not inside ctx.workdir")
-    if not (found.is_file() or found.is_dir()):
-        raise ExecutionError(f"the hook returned {str(path)!r}, which is no file or folder")
-    for folder, names, files in os.walk(found):
-        for name in (*names, *files):
-            entry = Path(folder, name)
-            if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
-                where = entry.relative_to(found)
-                raise ExecutionError(
-                    f"the hook returned a folder with {str(where)!r}, a link or special file"
-                )
-    return found
-
-
 def _measure(path: Path) -> tuple[int, int]:
     if path.is_file():
         return 1, path.stat().st_size
@@ -233,7 +222,9 @@ NODE = NodeType(
         "Calls `codeHook.entrypoint(ctx, inputs)` in a child process with memory, processor and time limits "
         "and none of this process's environment. `ctx` has `assets`, `config`, `workdir` and `log`; "
         "`inputs[node_id]` has `preview`, `asset_ids`, `artifacts`, `json()`, `dataframe()` and `path()`. "
-        "It returns JSON, a pandas DataFrame (kept as parquet), bytes, or a Path inside `ctx.workdir`."
+        "It returns JSON, a pandas DataFrame (kept as parquet), bytes, or a Path inside `ctx.workdir`. "
+        "A hook whose first parameter is called `episode` or `streams` is called for each demonstration or "
+        "recording with its arrays, and returns features that `normalize` reads."
     ),
     category=CustomNodeCategory.TRANSFORM,
     options=PythonOptions,

@@ -24,7 +24,6 @@ WRONG_USAGE = [
     ["asset", "list", "--limit", "0"],
     ["asset", "list", "--status", "nonsense"],
     ["dataset", "create", "name"],
-    ["workflow", "run", "slug"],
     ["workflow", "run", "slug", "--asset", "a", "--timeout", "5"],
     ["run", "list", "--status", "done"],
     ["run", "wait", "run_x", "--timeout", "soon"],

@@ -1,0 +1,82 @@
+"""Takes recordings apart into files of plain arrays, in a child: users' code opens none of them."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from emboflow_dagster.errors import EmboflowError, LimitError
+from emboflow_dagster.runtime import child_main
+
+INDEX: Final = "parts.jsonl"
+
+
+def extract(request: dict[str, Any]) -> list[dict[str, Any]]:
+    """Write the parts of each recording into a folder of its own, ``<out>/000`` and on.
+
+    Args:
+        request: ``kind`` (``episode`` or ``streams``), ``recordings`` [{path, name, format}], ``out``.
+
+    Returns:
+        For each recording ``parts`` (how many) and ``reasons`` (what was left out).
+
+    Raises:
+        LimitError: A recording needs more memory than there is.
+    """
+    done: list[dict[str, Any]] = []
+    for number, recording in enumerate(request["recordings"]):
+        folder = Path(request["out"], f"{number:03d}")
+        folder.mkdir(parents=True)
+        reasons: list[str] = []
+        count = 0
+        try:
+            count = _write(folder, recording, request["kind"], reasons)
+        except LimitError:
+            raise
+        except (EmboflowError, OSError) as error:
+            reasons.append(error.message if isinstance(error, EmboflowError) else str(error))
+        child_main.log(f"{recording['name']}: {count} read{'; ' if reasons else ''}{'; '.join(reasons[:5])}")
+        done.append({"parts": count, "reasons": reasons[:20]})
+    return done
+
+
+def _write(folder: Path, recording: Mapping[str, Any], kind: Any, reasons: list[str]) -> int:
+    from emboflow_dagster.formats.as_arrays import parts
+    from emboflow_dagster.formats.canonical.from_arrays import save_arrays
+
+    count = 0
+    with (folder / INDEX).open("w", encoding="utf-8") as index:
+        for part in parts(Path(recording["path"]), recording["format"], kind, reasons):
+            # Datasets may be called as no file may: in the archive they have numbers.
+            arrays = {name: f"a{i}" for i, name in enumerate(part.arrays)}
+            stamps = {name: f"t{i}" for i, name in enumerate(part.stamps)}
+            file = f"{count:06d}.npz"
+            save_arrays(
+                folder / file,
+                {arrays[name]: values for name, values in part.arrays.items()}
+                | {stamps[name]: values for name, values in part.stamps.items()},
+            )
+            row = {"ref": part.ref, "file": file, "arrays": arrays, "stamps": stamps}
+            index.write(json.dumps({**row, "names": dict(part.names), "told": dict(part.told)}) + "\n")
+            count += 1
+    return count
+
+
+def parts_of(folder: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]:
+    """The parts that :func:`extract` wrote: what stands in the list, arrays by name, stamps by name.
+
+    The file of a part is removed when the next one is asked for.
+    """
+    from emboflow_dagster.formats.canonical.from_arrays import load_arrays
+
+    with (folder / INDEX).open(encoding="utf-8") as index:
+        for line in index:
+            row = json.loads(line)
+            file = folder / row["file"]
+            loaded = load_arrays(file)
+            yield (
+                row,
+                {name: loaded[key] for name, key in row["arrays"].items()},
+                {name: loaded[key] for name, key in row["stamps"].items()},
+            )
+            file.unlink(missing_ok=True)
