@@ -1,8 +1,8 @@
 """Runs in the environment of real LeRobot: what it makes of a package, as one JSON value on standard output.
 
-    python in_lerobot.py look FOLDER       load, read and decode every frame, compare pictures with ffmpeg's
-    python in_lerobot.py edit FOLDER OUT   delete an episode, merge the set with itself
-    python in_lerobot.py train [ARGUMENTS OF lerobot-train]
+python in_lerobot.py look FOLDER       load, read and decode every frame, compare pictures with ffmpeg's
+python in_lerobot.py edit FOLDER OUT   delete an episode, merge the set with itself
+python in_lerobot.py train [ARGUMENTS OF lerobot-train]
 """
 
 import json
@@ -29,7 +29,9 @@ def look(folder: str) -> dict:
     for episode in range(dataset.num_episodes):
         row = dataset.meta.episodes[episode]
         start, stop = row["dataset_from_index"], row["dataset_to_index"]
-        truth = {key: ffmpeg(Path(folder) / dataset.meta.get_video_file_path(episode, key)) for key in cameras}
+        truth = {
+            key: ffmpeg(Path(folder) / dataset.meta.get_video_file_path(episode, key)) for key in cameras
+        }
         for index in range(start, stop):
             item = dataset[index]
             assert int(item["episode_index"]) == episode
@@ -70,7 +72,17 @@ def ffmpeg(path: Path):
         stream = container.streams.video[0]
         size = stream.width * stream.height * 3
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(path)]
-    command += ["-fps_mode", "passthrough", "-sws_flags", "bilinear", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    command += [
+        "-fps_mode",
+        "passthrough",
+        "-sws_flags",
+        "bilinear",
+        "-f",
+        "rawvideo",
+        "-pix_fmt",
+        "rgb24",
+        "-",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         while picture := process.stdout.read(size):
             yield picture
@@ -103,4 +115,4 @@ if __name__ == "__main__":
         sys.argv = ["lerobot-train", *arguments]
         main()
     else:
-        print(json.dumps({"look": look, "edit": edit}[verb](*arguments)))
+        print(json.dumps({"look": look, "edit": edit}[verb](*arguments)))  # noqa: T201 - the result

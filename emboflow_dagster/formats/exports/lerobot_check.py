@@ -1,7 +1,7 @@
 """Whether a folder is a LeRobot v3.0 tree as we deliver it: every rule that it breaks.
 
 Real LeRobot reads more than this (several episodes a video, lists of any length); it reads all of this. "It
-loads" is no check: LeRobot looks at most of it only when a frame is asked for. What a rule is called is what a
+loads" is no check: LeRobot looks at most of it only when a frame is asked for. A rule is called what a
 probe's warning is called. Videos are looked at packet by packet, none is decoded.
 """
 
@@ -93,7 +93,6 @@ def _check_tasks(found: _Found) -> int:
 
 def _episodes(found: _Found) -> Iterator[dict[str, Any]]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     needed = {name: pa.int64() for name in ("episode_index", *_PLACE)}
     for camera in _cameras(found.info):
@@ -105,7 +104,7 @@ def _episodes(found: _Found) -> Iterator[dict[str, Any]]:
         found.add("missing_episode_meta", "meta/episodes", "there is no file")
     total = start = 0
     for path in paths:
-        table = pq.read_table(path.open("rb"))
+        table = _read(path)
         where = path.relative_to(found.folder).as_posix()
         absent = False
         for name, kind in needed.items():
@@ -113,6 +112,7 @@ def _episodes(found: _Found) -> Iterator[dict[str, Any]]:
                 absent = True
                 found.add("missing_column", where, f"there is no column {name}")
             elif table.schema.field(name).type != kind:
+                absent = True
                 found.add("dtype_mismatch", where, f"{name} is {table.schema.field(name).type}, not {kind}")
         for name in (f"stats/{feature}/{stat}" for feature, _ in features_of(found.info) for stat in STATS):
             if name not in table.column_names:
@@ -140,14 +140,12 @@ def _episodes(found: _Found) -> Iterator[dict[str, Any]]:
 
 
 def _check_data(found: _Found, episodes: list[dict[str, Any]], tasks: int) -> None:
-    import pyarrow.parquet as pq
-
     in_file = Counter(_data_path(row) for row in episodes)
     waiting = iter(episodes)
     start = 0
     for path in sorted((found.folder / "data").glob("*/*.parquet")):
         where = path.relative_to(found.folder).as_posix()
-        table = pq.read_table(path.open("rb"))
+        table = _read(path)
         if not _check_columns(found, where, table.schema):
             return
         for _ in range(in_file.pop(where, 0)):
@@ -255,6 +253,14 @@ def _check_stats(found: _Found) -> None:
             values = told.get(stat)
             if not isinstance(values, list) or len(values) != (1 if stat == "count" else size):
                 found.add("missing_stats", "meta/stats.json", f"{name}: {stat} is not {size} numbers")
+
+
+def _read(path: Path) -> Any:
+    """A table; opened by us, so that no part of the path becomes a column."""
+    import pyarrow.parquet as pq
+
+    with path.open("rb") as stream:
+        return pq.read_table(stream)
 
 
 def _cameras(info: Mapping[str, Any]) -> list[str]:
