@@ -73,7 +73,7 @@ $(FLOWCEPT):
 	@touch $@
 
 verify-lerobot: $(STAMP) $(LEROBOT)  ## Packages of real recordings in real LeRobot 0.4.4: pictures compared, 3 training steps; 2 GB once
-	@LEROBOT_VENV=$(abspath .lerobot-venv) $(PYTEST) -q -s tests/lerobot
+	@LEROBOT_VENV=$(abspath .lerobot-venv) $(PYTEST) -q -s -o faulthandler_timeout=0 tests/lerobot
 
 # torch comes from wherever pip finds it; where that is a build for a GPU: make verify-lerobot TORCH="--index-url <of CPU wheels>"
 TORCH ?=

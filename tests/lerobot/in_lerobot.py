@@ -28,7 +28,7 @@ def look(folder: str) -> dict:
 
     dataset = LeRobotDataset("emboflow/package", root=folder, video_backend="pyav")
     cameras = dataset.meta.video_keys
-    # Each look at one picture decodes from the key frame before it: many are asked for at once, as policies do.
+    # A look at one picture decodes from the key frame before it: many are asked for at once, as policies do.
     stamps = {key: [number / dataset.fps for number in range(AT_ONCE)] for key in cameras}
     wide = LeRobotDataset(
         "emboflow/package", root=folder, video_backend="pyav", delta_timestamps=stamps or None
