@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np  # noqa: TID253 - this module compares numbers
 import pyarrow.parquet as pq  # noqa: TID253
@@ -23,9 +24,23 @@ def canonical(samples, tmp_path_factory):
     """The three samples as canonical folders."""
     out = tmp_path_factory.mktemp("canonical")
     for name, fps in ((LIFT, 20), (ALOHA, 50)):
-        write_canonical(from_hdf5.episodes(samples / "hdf5" / name), out / name, fps=fps, robot_type="robot")
+        found = map(with_state, from_hdf5.episodes(samples / "hdf5" / name))
+        write_canonical(found, out / name, fps=fps, robot_type="robot")
     with_own_videos(samples / "standard_dataset" / GROOT, out / GROOT)
     return out
+
+
+def with_state(episode):
+    """The robot's own part of a flat simulator state as ``observation.state``, where there is none."""
+    if "observation.state" in episode.features:
+        return episode
+    state = episode.features["observation.environment_state"][:, 1:10]
+    spec = FeatureSpec(tuple(f"qpos_{number}" for number in range(9)), "state")
+    return replace(
+        episode,
+        features={"observation.state": state, **episode.features},
+        specs={"observation.state": spec, **episode.specs},
+    )
 
 
 def with_own_videos(source, out):
@@ -117,7 +132,7 @@ def test_lerobot_deletes_and_merges_what_was_delivered(canonical, deliver, in_le
 @pytest.mark.parametrize(
     ("name", "requires", "policy"),
     [
-        (LIFT, ["observation.environment_state"], "act"),
+        (LIFT, ["observation.environment_state", "observation.state"], "act"),
         (ALOHA, ["observation.images.top", "observation.state"], "act"),
         (ALOHA, ["observation.images.top", "observation.state"], "diffusion"),
     ],

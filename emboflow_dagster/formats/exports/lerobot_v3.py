@@ -34,6 +34,8 @@ VIDEO_FILE_MB: Final = 200
 DATA_PATH: Final = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH: Final = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH: Final = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+#: A float32 stamp is within LeRobot's 0.1 ms up to 2,048 s; later pictures would not be found.
+MAX_SECONDS: Final = 2_000
 #: Episodes whose rows may wait for their row group.
 ROWS_WAITING: Final = 256
 ENVIRONMENT_STATE: Final = "observation.environment_state"
@@ -225,6 +227,11 @@ class _Run:
         stats: dict[str, Any] = {}
         chunk, file = divmod(number, CHUNK_FILES)
         fps = self._dataset.fps
+        if self._plan.cameras and length > MAX_SECONDS * fps:
+            raise InvalidInputError(
+                f"episode {number} lasts {length / fps:.0f} s; LeRobot finds pictures up to {MAX_SECONDS} s",
+                hint="split it: emboflow dataset edit split DATASET EPISODE --at FRAME",
+            )
         for camera, folder in self._plan.cameras.items():
             source = self._plan.videos.get((folder, number))
             if source is None:

@@ -25,8 +25,9 @@ POLICIES: Final = (
 )
 STATE: Final = "observation.state"
 ACTION: Final = "action"
-#: What a policy cannot do without, and what of several it needs one of.
-_NEEDS: Final[Mapping[str, tuple[str, ...]]] = {"diffusion": (STATE,), "vqbet": (STATE,), "tdmpc": (STATE,)}
+#: What a policy cannot do without. ACT calls the state optional and asks for its device all the same (0.4.4).
+_NEEDS: Final[Mapping[str, tuple[str, ...]]] = dict.fromkeys(("act", "diffusion", "tdmpc", "vqbet"), (STATE,))
+#: Policies that need a picture, or the state of the environment.
 _SEES: Final = frozenset({"act", "diffusion"})
 
 

@@ -477,7 +477,10 @@ def test_what_a_policy_needs_is_asked_of_the_data():
     assert "the dataset, which has action 3, observation.state 3" in str(caught.value.problems[0])
     with pytest.raises(InvalidInputError, match=r"observation\.state"):
         check_features({"action": vector, "observation.environment_state": vector}, "diffusion", [])
-    check_features({"action": vector, "observation.environment_state": vector}, "act", [])
+    both = {"observation.state": vector, "observation.environment_state": vector}
+    check_features({"action": vector, **both}, "act", [])
+    with pytest.raises(InvalidInputError, match="policy act needs it"):
+        check_features({"action": vector, "observation.environment_state": vector}, "act", [])
     for wrong in ("5", "2-1", "x", ""):
         with pytest.raises(InvalidInputError, match="episodes: found"):
             places(wrong, 5)
