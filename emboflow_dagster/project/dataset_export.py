@@ -3,7 +3,7 @@
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -97,21 +97,6 @@ def deliver(
         else:
             _name(work, Path(output), kind)
     return made
-
-
-def fetch_version(opened: Opened, dataset: str, tag: str | None, out: Path) -> Mapping[str, str]:
-    """Write a published version as the documented folder, for a node; the dataset's name and the tag.
-
-    Raises:
-        NotFoundError: There is no such dataset or version.
-        IntegrityError: A byte is missing or differs.
-    """
-    from emboflow_dagster.project.datasets import Datasets
-
-    datasets = Datasets(opened)
-    version = datasets.version(dataset, tag)
-    dataset_content.export(opened, version, out)
-    return {"name": datasets.get(version.dataset_id).name, "tag": version.version_tag}
 
 
 def _check_target(path: Path, kind: str | None) -> None:

@@ -38,7 +38,7 @@ from emboflow_dagster.project.artifacts import Artifacts
 from emboflow_dagster.project.assets import Assets
 from emboflow_dagster.project.cache import Answer, Asked, Cache
 from emboflow_dagster.project.cached import Hit, NotWholeError
-from emboflow_dagster.project.dataset_export import fetch_version
+from emboflow_dagster.project.dataset_fetch import fetch_version
 from emboflow_dagster.project.execution import Execution, Log, Prepared
 from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.project.runs import Runs

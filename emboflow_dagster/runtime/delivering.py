@@ -24,7 +24,7 @@ def deliver(request: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         request: ``package`` (a canonical folder), ``out`` (absent), ``format``, ``name`` and ``tag`` (or
-            null), ``environmentState`` (or null), ``annotations`` (files of JSON lines).
+            null), ``environmentState`` (or null), ``annotations`` (files).
 
     Returns:
         ``format``, ``episodes``, ``frames``, ``fps``, ``files``, ``bytes``, ``versionSha256``,
@@ -51,11 +51,13 @@ def deliver(request: dict[str, Any]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     libraries: tuple[str, ...] = ()
     if form == LEROBOT:
+        from emboflow_dagster.formats.exports import lerobot_v3
         from emboflow_dagster.formats.exports.lerobot_check import check_lerobot
-        from emboflow_dagster.formats.exports.lerobot_v3 import LIBRARIES, write_lerobot
 
-        libraries, options = LIBRARIES, {"environmentState": request.get("environmentState")}
-        made = write_lerobot(dataset, out, environment_state=options["environmentState"], tick=_tick)
+        libraries, options = lerobot_v3.LIBRARIES, {"environmentState": request.get("environmentState")}
+        made = lerobot_v3.write_lerobot(
+            dataset, out, environment_state=options["environmentState"], tick=_tick
+        )
         if problems := check_lerobot(out):
             first = problems[0]
             raise ExecutionError(
@@ -64,10 +66,10 @@ def deliver(request: dict[str, Any]) -> dict[str, Any]:
             )
         readme = readmes.lerobot(facts, made)
     elif form == RLDS:
-        from emboflow_dagster.formats.exports.rlds import LIBRARIES, write_rlds
+        from emboflow_dagster.formats.exports import rlds
 
-        libraries = LIBRARIES
-        made |= write_rlds(dataset, out, name=request.get("name") or "dataset", tick=_tick)
+        libraries = rlds.LIBRARIES
+        made |= rlds.write_rlds(dataset, out, name=request.get("name") or "dataset", tick=_tick)
         readme = readmes.rlds(facts, made)
     elif form in (CANONICAL, ANNOTATED):
         _copy(folder, out)
@@ -223,17 +225,34 @@ def _summary(out: Path, document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _annotations(paths: list[str], out: Path) -> int:
-    """All lines of the files, each once, in the order of their ids."""
+    """`annotations.jsonl`: every annotation once, in the order of ids, with its task and kind of label.
+
+    A file is what an annotation node leaves (``emboflow-annotations/1``: the task, and its annotations), or
+    JSON lines. Who approved what stands in `annotation_tasks.jsonl`.
+    """
     from emboflow_dagster.formats.exports.package import json_line
 
     rows: dict[str, Any] = {}
+    tasks: dict[str, Any] = {}
     for path in paths:
-        with Path(path).open("rb") as stream:
-            for line in stream:
-                row = json.loads(line)
-                rows[str(row.get("_id") or row.get("id") or len(rows))] = row
-    with (out / "annotations.jsonl").open("wb") as stream:
-        stream.writelines(json_line(rows[key]) for key in sorted(rows))
+        payload = Path(path).read_bytes()
+        try:
+            document = json.loads(payload)
+        except ValueError:
+            document = None  # more than one line
+        if isinstance(document, dict) and isinstance(document.get("annotations"), list):
+            task = {key: value for key, value in document.items() if key != "annotations"}
+            tasks[str(task.get("annotationTaskId"))] = task
+            kept = {key: task[key] for key in ("annotationTaskId", "labelType") if key in task}
+            found = [{**kept, **row} for row in document["annotations"]]
+        else:
+            found = [json.loads(line) for line in payload.splitlines() if line.strip()]
+        for row in found:
+            rows[str(row.get("_id") or row.get("id") or len(rows))] = row
+    for name, told in (("annotations", rows), ("annotation_tasks", tasks)):
+        if told or name == "annotations":
+            with (out / f"{name}.jsonl").open("wb") as stream:
+                stream.writelines(json_line(told[key]) for key in sorted(told))
     return len(rows)
 
 

@@ -108,13 +108,13 @@ def _reports(context: NodeContext, options: DeliveryOptions) -> NodeResult:
 
 
 def _annotations(context: NodeContext) -> list[str]:
-    """The files of JSON lines that annotation nodes left."""
+    """What annotation nodes left."""
     paths: list[str] = []
     for given in context.inputs.values():
         for artifact in given.artifacts:
             if str((artifact.summary or {}).get("format", "")).startswith(ANNOTATIONS):
                 place = given.fetch(artifact)
-                paths += sorted(map(str, place.rglob("*.jsonl"))) if place.is_dir() else [str(place)]
+                paths += sorted(map(str, place.rglob("*.json*"))) if place.is_dir() else [str(place)]
     if not paths:
         raise missing(context, "no node before this one left annotations")
     return paths

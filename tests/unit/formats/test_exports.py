@@ -373,19 +373,25 @@ def test_rlds_is_read_back_with_every_number(canonical, tmp_path):
 
 
 def test_annotations_stand_beside_the_version(canonical, tmp_path):
-    for name, rows in (
-        ("a", [{"_id": "ann_2", "x": 1}]),
-        ("b", [{"_id": "ann_1"}, {"_id": "ann_2", "x": 1}]),
-    ):
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    given = [str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")]
+    lines = [{"_id": "ann_2", "x": 1}, {"_id": "ann_0"}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+    node = {"schema": "emboflow-annotations/1", "annotationTaskId": "ant_1", "labelType": "segment"}
+    rows = [{"_id": "ann_1", "payload": {"from": 0}}, {"_id": "ann_2", "x": 2}]
+    (tmp_path / "b.json").write_text(
+        json.dumps({**node, "reviewers": ["ada"], "annotations": rows}, indent=1)
+    )
+    given = [str(tmp_path / "a.jsonl"), str(tmp_path / "b.json")]
 
     delivering.deliver(request(canonical, tmp_path / "out", delivering.ANNOTATED, annotations=given))
 
-    rows = [json.loads(line) for line in (tmp_path / "out/annotations.jsonl").read_text().splitlines()]
-    assert [row["_id"] for row in rows] == ["ann_1", "ann_2"]
+    found = [json.loads(line) for line in (tmp_path / "out/annotations.jsonl").read_text().splitlines()]
+    assert [row["_id"] for row in found] == ["ann_0", "ann_1", "ann_2"]
+    assert found[1] == {"annotationTaskId": "ant_1", "labelType": "segment", **rows[0]}
+    (task,) = (tmp_path / "out/annotation_tasks.jsonl").read_text().splitlines()
+    assert json.loads(task) == {**node, "reviewers": ["ada"]}
     assert open_canonical(tmp_path / "out").manifest.frames == 21
     assert check_package(tmp_path / "out")["format"] == "canonical+annotations"
+    assert "3 annotations" in (tmp_path / "out/README.md").read_text()
 
 
 @pytest.mark.parametrize(
