@@ -267,11 +267,10 @@ class _Run:
         rows = frames.num_rows
         within = np.arange(rows, dtype=np.int64)
         columns: list[pa.Array] = []
-        for name, source in self._plan.columns.items():
+        for source in self._plan.columns.values():
             dim = int(self._plan.described[source]["shape"][0])
             flat = _flat(frames, source, dim)
             columns.append(flat if dim == 1 else pa.FixedSizeListArray.from_arrays(flat, dim))
-            del name
         # Types are made here, whatever the source had: real LeRobot raises for an index of DOUBLE.
         stamps = (within / self._dataset.fps).astype(np.float32)
         tasks = np.asarray(frames.column("task_index").combine_chunks()).astype(np.int64)

@@ -21,10 +21,8 @@ from emboflow_dagster.formats.canonical.schema import Camera, Episode, FeatureSp
 from emboflow_dagster.formats.canonical.writer import file_sha256, write_canonical
 from emboflow_dagster.formats.exports.archives import kind_of, write_archive
 from emboflow_dagster.formats.exports.lerobot_check import check_lerobot
-from emboflow_dagster.formats.exports.lerobot_stats import PictureStats, sampled
 from emboflow_dagster.formats.exports.lerobot_v3 import read_info
 from emboflow_dagster.formats.exports.package import check_package, files_of
-from emboflow_dagster.formats.exports.training_config import check_features, places
 from emboflow_dagster.formats.probe import probe_path
 from emboflow_dagster.runtime import delivering
 
@@ -470,53 +468,11 @@ def test_a_training_config_pins_the_version_and_names_the_episodes(delivered, tm
     assert check_package(tmp_path / "a")["trainedOn"] == {"episodes": 2, "frames": 16}
 
 
-def test_what_a_policy_needs_is_asked_of_the_data():
-    vector = {"dtype": "float32", "shape": [3]}
-
-    with pytest.raises(InvalidInputError) as caught:
-        check_features({"action": vector, "observation.state": vector}, "act", ["observation.images.top"])
-    assert caught.value.kind == ErrorKind.INPUT_MISSING
-    assert [problem.path for problem in caught.value.problems] == [
-        "observation.images.top",
-        "observation.environment_state",
-    ]
-    assert "the dataset, which has action 3, observation.state 3" in str(caught.value.problems[0])
-    with pytest.raises(InvalidInputError, match=r"observation\.state"):
-        check_features({"action": vector, "observation.environment_state": vector}, "diffusion", [])
-    both = {"observation.state": vector, "observation.environment_state": vector}
-    check_features({"action": vector, **both}, "act", [])
-    with pytest.raises(InvalidInputError, match="policy act needs it"):
-        check_features({"action": vector, "observation.environment_state": vector}, "act", [])
-    for wrong in ("5", "2-1", "x", ""):
-        with pytest.raises(InvalidInputError, match="episodes: found"):
-            places(wrong, 5)
-    assert places("0-2, 4", 5) == [0, 1, 2, 4]
-
-
 def test_a_config_is_written_for_lerobot_packages_alone(canonical, tmp_path):
     delivering.deliver(request(canonical, tmp_path / "c", delivering.CANONICAL))
     with pytest.raises(InvalidInputError, match="this one is canonical") as caught:
         training(tmp_path / "c", tmp_path / "t")
     assert caught.value.kind == ErrorKind.FORMAT_UNSUPPORTED
-
-
-def test_picture_statistics_are_those_of_numpy():
-    rng = np.random.default_rng(3)
-    pictures = rng.integers(0, 256, (6, 20, 24, 3)).astype(np.uint8)
-    one, two = PictureStats(), PictureStats()
-    for number, found in enumerate(pictures):
-        (one if number < 2 else two).add(found)
-    one.merge(two)
-
-    told = one.to_json()
-
-    flat = pictures.reshape(-1, 3).astype(np.float64) / 255
-    assert np.ravel(told["mean"]) == pytest.approx(flat.mean(axis=0), rel=1e-12)
-    assert np.ravel(told["std"]) == pytest.approx(flat.std(axis=0), rel=1e-12)
-    assert np.ravel(told["q10"]) == pytest.approx(np.quantile(flat, 0.1, axis=0), rel=1e-12)
-    assert (told["count"], np.shape(told["min"])) == ([6], (3, 1, 1))
-    assert sampled(5) == set(range(5))
-    assert (min(sampled(10_000)), max(sampled(10_000)), len(sampled(10_000))) == (0, 9_999, 1_000)
 
 
 def test_the_canonical_folder_stays_what_it_was(canonical, tmp_path):
