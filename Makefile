@@ -11,6 +11,7 @@ DEPENDENCIES := $(VENV)/.dependencies
 STAMP := $(VENV)/.ready
 SOURCES := emboflow_dagster assets_defs resources tests benchmarks
 FLOWCEPT := .flowcept-venv/.ready
+LEROBOT := .lerobot-venv/.ready
 PYTEST := $(BIN)/python -m pytest
 JOBS ?= 2
 
@@ -20,7 +21,7 @@ unexport PYTHONPATH
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup demo dev test test-fast test-flowcept test-celery faults faults-blobs faults-runs check fmt lint types imports docs bench bench-blobs lock clean
+.PHONY: help setup demo dev test test-fast test-flowcept verify-lerobot test-celery faults faults-blobs faults-runs check fmt lint types imports docs bench bench-blobs lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +70,19 @@ $(FLOWCEPT):
 	@echo "Flowcept 1.0.3 in .flowcept-venv, an environment of its own"
 	@$(PYTHON) -m venv .flowcept-venv
 	@.flowcept-venv/bin/python -m pip install -qq 'flowcept[mongo]==1.0.3' 'pandas>=2.2,<4'
+	@touch $@
+
+verify-lerobot: $(STAMP) $(LEROBOT)  ## Packages of real recordings in real LeRobot 0.4.4: pictures compared, 3 training steps; 2 GB once
+	@LEROBOT_VENV=$(abspath .lerobot-venv) $(PYTEST) -q -s -o faulthandler_timeout=0 tests/lerobot
+
+# torch comes from wherever pip finds it; where that is a build for a GPU: make verify-lerobot TORCH="--index-url <of CPU wheels>"
+TORCH ?=
+$(LEROBOT): tests/lerobot/requirements.txt
+	@echo "LeRobot 0.4.4 with torch 2.13.0 in .lerobot-venv, an environment of its own (2 GB, minutes)"
+	@$(PYTHON) -m venv .lerobot-venv
+	@.lerobot-venv/bin/python -m pip install -qq $(TORCH) torch==2.13.0
+	@.lerobot-venv/bin/python -m pip install -qq --no-deps torchvision==0.25.0 torchcodec==0.13.0 lerobot==0.4.4
+	@.lerobot-venv/bin/python -m pip install -qq -r tests/lerobot/requirements.txt 2> >(grep -v "requires\|resolver" >&2)
 	@touch $@
 
 faults: $(STAMP)  ## Killed at every command, failed at every command, eight at once: the long version, about half an hour

@@ -1,6 +1,5 @@
 """`emboflow dataset`: datasets and their immutable versions."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -103,34 +102,60 @@ def versions(dataset: Name, limit: Limit = 100) -> None:
     )
 
 
-@verb(app, "export", example="emboflow dataset export pick-place --output ./pick-place")
+@verb(app, "export", example="emboflow dataset export pick-place --format rlds -o FILE.tar")
 def export(
     dataset: Name,
     out: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help="The folder to write; else ./NAME-TAG."),
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="PLACE",
+            help="A folder, FILE.tar, FILE.tar.gz, FILE.zip or s3://bucket/prefix; else ./NAME-TAG.",
+        ),
     ] = None,
-    tag: Tag = None,
+    tag: Annotated[
+        str | None,
+        typer.Option("--tag", "--version", metavar="TAG", help="Version tag or id; else the latest version."),
+    ] = None,
+    format_: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help="canonical, lerobot-v3.0 or rlds.")
+    ] = "canonical",
+    environment_state: Annotated[
+        str | None,
+        typer.Option(
+            "--environment-state",
+            metavar="FEATURE",
+            help="LeRobot: deliver this feature as observation.environment_state too.",
+        ),
+    ] = None,
 ) -> None:
-    """Write a version's files into a folder, each verified; the manifest comes last."""
+    """Write a version as a package, each byte verified: README, checksums and its hashes inside."""
     with opened() as ef:
         version = ef.datasets.version(full_id(ef.datasets.documents, dataset), tag)
         head = ef.datasets.get(version.dataset_id)
-        folder = out or Path(f"{head.name}-{version.version_tag}")
-        with progress.waiting(f"exporting {head.name} {version.version_tag}"):
-            ef.datasets.export(head.id, folder, tag=version.id)
-    manifest = (folder / "manifest.json").read_bytes()
-    files = json.loads(manifest)["files"]
+        place = out or f"{head.name}-{version.version_tag}"
+        with progress.waiting(f"exporting {head.name} {version.version_tag}") as say:
+            made = ef.datasets.deliver(
+                head.id,
+                place,
+                tag=version.id,
+                format=format_,
+                environment_state=environment_state,
+                say=say,
+            )
+    remote = place.startswith("s3://")
     result = {
         "datasetId": head.id,
         "versionId": version.id,
         "versionTag": version.version_tag,
-        "path": str(folder.absolute()),
-        "files": len(files) + 1,
-        "bytes": sum(row["size"] for row in files) + len(manifest),
+        "path": place if remote else str(Path(place).absolute()),
+        "kind": made["kind"],
+        **{key: made[key] for key in ("format", "files", "bytes", "archiveBytes", "episodes", "frames")},
+        **{key: made[key] for key in ("versionSha256", "treeSha256", "reencoded", "leftOut")},
     }
-    text = f"{folder}: {head.name} {version.version_tag}, {result['files']} files"
-    output.emit(result, lambda: output.lines([f"{text}, {figures.size(result['bytes'])}"]))
+    text = f"{place}: {head.name} {version.version_tag}, {made['format']}, {made['files']} files"
+    output.emit(result, lambda: output.lines([f"{text}, {figures.size(made['bytes'])}"]))
 
 
 dataset_diff.register(app)

@@ -1,7 +1,7 @@
 """Datasets and their versions, as a project sees them."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +259,44 @@ class Datasets:
         (out / "manifest.json").unlink(missing_ok=True)  # until all of it is there
         export(self._opened, version, out)
         return out
+
+    def deliver(
+        self,
+        dataset: str,
+        output: str,
+        *,
+        tag: str | None = None,
+        format: str = "canonical",  # noqa: A002 - the contract's word
+        environment_state: str | None = None,
+        say: Callable[[str], None] = lambda _text: None,
+    ) -> dict[str, Any]:
+        """Write a version as a package: README, checksums and the version's hashes inside, checked, whole.
+
+        Args:
+            dataset: Name or id.
+            output: A folder, a name that ends with `.tar`, `.tar.gz` or `.zip`, or `s3://bucket/prefix`.
+            tag: Tag or id of the version; by default the latest one.
+            format: `canonical`, `lerobot-v3.0` or `rlds`.
+            environment_state: LeRobot: a feature delivered as `observation.environment_state` too.
+            say: Told what is going on.
+
+        Returns:
+            ``output``, ``kind`` (folder, tar, tar.gz, zip), ``format``, ``files``, ``bytes``, ``episodes``,
+            ``frames``, ``versionSha256``, ``treeSha256``, ``features``.
+
+        Raises:
+            NotFoundError: There is no such dataset or version.
+            InvalidInputError: The version cannot have the format, or the output holds other things.
+            ConflictError: Somebody else exports to the same output now.
+            IntegrityError: A byte is missing or differs.
+        """
+        from emboflow_dagster.project.dataset_export import deliver
+
+        version = self.version(dataset, tag)
+        head = self.get(version.dataset_id)
+        return deliver(
+            self._opened, head, version, output, form=format, environment_state=environment_state, say=say
+        )
 
     def list(self, *, limit: int = 100) -> list[Dataset]:
         """Datasets, newest first."""

@@ -19,7 +19,16 @@ from emboflow_dagster.project.runs import Runs
 from emboflow_dagster.runtime.cache_key import cache_key, code_digest
 from emboflow_dagster.runtime.child import child_call
 from emboflow_dagster.runtime.logs import TaskLog
-from emboflow_dagster.runtime.node import BoundAsset, NodeContext, NodeInput, NodeResult, NodeType, Sight
+from emboflow_dagster.runtime.node import (
+    BoundAsset,
+    FetchVersion,
+    NodeContext,
+    NodeInput,
+    NodeResult,
+    NodeType,
+    Reach,
+    Sight,
+)
 from emboflow_dagster.runtime.record import Claimed
 from emboflow_dagster.runtime.registry import node_types
 
@@ -38,10 +47,13 @@ class Prepared(NamedTuple):
 class Execution:
     """Executes claimed tasks of one project."""
 
-    def __init__(self, assets: Assets, artifacts: Artifacts, runs: Runs) -> None:
+    def __init__(
+        self, assets: Assets, artifacts: Artifacts, runs: Runs, fetch_version: FetchVersion | None = None
+    ) -> None:
         self._assets = assets
         self._artifacts = artifacts
         self._runs = runs
+        self._fetch_version = fetch_version
 
     def prepare(self, claimed: Claimed, folder: Path) -> Prepared:
         """Gather what a claimed task is given, and its cache key; no bytes are read.
@@ -53,7 +65,7 @@ class Execution:
         task = claimed.task
         node_type = node_types().require(task.node_type)
         options = _options(node_type, task)
-        inputs = self._inputs(claimed, folder)
+        inputs = self._inputs(claimed, node_type, folder)
         found = self._assets.documents.find({"_id": {"$in": task.asset_ids}}, limit=0)
         by_id = {asset.id: asset for asset in found}
         assets = [by_id[asset_id] for asset_id in task.asset_ids]
@@ -103,6 +115,7 @@ class Execution:
                 ),
                 out=lines.streams["stdout"],
                 err=lines.streams["stderr"],
+                version=self._fetch_version,
             )
             return node_type.run(context)
 
@@ -118,26 +131,50 @@ class Execution:
                 rows.append(BoundAsset(asset, self._assets.latest_report(asset), path))
             yield rows
 
-    def _inputs(self, claimed: Claimed, folder: Path) -> dict[str, NodeInput]:
-        task, tasks = claimed.task, self._runs.recorder.tasks
-        inputs: dict[str, NodeInput] = {}
-        for node_id in task.upstream_node_ids:
-            found = tasks.find_one({"workflowRunId": task.workflow_run_id, "nodeId": node_id})
-            if found is None:  # not selected in this run: what it made last
-                found = self._runs.last_success(claimed.run.workflow_definition_id, node_id)
-            if found is None:
-                raise TransitionError(
-                    f"node {node_id} has never succeeded", kind=ErrorKind.UPSTREAM_NOT_SUCCEEDED
-                )
-            inputs[node_id] = NodeInput(
-                node_id=node_id,
-                node_type=found.node_type,
-                asset_ids=tuple(found.asset_ids),
-                artifacts=tuple(self._artifacts.of_task(found)),
-                preview=found.last_result_preview,
-                fetch=partial(self._artifacts.fetch_into, folder / "in"),
-            )
+    def _inputs(self, claimed: Claimed, node_type: NodeType, folder: Path) -> dict[str, NodeInput]:
+        task = claimed.task
+        found = {node_id: self._before(claimed, node_id) for node_id in task.upstream_node_ids}
+        inputs = {node_id: self._input(before, folder) for node_id, before in found.items()}
+        for wanted, reach in sorted(node_type.reaches.items()):
+            waiting, seen = list(found), set(found)
+            while waiting:
+                node_id = waiting.pop(0)
+                given = inputs.get(node_id) or self._input(found[node_id], folder)
+                there = given.artifact(wanted) is not None
+                if there:
+                    inputs.setdefault(node_id, given)
+                if there and reach is Reach.NEAREST:
+                    continue
+                for further in found[node_id].upstream_node_ids:
+                    if further not in seen:
+                        seen.add(further)
+                        waiting.append(further)
+                        if further not in found:
+                            found[further] = self._before(claimed, further)
         return inputs
+
+    def _before(self, claimed: Claimed, node_id: str) -> RunTask:
+        """The task whose artifacts an earlier node gives."""
+        found = self._runs.recorder.tasks.find_one(
+            {"workflowRunId": claimed.task.workflow_run_id, "nodeId": node_id}
+        )
+        if found is None:  # not selected in this run: what it made last
+            found = self._runs.last_success(claimed.run.workflow_definition_id, node_id)
+        if found is None:
+            raise TransitionError(
+                f"node {node_id} has never succeeded", kind=ErrorKind.UPSTREAM_NOT_SUCCEEDED
+            )
+        return found
+
+    def _input(self, found: RunTask, folder: Path) -> NodeInput:
+        return NodeInput(
+            node_id=found.node_id,
+            node_type=found.node_type,
+            asset_ids=tuple(found.asset_ids),
+            artifacts=tuple(self._artifacts.of_task(found)),
+            preview=found.last_result_preview,
+            fetch=partial(self._artifacts.fetch_into, folder / "in"),
+        )
 
     def lineage(self, claimed: Claimed, prepared: Prepared, *, cached: bool) -> Lineage:
         """Where what a task makes comes from; the cache key only where it may be found by it."""

@@ -38,6 +38,7 @@ from emboflow_dagster.project.artifacts import Artifacts
 from emboflow_dagster.project.assets import Assets
 from emboflow_dagster.project.cache import Answer, Asked, Cache
 from emboflow_dagster.project.cached import Hit, NotWholeError
+from emboflow_dagster.project.dataset_fetch import fetch_version
 from emboflow_dagster.project.execution import Execution, Log, Prepared
 from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.project.runs import Runs
@@ -87,7 +88,7 @@ class Tasks:
     def __init__(self, opened: Opened, assets: Assets, artifacts: Artifacts, runs: Runs) -> None:
         self._opened = opened
         self._runs = runs
-        self._execution = Execution(assets, artifacts, runs)
+        self._execution = Execution(assets, artifacts, runs, partial(fetch_version, opened))
         self._cache = Cache(opened, runs.recorder)
         self._logs = TaskLogs(opened, runs.recorder)
         self.documents: Documents[RunTask] = Documents(opened.mongo, opened.scope, RunTask)

@@ -40,6 +40,13 @@ class Sight(StrEnum):
     ITSELF = "itself"  #: what it and its workflow are called
 
 
+class Reach(StrEnum):
+    """Which ancestors an artifact type is taken from beside the nodes directly before."""
+
+    NEAREST = "nearest"  #: on each path back the first that has one
+    ALL = "all"  #: every one
+
+
 class NodeOptions(BaseModel):
     """Base of a node type's configuration: camelCase in files, unknown keys refused.
 
@@ -140,6 +147,14 @@ class ChildCall(Protocol):
         ...
 
 
+class FetchVersion(Protocol):
+    """Writes a version of the project's datasets as the documented folder, verified."""
+
+    def __call__(self, dataset: str, tag: str | None, out: Path) -> Mapping[str, str]:
+        """Write it; its ``name`` and ``tag``. ``tag`` is the latest one where it is ``None``."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class NodeContext:
     """Everything a node may use while it runs."""
@@ -158,6 +173,8 @@ class NodeContext:
     out: Callable[[str], None] = lambda _line: None
     """Takes one line of the node's standard output (hooks)."""
     err: Callable[[str], None] = lambda _line: None
+    version: "FetchVersion | None" = None
+    """Brings a published version to disk, where the node type is executed with a database at hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +248,9 @@ class NodeType:
     """Nothing may follow it."""
     code_hook: bool = False
     """Needs ``codeHook``."""
+    reaches: Mapping[str, Reach] = field(default_factory=dict)
+    """Artifact types that it takes from further back too: the ancestors that have one stand behind the nodes
+    directly before it in ``inputs``, the nearer ones first."""
     needs_bytes: bool = True
     """Whether the node reads its assets' bytes; one that does not gets ``Path()`` and starts faster."""
     runs_on_empty: bool = False

@@ -1,6 +1,7 @@
 """`emboflow dataset diff`, `edit` and `verify`, as typed."""
 
 import json
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,3 +104,21 @@ def test_an_exported_folder_is_checked_where_there_is_no_database(
     assert damaged.status == 1
     assert "episodes.parquet" in damaged.out
     assert not (tmp_path / "none").exists()
+
+
+def test_a_package_in_an_archive_says_which_version_it_is(deployment: Deployment, tmp_path: Path) -> None:
+    out = tmp_path / "reach.zip"
+    told = deployment.here(
+        "dataset", "export", "reach", "--version", "v1", "--format", "lerobot-v3.0", "-o", str(out), "--json"
+    ).json
+
+    assert (told["kind"], told["format"], told["versionTag"]) == ("zip", "lerobot-v3.0", "v1")
+    assert (told["episodes"], told["frames"], told["path"]) == (8, 80, str(out))
+    assert told["archiveBytes"] == out.stat().st_size
+    with zipfile.ZipFile(out) as archive:
+        assert archive.testzip() is None
+        assert f"| `{told['treeSha256']}` |" in archive.read("reach-v1/README.md").decode()
+        assert len(archive.namelist()) == told["files"]
+    refused = deployment.here("dataset", "export", "reach", "--format", "zarr", "-o", str(tmp_path / "no"))
+    assert (refused.status, refused.err.partition("]")[0]) == (1, "error[invalid-input")
+    assert not (tmp_path / "no").exists()

@@ -20,6 +20,8 @@ EXPECTED = {
     "preview": {"preview-bundle"},
     "normalize": {"normalise"},
     "publish-dataset": {"publish"},
+    "export-delivery": set(),
+    "export-training-config": set(),
     "python": {"python-transform"},
 }
 

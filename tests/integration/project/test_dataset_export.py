@@ -1,0 +1,229 @@
+"""A version leaves the house whole: folders, archives, buckets, nodes; killed, damaged, at once."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+
+from emboflow_dagster.errors import ConflictError, ErrorKind, IntegrityError, InvalidInputError
+from emboflow_dagster.formats.canonical.checking import check_folder
+from emboflow_dagster.formats.exports.lerobot_check import check_lerobot
+from emboflow_dagster.formats.exports.package import check_package
+from emboflow_dagster.project import dataset_export
+from emboflow_dagster.project.handle import EmboFlow
+from tests.integration.project.test_datasets import flow
+from tests.integration.project.versions_made import damage, episode, files_below, made
+from tests.integration.project.whole_project import write_demos
+
+
+@pytest.fixture
+def reach(ef: EmboFlow, tmp_path: Path) -> EmboFlow:
+    made(ef, tmp_path / "made", "reach", [episode(seed, 10, rich=True) for seed in range(3)])
+    return ef
+
+
+def test_a_version_is_a_canonical_package_by_default(reach: EmboFlow, tmp_path: Path) -> None:
+    told = reach.datasets.deliver("reach", str(tmp_path / "out"))
+
+    document = check_package(tmp_path / "out")
+    version = reach.datasets.version("reach")
+    assert check_folder(tmp_path / "out", expect=version.manifest_ref.checksum).ok
+    assert f"sha256:{told['versionSha256']}" == version.manifest_ref.checksum
+    assert document["dataset"]["treeSha256"] == reach.datasets.manifest(version)["tree"]["sha256"]
+    assert (document["dataset"]["name"], document["dataset"]["versionTag"]) == ("reach", "v1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "made", "out"]
+
+
+def test_lerobot_in_an_archive_is_the_same_bytes_again(reach: EmboFlow, tmp_path: Path) -> None:
+    for name in ("a.tar", "b.tar"):
+        reach.datasets.deliver("reach", str(tmp_path / name), format="lerobot-v3.0")
+
+    assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+    with tarfile.open(tmp_path / "a.tar") as archive:
+        archive.extractall(tmp_path / "out", filter="data")
+    assert check_lerobot(tmp_path / "out" / "reach-v1") == []
+    assert check_package(tmp_path / "out" / "reach-v1")["dataset"]["frames"] == 30
+
+
+def test_an_export_takes_the_place_of_an_older_one_and_of_nothing_else(
+    reach: EmboFlow, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    reach.datasets.deliver("reach", str(out))
+    first = files_below(out)
+    made(reach, tmp_path / "again", "reach", [episode(7, 4)])
+    reach.datasets.deliver("reach", str(out), format="lerobot-v3.0")
+    assert check_package(out)["dataset"]["versionTag"] == "v2"
+    assert not set(first) & {"data"}
+
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    for output in (tmp_path / "mine", tmp_path / "mine" / "thesis.tex"):
+        with pytest.raises(InvalidInputError, match="nothing was written") as caught:
+            reach.datasets.deliver("reach", str(output))
+        assert caught.value.kind == ErrorKind.DUPLICATE
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "x"
+
+
+def test_nothing_is_left_of_an_export_that_failed(reach: EmboFlow, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="format: found 'zarr'"):
+        reach.datasets.deliver("reach", str(tmp_path / "out"), format="zarr")
+    with pytest.raises(InvalidInputError, match="there is no feature"):
+        reach.datasets.deliver(
+            "reach", str(tmp_path / "out"), format="lerobot-v3.0", environment_state="nothing"
+        )
+    first = next(iter(reach.datasets.episodes("reach")))
+    damage(reach, first["files"]["frames"]["sha256"])
+    for output in ("out", "out.tar"):
+        with pytest.raises(IntegrityError):
+            reach.datasets.deliver("reach", str(tmp_path / output), format="lerobot-v3.0")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "made"]
+
+
+def test_of_two_exports_to_one_place_the_second_is_told(reach: EmboFlow, tmp_path: Path) -> None:
+    output = str(tmp_path / "out")
+    with (
+        dataset_export._place(reach._opened, output, remote=False),
+        pytest.raises(ConflictError, match="another export"),
+    ):
+        reach.datasets.deliver("reach", output)
+    reach.datasets.deliver("reach", output)
+    check_package(tmp_path / "out")
+
+
+EVERYWHERE = [("write_archive", "out.zip"), ("_name", "out")] if os.environ.get("EMBOFLOW_FAULTS") else []
+KILLED = """
+import sys
+from pathlib import Path
+from emboflow_dagster.project import dataset_export
+from emboflow_dagster.project.handle import EmboFlow
+from emboflow_dagster.project.settings import Settings
+
+def stop(*_, **__):
+    Path(sys.argv[1]).touch()
+    import time
+    time.sleep(600)
+
+setattr(dataset_export, sys.argv[2], stop)
+with EmboFlow.open(Settings.from_env()) as ef:
+    ef.datasets.deliver("reach", sys.argv[3], format="lerobot-v3.0")
+"""
+
+
+@pytest.mark.parametrize(("at", "name"), [("run_child", "out"), *EVERYWHERE])
+def test_a_killed_export_left_nothing_under_its_name_and_is_done_again(
+    reach: EmboFlow, tmp_path: Path, at: str, name: str
+) -> None:
+    output, reached = tmp_path / "there" / name, tmp_path / "reached"
+    settings = reach.settings
+    environment = {
+        **os.environ,
+        "EMBOFLOW_HOME": str(settings.home),
+        "EMBOFLOW_MONGO_URI": str(settings.mongo_uri),
+        "EMBOFLOW_DATABASE": settings.database,
+        "EMBOFLOW_OBJECT_STORE": settings.object_store,
+        "EMBOFLOW_WORKSPACE": settings.workspace,
+        "EMBOFLOW_PROJECT": settings.project,
+        "EMBOFLOW_ACTOR": settings.actor,
+    }
+    command = [sys.executable, "-c", KILLED, str(reached), at, str(output)]
+    with subprocess.Popen(command, env=environment) as process:
+        deadline = time.monotonic() + 60
+        while not reached.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert reached.exists()
+        process.send_signal(signal.SIGKILL)
+
+    assert not output.exists()
+    assert [path.name for path in output.parent.iterdir()] == [f".{name}.partial"]
+
+    reach.datasets.deliver("reach", str(output), format="lerobot-v3.0")
+
+    assert [path.name for path in output.parent.iterdir()] == [name]
+
+
+def nodes(*more: dict) -> dict:
+    return {"workflow": "delivering", "nodes": [*flow("lift")["nodes"], *more]}
+
+
+def test_nodes_deliver_what_an_earlier_node_made(ef: EmboFlow, tmp_path: Path) -> None:
+    """As the sample graph 02: quality between the package and its delivery, a training config behind."""
+    ef.assets.register(write_demos(tmp_path / "d.hdf5", [4, 6]), type="hdf5_dataset", name="demos")
+    ef.assets.probe("demos")
+    ef.workflows.publish(
+        nodes(
+            {"id": "qc", "type": "quality-check", "after": ["episodes"]},
+            {
+                "id": "delivery",
+                "type": "export-delivery",
+                "after": ["qc"],
+                "config": {"format": "lerobot-v3.0", "environmentState": "observation.state"},
+            },
+            {
+                "id": "train",
+                "type": "export-training-config",
+                "after": ["delivery"],
+                "config": {"policy": "act", "requires": ["observation.environment_state"], "steps": 3},
+            },
+            {
+                "id": "reports",
+                "type": "export-delivery",
+                "after": ["train"],
+                "config": {"format": "reports-only"},
+            },
+            {
+                "id": "again",
+                "type": "export-delivery",
+                "after": ["publish"],
+                "config": {"format": "canonical", "dataset": "lift", "version": "v1"},
+            },
+        )
+    )
+
+    run = ef.runs.work(ef.runs.request("delivering", assets=["demos"]).id)
+
+    assert run.status == "success", [t.error_message for t in ef.tasks.list(run.id)]
+    by_node = {task.node_id: task for task in ef.tasks.list(run.id)}
+    got = {}
+    for node in ("delivery", "train", "reports", "again"):
+        (artifact,) = ef.artifacts.of_task(by_node[node])
+        got[node] = ef.artifacts.fetch(artifact, tmp_path / "got" / node)
+        assert check_package(got[node])["schema"] == "emboflow-delivery/1"
+    assert check_lerobot(got["delivery"]) == []
+    version = ef.datasets.version("lift")
+    told = {node: check_package(got[node])["dataset"] for node in ("delivery", "train", "again")}
+    assert {row["treeSha256"] for row in told.values()} == {ef.datasets.manifest(version)["tree"]["sha256"]}
+    assert f"sha256:{told['again']['versionSha256']}" == version.manifest_ref.checksum
+    assert (told["again"]["name"], told["again"]["versionTag"]) == ("lift", "v1")
+    config = json.loads((got["train"] / "train_config.json").read_text())
+    assert config["dataset"]["revision"] == told["delivery"]["versionSha256"]
+    assert (got["reports"] / "qc" / "quality_report" / "report.json").is_file()
+    packages = {a.id for a in ef.artifacts.of_task(by_node["episodes"])}
+    (delivery,) = ef.artifacts.of_task(by_node["delivery"])
+    assert packages < set(delivery.lineage.input_artifact_ids)  # beside the report of the node before it
+
+
+def test_a_training_config_says_what_the_data_lacks(ef: EmboFlow, tmp_path: Path) -> None:
+    ef.assets.register(write_demos(tmp_path / "d.hdf5", [4]), type="hdf5_dataset", name="demos")
+    ef.assets.probe("demos")
+    config = {"requires": ["observation.images.top"]}
+    ef.workflows.publish(
+        nodes(
+            {"id": "train", "type": "export-training-config", "after": ["episodes"], "config": config},
+            {"id": "no", "type": "export-delivery", "after": ["src"], "config": {"format": "canonical"}},
+        )
+    )
+
+    run = ef.runs.work(ef.runs.request("delivering", assets=["demos"]).id)
+
+    told = {task.node_id: str(task.error_message) for task in ef.tasks.list(run.id)}
+    assert "input-missing" in told["train"] or "is required and not in the dataset" in told["train"]
+    assert "observation.images.top" in told["train"]
+    assert "action" in told["train"]
+    assert "no node before this one made a normalized_dataset_package" in told["no"]
