@@ -29,15 +29,38 @@ def quality(
     subject: str,
     is_dataset: bool,  # noqa: FBT001 - arguments cross the process border by position
     report: dict[str, Any] | None,
-    checks: list[str] | None,
-    fps: float | None,
+    options: dict[str, Any],
+    evidence: str,
+    about: dict[str, Any],
 ) -> dict[str, Any]:
-    """``formats.quality.quality_report`` of one asset or canonical dataset."""
+    """``formats.quality.quality_report`` of one asset or canonical dataset; its measurements in a file."""
     from emboflow_dagster.formats.quality import quality_report
 
+    more = {"name": subject, "evidence": Path(evidence), "subject": about, **options}
     if is_dataset:
-        return quality_report(canonical=Path(path), checks=checks, fps=fps, name=subject)
-    return quality_report(Path(path), probe=report, checks=checks, fps=fps, name=subject)
+        return quality_report(canonical=Path(path), **more)
+    return quality_report(Path(path), probe=report, **more)
+
+
+def quality_bundle(
+    folder: str,
+    reports: list[dict[str, Any]],
+    parts: list[str],
+    summary: dict[str, Any],
+    thresholds: dict[str, Any],
+    consumers: dict[str, Any],
+) -> dict[str, Any]:
+    """``formats.quality_bundle.write_bundle``: the files of a report."""
+    from emboflow_dagster.formats.quality_bundle import write_bundle
+
+    return write_bundle(Path(folder), reports, [Path(part) for part in parts], summary, thresholds, consumers)
+
+
+def evidence(table: str, asked: dict[str, Any]) -> list[dict[str, Any]]:
+    """``formats.quality_bundle.evidence_of``: rows of a stored table of evidence."""
+    from emboflow_dagster.formats.quality_bundle import evidence_of
+
+    return evidence_of(Path(table), **asked)
 
 
 def preview(
