@@ -127,6 +127,9 @@ def quality_report(
     else:
         assert path is not None  # noqa: S101 - one of the two is there, checked above
         _file(path, probe, reading, fps, every=checks is None)
+    for check in reading.checks.values():
+        if check.resolved:
+            check.finish()
     called = name or (path.name if path is not None else "dataset")
     if evidence is not None:
         about = {"subject": called, "subjectSha256": reading.sha256, "assetId": None, **(subject or {})}

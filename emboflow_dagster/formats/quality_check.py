@@ -48,9 +48,7 @@ class Check(ABC):
         """Measure what is known after the last episode only."""
 
     def result(self, consumers: Mapping[str, Thresholds] | None = None) -> dict[str, Any]:
-        """The check as it is stored; a verdict for every consumer, the measurements beside it."""
-        if self.resolved:
-            self.finish()
+        """The finished check as it is stored, with a verdict for every consumer."""
         return result_of(self, consumers or {}, self._message() if self.resolved else NOTHING)
 
     def measure(

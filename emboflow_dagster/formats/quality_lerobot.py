@@ -106,19 +106,28 @@ class LeRobotTree:
             number=number,
             index=None if index is None else _whole(index),
             declared_length=declared if isinstance(declared, int) else None,
-            stats=stats,
+            stats={name: values for name, values in stats.items() if name not in _NOT_VECTORS},
             videos=videos,
         )
 
     def _video(self, camera: str, number: int, rows: int) -> VideoView:
-        """The video of one camera and episode: by its template, else by its number in the camera's folder."""
-        template = self.info.template("video_path")
-        path = self.info.resolve(template, number, camera) if template else None
-        entry = next((e for e in self.source.entries if e.path == path), None) or next(
-            (e for e in self._files_of(camera) if _number_of(e) == number), None
-        )
+        """The video of one camera and episode, decoded."""
+        entry = self._entry(camera, number)
         name = entry.path if entry else f"{camera}, episode {number}"
         return watch(self.source.file(entry) if entry else None, name, rows=rows, fps=self.info.fps)
+
+    def video_file(self, camera: str, number: int) -> Path | None:
+        """Where the video of one camera and episode is, ``None`` where it is not there."""
+        entry = self._entry(camera, number)
+        return self.source.file(entry) if entry else None
+
+    def _entry(self, camera: str, number: int) -> Entry | None:
+        """By its template, else by its number in the camera's folder."""
+        template = self.info.template("video_path")
+        path = self.info.resolve(template, number, camera) if template else None
+        return next((e for e in self.source.entries if e.path == path), None) or next(
+            (e for e in self._files_of(camera) if _number_of(e) == number), None
+        )
 
     def _shared_videos(self, seen: set[int]) -> Iterator[EpisodeView]:
         """Files that hold several episodes, each with the rows of all of them."""

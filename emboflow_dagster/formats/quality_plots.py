@@ -1,7 +1,6 @@
 """Small plots of evidence as inline SVG: how a metric is spread, and where in time something was found."""
 
 import html
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -22,12 +21,13 @@ BINS = 24
 MAX_LANES = 30
 MAX_MARKS = 600
 _W, _H = 300, 118
+_DRAWABLE = 1e150
 _ORDER = ("info", "pass", "warn", "fail")
 
 
 def histogram(title: str, values: Sequence[float], unit: str, rule: Rule) -> str:
     """How a metric is spread over episodes, topics or dimensions; limits dashed, bars coloured by verdict."""
-    finite = [value for value in values if math.isfinite(value)]
+    finite = [value for value in values if abs(value) < _DRAWABLE]  # what is not a number is not, either
     if not finite:
         return ""
     limits = [limit for limit in (rule.warn, rule.fail) if limit is not None]
@@ -37,6 +37,8 @@ def histogram(title: str, values: Sequence[float], unit: str, rule: Rule) -> str
     low, high = min([low, *drawn]), max([high, *drawn])
     span = (high - low) or abs(high) or 1.0
     low, high = low - 0.02 * span, high + 0.02 * span
+    if not (high - low) / BINS > 0:
+        low, high = low - 1, high + 1
     counts, worst = [0] * BINS, ["pass"] * BINS
     for value in finite:
         place = min(BINS - 1, int((value - low) / (high - low) * BINS))

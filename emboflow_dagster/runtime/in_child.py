@@ -64,21 +64,21 @@ def evidence(table: str, asked: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def preview(
-    path: str, out: str, images: int, report: dict[str, Any] | None, kinds: list[str]
+    path: str, out: str, images: int, report: dict[str, Any] | None, kinds: list[str], inline: int
 ) -> dict[str, Any]:
-    """``formats.preview.preview_bundle`` of one asset or canonical dataset; pictures of these kinds only."""
-    from emboflow_dagster.formats.preview import (
-        INDEX_FILE,
-        preview_bundle,
-    )
+    """``formats.preview.preview_bundle`` of one asset or canonical dataset, and some of it as small JPEGs."""
+    from emboflow_dagster.formats.preview import preview_bundle
+    from emboflow_dagster.formats.preview_motion import thumbnails
 
-    index = preview_bundle(Path(path), Path(out), images=images, probe=report)
-    unwanted = [entry for entry in index["files"] if entry["kind"] not in kinds]
-    for entry in unwanted:
-        Path(out, entry["path"]).unlink()
-    index["files"] = [entry for entry in index["files"] if entry["kind"] in kinds]
-    Path(out, INDEX_FILE).write_text(json.dumps(index, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return index
+    index = preview_bundle(Path(path), Path(out), images=images, probe=report, kinds=kinds)
+    return {**index, "inline": thumbnails(Path(out), index["files"], inline)}
+
+
+def preview_page(subjects: list[dict[str, Any]]) -> str:
+    """``formats.preview_motion.index_page``: the page of a bundle."""
+    from emboflow_dagster.formats.preview_motion import index_page
+
+    return index_page(subjects)
 
 
 def one_by_one(function: str, calls: list[list[Any]], done: str, seconds: float) -> None:

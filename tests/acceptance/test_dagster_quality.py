@@ -1,5 +1,4 @@
-"""Quality in Dagster: asset checks with severity and coverage, reports that survive a refusal, evidence by question."""
-
+"""Quality in Dagster: checks with severity and coverage, reports that survive a refusal, evidence."""
 
 import dagster as dg
 import h5py  # noqa: TID253 - this module is about files that these libraries write
@@ -108,7 +107,10 @@ def test_what_is_stored_answers_other_questions_without_the_recordings(ef, demos
     assert rows[0]["episodeSha256"] == episode["content"]
     assert rows == ef.datasets.evidence("lift", check="frozen_action", episode=episode["content"])
 
-    lenient = {"standard": {"frozen_action": {"longestShare": {"warn": 1.0}}}, "other": {"frozen_action": None}}
+    lenient = {
+        "standard": {"frozen_action": {"longestShare": {"warn": 1.0}}},
+        "other": {"frozen_action": None},
+    }
     [row] = [
         row
         for row in ef.datasets.evidence("lift", check="frozen_action", episode="2", consumers=lenient)
