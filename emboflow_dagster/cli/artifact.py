@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from emboflow_dagster.cli import figures, output, payload, progress
+from emboflow_dagster.cli import evidence, figures, output, payload, progress
 from emboflow_dagster.cli.deployment import full_id, opened
 from emboflow_dagster.cli.options import Limit, Output
 from emboflow_dagster.cli.state import noun, verb
@@ -107,3 +107,6 @@ def get(artifact: Id, out: Output = None) -> None:
             path = ef.artifacts.fetch(found, payload.target(out, found.id))
     value = {"artifactId": found.id, "path": str(path.absolute()), "bytes": ref.size, "sha256": ref.sha256}
     output.emit(value, lambda: output.lines([f"{path}"]))
+
+
+evidence.register_artifact(app)

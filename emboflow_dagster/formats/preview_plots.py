@@ -29,20 +29,20 @@ def save_lines(
     """
     import numpy as np
 
-    figure = _figure(9.6, 0.6 + 2.4 * len(panels))
+    figure = drawn(9.6, 0.6 + 2.4 * len(panels))
     for index, (name, seconds, values, names) in enumerate(panels):
         axes = figure.add_subplot(len(panels), 1, index + 1)
         step = max(1, len(seconds) // MAX_POINTS)
         shown = np.where(np.isfinite(values[::step, :MAX_LINES]), values[::step, :MAX_LINES], np.nan)
         lines = axes.plot(seconds[::step], shown, linewidth=0.9)
         more = f", {values.shape[1] - MAX_LINES} more not drawn" if values.shape[1] > MAX_LINES else ""
-        axes.set_title(_plain(f"{name} ({values.shape[1]}{more})"), fontsize=9, loc="left")
+        axes.set_title(plain(f"{name} ({values.shape[1]}{more})"), fontsize=9, loc="left")
         axes.grid(visible=True, linewidth=0.3)
         axes.tick_params(labelsize=7)
         if len(lines) <= 8:  # noqa: PLR2004 - a legend of more hides the lines
-            axes.legend(lines, [_plain(n, 24) for n in names[: len(lines)]], fontsize=6, loc="upper right")
-    figure.suptitle(_plain(title), fontsize=10)
-    return _save(figure, path)
+            axes.legend(lines, [plain(n, 24) for n in names[: len(lines)]], fontsize=6, loc="upper right")
+    figure.suptitle(plain(title), fontsize=10)
+    return save(figure, path)
 
 
 def save_rates(path: Path, stamps: Mapping[str, "np.ndarray"], title: str) -> tuple[int, int]:
@@ -59,18 +59,18 @@ def save_rates(path: Path, stamps: Mapping[str, "np.ndarray"], title: str) -> tu
         seconds = (stamps[topic] - start) / 1e9
         grid[index], _ = np.histogram(seconds, bins=BINS, range=(0.0, span))
     grid *= BINS / span
-    figure = _figure(9.6, 1.0 + 0.24 * len(rows))
+    figure = drawn(9.6, 1.0 + 0.24 * len(rows))
     axes = figure.add_subplot(1, 1, 1)
     image = axes.imshow(
         np.log1p(grid), aspect="auto", extent=(0.0, span, len(rows) - 0.5, -0.5), cmap="viridis",
         interpolation="nearest",
     )  # fmt: skip
-    axes.set_yticks(range(len(rows)), [_plain(f"{t} ({len(stamps[t])})", 48) for t in rows], fontsize=6)
+    axes.set_yticks(range(len(rows)), [plain(f"{t} ({len(stamps[t])})", 48) for t in rows], fontsize=6)
     axes.set_xlabel("seconds", fontsize=7)
     axes.tick_params(axis="x", labelsize=7)
     figure.colorbar(image, ax=axes, fraction=0.03, label="log(1 + messages/s)")
-    figure.suptitle(_plain(title), fontsize=10)
-    return _save(figure, path)
+    figure.suptitle(plain(title), fontsize=10)
+    return save(figure, path)
 
 
 def save_contact_sheet(path: Path, pictures: Sequence[tuple[str, "Picture"]]) -> tuple[int, int]:
@@ -125,17 +125,19 @@ def _png(picture: "Picture") -> bytes:
     return buffer.getvalue()
 
 
-def _figure(width: float, height: float) -> "Figure":
+def drawn(width: float, height: float, *, tight: bool = True) -> "Figure":
+    """An empty figure of that many inches at 80 pixels each; ``tight`` lays its axes out by itself."""
     # The object interface alone: pyplot keeps figures alive in global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=80, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=80, layout="constrained" if tight else None)
     FigureCanvasAgg(figure)
     return figure
 
 
-def _save(figure: Any, path: Path) -> tuple[int, int]:
+def save(figure: Any, path: Path) -> tuple[int, int]:
+    """Write a figure as a small PNG. Returns width and height in pixels."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -147,7 +149,7 @@ def _save(figure: Any, path: Path) -> tuple[int, int]:
     return picture.size
 
 
-def _plain(text: str, limit: int = 90) -> str:
+def plain(text: str, limit: int = 90) -> str:
     """Text that matplotlib draws as it stands: a dollar sign would start its formula language."""
     clean = "".join(char if char.isprintable() else "?" for char in text).replace("$", r"\$")
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"

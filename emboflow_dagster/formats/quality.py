@@ -1,35 +1,76 @@
-"""Quality of a recording, a demonstration file or a canonical dataset, as measurements with thresholds.
+"""Quality of a recording, a demonstration file, a dataset or videos, as measurements with thresholds.
 
 Every check says how much of the input it could look at. A report whose checks resolved nothing has the
-verdict ``unresolved``: an audit that saw nothing is never clean.
+verdict ``unresolved``: an audit that saw nothing is never clean. What was measured can be kept as a table
+(:mod:`~emboflow_dagster.formats.quality_evidence`), which other thresholds judge without a second reading.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from emboflow_dagster.errors import ErrorKind, InvalidInputError, shown
-from emboflow_dagster.formats.canonical.from_hdf5 import hdf5_files, simulation_clock
-from emboflow_dagster.formats.canonical.reader import CanonicalDataset, open_canonical
-from emboflow_dagster.formats.canonical.schema import EPISODES_FILE, FRAMES_FILE, MANIFEST_FILE
-from emboflow_dagster.formats.hdf5_layout import layout_of, open_hdf5
+from emboflow_dagster.formats.canonical.reader import open_canonical
+from emboflow_dagster.formats.canonical.schema import MANIFEST_FILE
 from emboflow_dagster.formats.probe import probe_path
-from emboflow_dagster.formats.quality_checks import VECTOR_CHECKS, Check, EpisodeView
-from emboflow_dagster.formats.quality_render import render_html, render_markdown
-from emboflow_dagster.formats.quality_streams import STREAM_CHECKS, measured, stream_results
+from emboflow_dagster.formats.quality_check import Check
+from emboflow_dagster.formats.quality_episodes import EPISODE_CHECKS, DeclaredCounts
+from emboflow_dagster.formats.quality_evidence import ORDER, Rules, Thresholds, row_json
+from emboflow_dagster.formats.quality_streams import EmptyTopics, measure_streams
+from emboflow_dagster.formats.quality_time import TIME_CHECKS, Gaps, RateJitter, SyncAge, TimeMonotonic
+from emboflow_dagster.formats.quality_values import VALUE_CHECKS, NanInf
+from emboflow_dagster.formats.quality_video import VIDEO_CHECKS, VideoExists, VideoFps
+from emboflow_dagster.formats.quality_view import EpisodeView
 from emboflow_dagster.formats.report import json_safe
 
-if TYPE_CHECKING:
-    import h5py
-    import numpy as np
+__all__ = ["ALL_CHECKS", "CHECKS", "STANDARD_RULES", "quality_report"]
 
-__all__ = ["CHECKS", "quality_report", "render_html", "render_markdown"]
+REPORT_VERSION = 2
+ALL_CHECKS: dict[str, type[Check]] = {
+    check.name: check
+    for check in (
+        DeclaredCounts,
+        SyncAge,
+        *TIME_CHECKS,
+        *VALUE_CHECKS,
+        *EPISODE_CHECKS,
+        EmptyTopics,
+        *VIDEO_CHECKS,
+    )
+}
+CHECKS = tuple(ALL_CHECKS)
+#: The specification's thresholds: check to metric to rule.
+STANDARD_RULES: dict[str, Rules] = {name: check.rules for name, check in ALL_CHECKS.items()}
 
-REPORT_VERSION = 1
-#: Numbers of one dataset and episode that are read for a check.
-MAX_NUMBERS = 50_000_000
-CHECKS = ("declared_counts", "sync_age", *VECTOR_CHECKS, "empty_topics")
-_ORDER = {"pass": 0, "warn": 1, "fail": 2}
+_VIDEOS = frozenset(check.name for check in VIDEO_CHECKS)
+_STREAMS = frozenset(
+    check.name for check in (DeclaredCounts, SyncAge, TimeMonotonic, Gaps, RateJitter, NanInf, EmptyTopics)
+)
+#: What can be asked of an HDF5 file: it has no grid, no stored indices, no statistics, no video files.
+_NOT_HDF5 = (
+    frozenset(("timestamp_grid", "index_integrity", "stats_recompute", "empty_topics", "sync_age")) | _VIDEOS
+)
+_NOT_TREE = frozenset(("empty_topics", "zero_width"))
+
+
+@dataclass(slots=True)
+class _Reading:
+    """One input that is being measured."""
+
+    checks: dict[str, Check]
+    kind: str = "unknown"
+    episodes: Mapping[str, str] | None = None
+    sha256: str | None = None
+
+    @property
+    def decode(self) -> bool:
+        return any(name in _VIDEOS for name in self.checks)
+
+    def only(self, names: "frozenset[str]") -> None:
+        """Where no check was named: those that apply to such an input."""
+        self.checks = {name: check for name, check in self.checks.items() if name in names}
 
 
 def quality_report(
@@ -40,8 +81,12 @@ def quality_report(
     checks: Sequence[str] | None = None,
     fps: float | None = None,
     name: str | None = None,
+    thresholds: Thresholds | None = None,
+    consumers: Mapping[str, Thresholds] | None = None,
+    evidence: Path | None = None,
+    subject: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Measure one input: a recording, an HDF5 file, a folder of either, or a canonical dataset.
+    """Measure one input: recordings, HDF5 files, a LeRobot tree, videos, a canonical dataset.
 
     Args:
         path: What is measured; a folder with a canonical manifest is taken as that dataset.
@@ -50,10 +95,14 @@ def quality_report(
         checks: Names of :data:`CHECKS`; all that apply by default.
         fps: Rate that the stamps are held against, where the input itself has none.
         name: What the report calls the input; default its file name.
+        thresholds: Limits in place of the standard ones: check to metric to ``{"warn", "fail"}``.
+        consumers: Further verdicts: consumer to its thresholds.
+        evidence: A file that gets every measurement, one JSON object a line.
+        subject: ``subjectSha256`` and ``assetId`` for the evidence, where known.
 
     Returns:
-        ``{"reportVersion", "subject", "kind", "verdict": pass|warn|fail|unresolved, "clean": bool, "counts",
-        "coverage": {declared, resolved, unresolved}, "checks": [...]}``, JSON values only.
+        ``{"reportVersion", "subject", "kind", "verdict": pass|warn|fail|unresolved, "clean": bool, "verdicts"
+        (by consumer), "counts", "coverage": {declared, resolved, unresolved}, "checks": [...]}``, JSON only.
 
     Raises:
         InvalidInputError: An unknown check, or neither `path` nor `canonical`.
@@ -72,201 +121,139 @@ def quality_report(
         )
     if canonical is None and path is not None and path.is_dir() and (path / MANIFEST_FILE).is_file():
         canonical = path
-    subject = name or (path.name if path is not None else "dataset")
+    reading = _Reading({name: ALL_CHECKS[name](thresholds) for name in CHECKS if name in wanted})
     if canonical is not None:
-        return _of_canonical(open_canonical(canonical), wanted, name or subject)
-    assert path is not None  # noqa: S101 - one of the two is there, checked above
+        _canonical(canonical, reading, every=checks is None)
+    else:
+        assert path is not None  # noqa: S101 - one of the two is there, checked above
+        _file(path, probe, reading, fps, every=checks is None)
+    for check in reading.checks.values():
+        if check.resolved:
+            check.finish()
+    called = name or (path.name if path is not None else "dataset")
+    if evidence is not None:
+        about = {"subject": called, "subjectSha256": reading.sha256, "assetId": None, **(subject or {})}
+        _keep(evidence, reading, about)
+    return _finish(called, reading, consumers or {})
+
+
+def _canonical(source: "Path | Mapping[str, Path]", reading: _Reading, *, every: bool) -> None:
+    from emboflow_dagster.formats.quality_canonical import feed_canonical
+
+    dataset = open_canonical(source)
+    if every:
+        cameras = any(feature.get("kind") == "image" for feature in dataset.manifest.features.values())
+        reading.only(frozenset(CHECKS) - _NOT_TREE - (frozenset() if cameras else _VIDEOS - {"frame_count"}))
+    reading.kind = dataset.manifest.document["schemaVersion"]
+    reading.sha256 = dataset.manifest.sha256
+    reading.episodes = feed_canonical(dataset, reading.checks, decode=reading.decode)
+
+
+def _file(
+    path: Path, probe: Mapping[str, Any] | None, reading: _Reading, fps: float | None, *, every: bool
+) -> None:
     report = dict(probe) if probe is not None else probe_path(path).to_json()
     candidates = report.get("detectedFormatCandidates") or [{"format": "unknown"}]
-    detected = str(candidates[0]["format"])
+    reading.kind = str(candidates[0]["format"])
     structure = report.get("structureSummary") or {}
-    if detected.startswith(("rosbag", "mcap")):
-        return _of_recording(path, structure, wanted, subject, detected)
-    if detected.startswith("hdf5"):
-        return _of_hdf5(path, wanted, subject, detected, fps or structure.get("fps"))
-    return _finish(subject, detected, [], wanted)
+    if reading.kind.startswith(("rosbag", "mcap")):
+        if every:
+            topics = structure.get("topics") or {}
+            cameras = any("Image" in str(topic.get("type")) for topic in topics.values())
+            reading.only(_STREAMS if cameras else _STREAMS - {"sync_age"})
+        measure_streams(path, structure.get("topics") or {}, reading.checks)
+        counts = reading.checks.get(DeclaredCounts.name)
+        if isinstance(counts, DeclaredCounts):
+            declared = (structure.get("declared") or {}).get("messageCount")
+            counts.compare("messages", declared, int(structure.get("messageCount") or 0))
+    elif reading.kind.startswith("hdf5"):
+        from emboflow_dagster.formats.quality_canonical import feed_hdf5
 
+        if every:
+            reading.only(frozenset(CHECKS) - _NOT_HDF5)
+        declares = feed_hdf5(path, reading.checks, fps or structure.get("fps"))
+        if every and not declares:
+            reading.checks.pop(DeclaredCounts.name)
+    elif reading.kind.startswith("lerobot"):
+        from emboflow_dagster.formats.quality_lerobot import LeRobotTree, feed
 
-def _of_canonical(dataset: CanonicalDataset, wanted: list[str], subject: str) -> dict[str, Any]:
-    import pyarrow.parquet as pq
-
-    running = [VECTOR_CHECKS[name]() for name in VECTOR_CHECKS if name in wanted and name != "zero_width"]
-    features = dataset.features
-    actions = tuple(name for name in features if name.partition(".")[0] == "action")
-    lengths = ages = 0
-    worst_age = 0
-    places: list[str] = []
-    rows = list(dataset.episodes())
-    for row in rows:
-        index, length = row["episode_index"], row["length"]
-        lengths += length
-        table = dataset.frames(index)
-        stamps = table.column("source_timestamp_ns")
-        view = EpisodeView(
-            ref=f"episode {index}",
-            length=table.num_rows,
-            vectors={name: _vectors(table.column(name)) for name in features},
-            actions=actions,
-            stamps_ns=None if stamps.null_count else stamps.to_numpy(),
-            fps=dataset.fps,
-        )
-        _feed(running, view)
-        for feature, age in row["sync_max_age_ns"] or []:
-            ages += 1
-            worst_age = max(worst_age, age)
-            if age > 2e9 / dataset.fps:
-                places.append(f"episode {index}: {feature} is up to {age / 1e6:.1f} ms old")
-    results = [check.result() for check in running]
-    document = dataset.manifest.document
-    counted = {"episodes": len(rows), "frames": pq.read_metadata(dataset.path(FRAMES_FILE)).num_rows}
-    declared = {"episodes": document["episodes"], "frames": document["frames"]}
-    agree = declared == counted and lengths == counted["frames"]
-    results.append(
-        measured(
-            "declared_counts",
-            severity="pass" if agree else "fail",
-            values={"declared": declared, "counted": counted, "episodeLengths": lengths},
-            threshold={"difference": 0},
-            message="manifest, episodes and frames agree" if agree else "manifest and tables disagree",
-            places=[] if agree else [EPISODES_FILE],
-            declared=1,
-            resolved=1,
-        )
-    )
-    if ages:
-        results.append(
-            measured(
-                "sync_age",
-                severity="warn" if places else "pass",
-                values={"maxAgeNs": worst_age},
-                threshold={"frames": 2},
-                message=f"held samples are at most {worst_age / 1e6:.1f} ms old",
-                places=places,
-                declared=ages,
-                resolved=ages,
+        tree = LeRobotTree(path)
+        if every:
+            reading.only(
+                frozenset(CHECKS) - _NOT_TREE - {"sync_age"} - (frozenset() if tree.info.videos else _VIDEOS)
             )
-        )
-    return _finish(subject, document["schemaVersion"], results, wanted)
+        feed(tree, reading.checks, decode=reading.decode)
+    elif reading.kind.startswith("video"):
+        if every:
+            reading.only(_VIDEOS - {VideoFps.name, VideoExists.name, "frame_count", "duration_drift"})
+        _videos(path, reading, fps)
+    elif every:
+        reading.checks = {}
 
 
-def _of_recording(
-    path: Path, structure: Mapping[str, Any], wanted: list[str], subject: str, detected: str
-) -> dict[str, Any]:
-    results = stream_results(path, wanted)
-    declared = (structure.get("declared") or {}).get("messageCount")
-    counted = structure.get("messageCount")
-    known = isinstance(declared, int) and isinstance(counted, int)
-    results.append(
-        measured(
-            "declared_counts",
-            severity="pass" if declared == counted else "fail",
-            values={"declared": declared, "counted": counted},
-            threshold={"difference": 0},
-            message=f"{declared} messages declared, {counted} read",
-            places=[],
-            declared=1,
-            resolved=int(known),
-        )
-    )
-    return _finish(subject, detected, results, wanted)
+def _videos(path: Path, reading: _Reading, fps: float | None) -> None:
+    """Each video of a folder, or the one file, as an episode that nothing else is known of."""
+    from emboflow_dagster.formats.detect import open_source
+    from emboflow_dagster.formats.quality_video import watch
+    from emboflow_dagster.formats.video_file import SUFFIXES
+
+    source = open_source(path)
+    entries = source.with_suffix(*SUFFIXES) if source.is_folder else ()
+    files = [(entry.path, source.file(entry)) for entry in entries] or [(path.name, path)]
+    for name, file in files:
+        view = EpisodeView(ref=name, length=0, vectors={}, videos={"video": watch(file, name, fps=fps)})
+        for check in reading.checks.values():
+            if check.name in _VIDEOS:
+                check.take(view)
 
 
-def _of_hdf5(path: Path, wanted: list[str], subject: str, detected: str, fps: float | None) -> dict[str, Any]:
-    running = [VECTOR_CHECKS[name]() for name in VECTOR_CHECKS if name in wanted]
-    declared = counted = 0
-    declares = False
-    for file_path in hdf5_files(path):
-        with open_hdf5(file_path) as file:
-            layout = layout_of(file)
-            prefix = "" if not path.is_dir() else f"{file_path.relative_to(path).as_posix()}:"
-            for view in _hdf5_views(file, prefix, fps):
-                _feed(running, view)
-            total = layout.attrs.get("total")
-            counted += sum(demo.length for demo in layout.demos)
-            if isinstance(total, int):
-                declares, declared = True, declared + total
-    results = [check.result() for check in running]
-    if declares:
-        results.append(
-            measured(
-                "declared_counts",
-                severity="pass" if declared == counted else "fail",
-                values={"declared": declared, "counted": counted},
-                threshold={"difference": 0},
-                message=f"{declared} frames declared, {counted} read",
-                places=[],
-                declared=1,
-                resolved=1,
-            )
-        )
-    return _finish(subject, detected, results, wanted)
+def _keep(path: Path, reading: _Reading, subject: Mapping[str, Any]) -> None:
+    """Write the measurements, one JSON object a line; the file is there whole or not at all."""
+    half = path.with_suffix(".part")
+    with half.open("w", encoding="utf-8") as stream:
+        for line in _lines(reading, subject):
+            stream.write(line + "\n")
+    half.replace(path)
 
 
-def _hdf5_views(file: "h5py.File", prefix: str, fps: float | None) -> Iterator[EpisodeView]:
-    import numpy as np
-
-    layout = layout_of(file)
-    for demo in layout.demos:
-        vectors: dict[str, np.ndarray] = {}
-        unread: list[str] = []
-        for name, item in demo.fields.items():
-            if not item.is_numeric or item.zero_width or not item.shape[0] or name in demo.cameras:
-                continue
-            if item.foreign or item.shape[0] * (item.width or 1) > MAX_NUMBERS:
-                unread.append(name)
-                continue
-            try:
-                rows = np.asarray(file[item.path][...])  # pyright: ignore[reportIndexIssue] - a dataset
-            except (OSError, RuntimeError, ValueError):
-                unread.append(name)
-                continue
-            vectors[name] = rows.reshape(item.shape[0], -1)
-        clock = vectors.get("states") if layout.format == "hdf5_robosuite_raw" else None
-        yield EpisodeView(
-            ref=prefix + (demo.group or "/"),
-            length=demo.length,
-            vectors=vectors,
-            actions=tuple(name for name in ("actions", "action") if name in vectors),
-            stamps_ns=None if clock is None else simulation_clock(layout, clock),
-            fps=fps,
-            zero_width=tuple(name for name, item in demo.fields.items() if item.zero_width),
-            unresolved=tuple(unread),
-        )
+def _lines(reading: _Reading, subject: Mapping[str, Any]) -> Iterator[str]:
+    for check in reading.checks.values():
+        for row in check.kept.rows:
+            yield json.dumps(json_safe(row_json(row, subject, reading.episodes or {})))
 
 
-def _feed(running: list[Check], view: EpisodeView) -> None:
-    for check in running:
-        check.take(view)
-
-
-def _vectors(column: Any) -> "np.ndarray":
-    import numpy as np
-
-    joined = column.combine_chunks()
-    return np.asarray(joined.flatten()).reshape(len(joined), -1)
-
-
-def _finish(subject: str, kind: str, results: list[dict[str, Any]], wanted: list[str]) -> dict[str, Any]:
+def _finish(subject: str, reading: _Reading, consumers: Mapping[str, Thresholds]) -> dict[str, Any]:
     """Put the verdict on top: the worst severity, or ``unresolved`` where nothing could be measured."""
-    known = (*VECTOR_CHECKS, *STREAM_CHECKS, "declared_counts", "sync_age")
-    results.sort(key=lambda item: known.index(item["check"]))
-    results = [item for item in results if item["check"] in wanted]
+    for check in reading.checks.values():
+        # A check that the input has no place for says so as well: declared, and not resolved.
+        check.declared = check.declared or 1
+    results = [check.result(consumers) for check in reading.checks.values()]
     coverage = {
         part: sum(item["coverage"][part] for item in results)
         for part in ("declared", "resolved", "unresolved")
     }
-    worst = max((item["severity"] for item in results), key=_ORDER.__getitem__, default="pass")
-    verdict = worst if coverage["resolved"] else "unresolved"
-    counts = {name: sum(item["severity"] == name for item in results) for name in _ORDER}
+    verdict = verdict_of([item["severity"] for item in results], coverage)
+    counts = {name: sum(item["severity"] == name for item in results) for name in ORDER}
     return json_safe(
         {
             "reportVersion": REPORT_VERSION,
             "subject": subject,
-            "kind": kind,
+            "subjectSha256": reading.sha256,
+            "kind": reading.kind,
             "verdict": verdict,
             "clean": verdict == "pass",
+            "verdicts": {
+                name: verdict_of([item["verdicts"][name] for item in results], coverage) for name in consumers
+            },
             "counts": counts,
             "coverage": coverage,
             "checks": results,
         }
     )
+
+
+def verdict_of(severities: Sequence[str], coverage: Mapping[str, int]) -> str:
+    """The worst of several; ``unresolved`` where nothing could be measured."""
+    if not coverage["resolved"]:
+        return "unresolved"
+    return max((s for s in severities if s in ORDER), key=ORDER.__getitem__, default="pass")

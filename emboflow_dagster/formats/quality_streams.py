@@ -2,12 +2,17 @@
 
 import math
 from array import array
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from emboflow_dagster.formats.detect import recording_parts
 from emboflow_dagster.formats.messages import iter_numeric
-from emboflow_dagster.formats.quality_checks import JITTER_WARN, MAX_NAMED
+from emboflow_dagster.formats.pictures import is_image_type
+from emboflow_dagster.formats.quality_check import Check
+from emboflow_dagster.formats.quality_evidence import Rule
+from emboflow_dagster.formats.quality_time import Gaps, RateJitter, SyncAge, TimeMonotonic
+from emboflow_dagster.formats.quality_values import NanInf
 from emboflow_dagster.formats.recording import Connection, Facts
 from emboflow_dagster.formats.report import ProbeWarning
 
@@ -23,8 +28,26 @@ MIN_STREAM_HZ = 1.0
 BURST = 3
 #: Stamps kept per recording (8 bytes each); topics beyond it are unresolved.
 MAX_STAMPS = 20_000_000
+#: Message types that say where the robot is; a camera is held against the first such topics.
+STATE_TYPES = ("JointState", "Odometry", "PoseStamped", "TwistStamped", "Imu", "Pose")
+MAX_PAIRS = 16
 
-STREAM_CHECKS = ("time_monotonic", "gaps", "rate_jitter", "nan_inf", "empty_topics")
+
+class EmptyTopics(Check):
+    """Every declared topic has a message."""
+
+    name = "empty_topics"
+    title = "every declared topic has a message"
+    rules: ClassVar[dict[str, Rule]] = {"empty": Rule(warn=0)}
+
+    def topic(self, name: str, *, empty: bool) -> None:
+        """One declared topic."""
+        self.declared += 1
+        self.resolved += 1
+        self.measure("empty", int(empty), "topics", feature=name, say=name)
+
+    def _message(self) -> str:
+        return f"{self.total('empty')} of {self.declared} declared topics have no message"
 
 
 def read_stamps(path: Path) -> tuple[dict[str, "array[int]"], list[str], dict[str, int]]:
@@ -55,79 +78,55 @@ def _no_data(_: Connection) -> bool:
     return False
 
 
-def stream_results(path: Path, wanted: list[str]) -> list[dict[str, Any]]:
-    """The stream checks of one recording, as stored."""
+def measure_streams(path: Path, topics: Mapping[str, Any], checks: Mapping[str, Check]) -> None:
+    """Feed the checks that are there with the streams of one recording.
+
+    Args:
+        path: The recording.
+        topics: Topic to ``{"type", "count"}``, as the probe gives it.
+        checks: Check name to the check.
+    """
     import numpy as np
 
     stamps, empty, cut = read_stamps(path)
     streams = {t: np.frombuffer(v, dtype=np.int64) for t, v in sorted(stamps.items()) if t not in cut}
-    checks = {
-        "time_monotonic": lambda: _monotonic(streams, len(stamps) + len(empty)),
-        "gaps": lambda: _gaps(streams, len(stamps) + len(empty)),
-        "rate_jitter": lambda: _jitter(streams, len(stamps) + len(empty)),
-        "nan_inf": lambda: _not_finite(path),
-        "empty_topics": lambda: _empty(streams, empty),
-    }
-    return [checks[name]() for name in STREAM_CHECKS if name in wanted]
+    for check in checks.values():
+        if isinstance(check, (TimeMonotonic, Gaps, RateJitter)):
+            check.declared += len(stamps) + len(empty)
+    for topic, series in streams.items():
+        _measure_one(topic, series, checks)
+    found = checks.get(EmptyTopics.name)
+    if isinstance(found, EmptyTopics):
+        for topic in sorted((*streams, *empty)):
+            found.topic(topic, empty=topic in empty)
+    sync = checks.get(SyncAge.name)
+    if isinstance(sync, SyncAge):
+        _measure_sync(streams, topics, sync)
+    finite = checks.get(NanInf.name)
+    if isinstance(finite, NanInf):
+        _measure_finite(path, finite)
 
 
-def measured(
-    name: str,
-    *,
-    severity: str,
-    values: dict[str, Any],
-    threshold: dict[str, Any],
-    message: str,
-    places: list[str],
-    declared: int,
-    resolved: int,
-) -> dict[str, Any]:
-    """A measurement as stored; nothing resolved is never a pass."""
-    if not resolved:
-        severity, message = "warn", "nothing could be measured"
-    return {
-        "check": name,
-        "version": 1,
-        "severity": severity,
-        "values": values,
-        "threshold": threshold,
-        "message": message,
-        "places": places[:MAX_NAMED],
-        "coverage": {"declared": declared, "resolved": resolved, "unresolved": max(0, declared - resolved)},
-    }
-
-
-def _monotonic(streams: dict[str, "np.ndarray"], declared: int) -> dict[str, Any]:
+def _measure_one(topic: str, stamps: "np.ndarray", checks: Mapping[str, Check]) -> None:
     import numpy as np
 
-    backwards = duplicates = resolved = 0
-    places = []
-    for topic, stamps in streams.items():
-        if len(stamps) < 2:  # noqa: PLR2004 - a step needs two
-            continue
-        resolved += 1
-        steps = np.diff(stamps)
-        back, same = int((steps < 0).sum()), int((steps == 0).sum())
-        backwards += back
-        duplicates += same
-        if back or same:
-            places.append(f"{topic}: {back} backwards, {same} duplicate stamps")
-    # Equal stamps are real (odometry from two sources); a stamp that runs backwards is not.
-    severity = "fail" if backwards else "warn" if duplicates else "pass"
-    return measured(
-        "time_monotonic",
-        severity=severity,
-        values={"backwards": backwards, "duplicates": duplicates},
-        threshold={"backwards": 0, "duplicates": 0},
-        message=f"{backwards} stamps run backwards, {duplicates} repeat the one before them",
-        places=places,
-        declared=declared,
-        resolved=resolved,
-    )
+    order, gaps, jitter = (checks.get(check.name) for check in (TimeMonotonic, Gaps, RateJitter))
+    if isinstance(order, TimeMonotonic):
+        order.resolved += order.see(None, topic, stamps)
+    usual = _usual(stamps)
+    if usual is None:
+        return
+    stamps = np.sort(stamps)
+    if isinstance(gaps, Gaps):
+        gaps.resolved += 1
+        gaps.see(None, topic, stamps, GAP_INTERVALS * usual)
+    if isinstance(jitter, RateJitter):
+        jitter.resolved += 1
+        jitter.see(None, topic, np.diff(stamps) / 1e9, usual, None)
 
 
-def _periodic(stamps: "np.ndarray") -> "tuple[np.ndarray, float] | None":
-    """Steps in seconds and the usual one, of a topic that is a stream and no series of events."""
+def _usual(stamps: "np.ndarray") -> float | None:
+    """The usual step in seconds of a topic that is a stream and no series of events."""
     import numpy as np
 
     if len(stamps) < MIN_STREAM_MESSAGES:
@@ -136,101 +135,45 @@ def _periodic(stamps: "np.ndarray") -> "tuple[np.ndarray, float] | None":
     median, mean = float(np.median(steps)), float(steps.mean())
     # Messages that come in bursts have a median far below what a burst takes: their mean is the interval.
     interval = median if mean <= BURST * median else mean
-    return (steps, interval) if 0 < interval <= 1 / MIN_STREAM_HZ else None
+    return interval if 0 < interval <= 1 / MIN_STREAM_HZ else None
 
 
-def _gaps(streams: dict[str, "np.ndarray"], declared: int) -> dict[str, Any]:
-    gaps = total = resolved = 0
-    longest = 0.0
-    places = []
-    for topic, stamps in streams.items():
-        found = _periodic(stamps)
-        if found is None:
-            continue
-        steps, median = found
-        resolved += 1
-        count = int((steps > GAP_INTERVALS * median).sum())
-        gaps += count
-        total += len(steps)
-        longest = max(longest, float(steps.max()))
-        if count:
-            places.append(
-                f"{topic}: {count} gaps, the longest {float(steps.max()):.3f} s at {1 / median:.1f} Hz"
-            )
-    return measured(
-        "gaps",
-        severity="warn" if gaps else "pass",
-        values={"gaps": gaps, "steps": total, "maxGapS": longest},
-        threshold={"medianIntervals": GAP_INTERVALS},
-        message=f"{gaps} gaps over {GAP_INTERVALS} intervals, the longest {longest:.3f} s",
-        places=places,
-        declared=declared,
-        resolved=resolved,
-    )
-
-
-def _jitter(streams: dict[str, "np.ndarray"], declared: int) -> dict[str, Any]:
+def _measure_sync(streams: "Mapping[str, np.ndarray]", topics: Mapping[str, Any], sync: SyncAge) -> None:
     import numpy as np
 
-    resolved = 0
-    worst = 0.0
-    places = []
-    rates: dict[str, float] = {}
-    for topic, stamps in streams.items():
-        found = _periodic(stamps)
-        if found is None:
-            continue
-        steps, median = found
-        resolved += 1
-        jitter = float(np.quantile(np.abs(steps - median), 0.95)) / median
-        worst = max(worst, jitter)
-        if len(rates) < 200:  # noqa: PLR2004 - a report, not the data
-            rates[topic] = round(1 / median, 3)
-        if jitter > JITTER_WARN:
-            places.append(f"{topic}: {1 / median:.1f} Hz, jitter {jitter:.2f} of a step")
-    return measured(
-        "rate_jitter",
-        severity="warn" if worst > JITTER_WARN else "pass",
-        values={"jitterP95": worst, "medianHz": rates},
-        threshold={"jitter": JITTER_WARN},
-        message=f"95 % of the steps of every stream within {worst:.2f} of its median",
-        places=places,
-        declared=declared,
-        resolved=resolved,
-    )
+    def kind(topic: str) -> str:
+        return str((topics.get(topic) or {}).get("type") or "").replace(".", "/").rpartition("/")[2]
+
+    cameras = [topic for topic in streams if is_image_type(kind(topic))]
+    states = [topic for wanted in STATE_TYPES for topic in streams if kind(topic) == wanted]
+    pairs = [(camera, state) for camera in cameras for state in states]
+    sync.declared += len(pairs)
+    for camera, state in pairs[:MAX_PAIRS]:
+        if len(streams[camera]) >= MIN_STREAM_MESSAGES and len(streams[state]) >= MIN_STREAM_MESSAGES:
+            sync.resolved += 1
+            sync.beside(camera, state, np.sort(streams[camera]), np.sort(streams[state]))
 
 
-def _not_finite(path: Path) -> dict[str, Any]:
+def _measure_finite(path: Path, check: NanInf) -> None:
     problems: list[ProbeWarning] = []
     numbers: dict[str, int] = {}
     bad: dict[str, int] = {}
+    first: dict[str, int] = {}
+    last: dict[str, int] = {}
     for row in iter_numeric(path, problems=problems):
         numbers[row.topic] = numbers.get(row.topic, 0) + len(row.values)
         wrong = sum(not math.isfinite(value) for value in row.values)
         if wrong:
             bad[row.topic] = bad.get(row.topic, 0) + wrong
+            first.setdefault(row.topic, row.stamp_ns)
+            last[row.topic] = row.stamp_ns
     undecoded = {problem.path for problem in problems if problem.code == "undecodable_topics"}
-    total = sum(bad.values())
-    return measured(
-        "nan_inf",
-        severity="fail" if total else "pass",
-        values={"notFinite": total, "numbers": sum(numbers.values())},
-        threshold={"notFinite": 0},
-        message=f"{total} of {sum(numbers.values())} numbers are NaN or infinite",
-        places=[f"{topic} has {count}" for topic, count in sorted(bad.items())],
-        declared=len(numbers) + len(undecoded),
-        resolved=len(numbers),
-    )
-
-
-def _empty(streams: dict[str, "np.ndarray"], empty: list[str]) -> dict[str, Any]:
-    return measured(
-        "empty_topics",
-        severity="warn" if empty else "pass",
-        values={"empty": len(empty), "topics": len(streams) + len(empty)},
-        threshold={"empty": 0},
-        message=f"{len(empty)} of {len(streams) + len(empty)} declared topics have no message",
-        places=empty,
-        declared=len(streams) + len(empty),
-        resolved=len(streams) + len(empty),
-    )
+    check.declared += len(numbers) + len(undecoded)
+    check.resolved += len(numbers)
+    check.values["numbers"] = sum(numbers.values())
+    for topic, count in sorted(numbers.items()):
+        wrong = bad.get(topic, 0)
+        interval = (first[topic], last[topic]) if wrong else None
+        check.measure(
+            "notFinite", wrong, "numbers", feature=topic, n=count, ns=interval, say=f"{topic} has {wrong}"
+        )

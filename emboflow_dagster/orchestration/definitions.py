@@ -22,6 +22,7 @@ from emboflow_dagster.orchestration.jobs import (
     workflow_job,
 )
 from emboflow_dagster.orchestration.nodes import RESOURCE, node_assets
+from emboflow_dagster.orchestration.quality import quality_checks
 from emboflow_dagster.orchestration.raw_events import raw_events_sensor
 from emboflow_dagster.orchestration.recorder import recorder_sensor
 from emboflow_dagster.orchestration.run_options import OPTIONS, RUN_OPTIONS
@@ -113,6 +114,7 @@ class _Parts:
         shown = [spec.key for spec in (*raw, *imported)]
         shown += [props.key for nodes in by_workflow.values() for props in nodes.values()]
         self.assets += bytes_checks(place, shown)
+        self.assets += quality_checks(props for nodes in by_workflow.values() for props in nodes.values())
         self.shown.append((place, shown))
         self.sensors += [
             queue_sensor(place, held, jobs),

@@ -13,6 +13,7 @@ from emboflow_dagster.errors import EmboflowError
 from emboflow_dagster.orchestration import keys, steps
 from emboflow_dagster.orchestration.catalog import Place, Workflow
 from emboflow_dagster.orchestration.pools import pool_of
+from emboflow_dagster.orchestration.quality import log_checks
 from emboflow_dagster.orchestration.run_options import RUN_OPTIONS
 from emboflow_dagster.orchestration.specs import EmboFlowTranslator, NodeProps
 from emboflow_dagster.runtime.lost import owner_of
@@ -90,6 +91,11 @@ def execute(context: dg.OpExecutionContext, props: NodeProps, target: steps.Targ
             worked = steps.work(ef, run, node_id, worker=worker, context=context)
     except EmboflowError as error:
         raise steps.failure(error, node_id=node_id) from error
+    except dg.Failure as failed:
+        # A node that refused its input says what it found: its checks turn red, not just its step.
+        log_checks(context, props, steps.refused_preview(failed))
+        raise
+    log_checks(context, props, worked.task.last_result_preview)
     version, metadata = worked.digest, steps.metadata_of(worked)
     if props.logged_dataset_key is not None and worked.dataset_version is not None:
         yield dg.AssetMaterialization(

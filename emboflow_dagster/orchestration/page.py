@@ -9,6 +9,8 @@ from emboflow_dagster.model.artifact import Artifact
 from emboflow_dagster.model.storage import StorageRef
 
 MAX_TEXT: Final = 20_000
+#: Of Markdown with pictures in it: a picture that is cut is none, so its whole line goes.
+MAX_MARKDOWN: Final = 200_000
 MAX_ROWS: Final = 200
 MAX_ENTRIES: Final = 60
 _COLUMN_TYPES: Final = ((bool, "bool"), (int, "int"), (float, "float"), (str, "string"))
@@ -70,7 +72,7 @@ def entry(value: Any) -> Any:
     """One value of a page as the metadata type that shows it best."""
     match value:
         case {"markdown": str() as text}:
-            return dg.MetadataValue.md(text[:MAX_TEXT])
+            return dg.MetadataValue.md(_bounded(text))
         case {"table": list() as rows}:
             return table(rows)
         case {"url": str() as url}:
@@ -87,6 +89,12 @@ def entry(value: Any) -> Any:
             return dg.MetadataValue.null()
         case _:
             return str(value)[:MAX_TEXT]
+
+
+def _bounded(text: str) -> str:
+    if "](data:image/" not in text:
+        return text[:MAX_TEXT]
+    return text if len(text) <= MAX_MARKDOWN else text[:MAX_MARKDOWN].rpartition("\n")[0]
 
 
 def table(rows: Sequence[Any]) -> dg.MetadataValue:

@@ -19,6 +19,7 @@ from emboflow_dagster.project.handle import EmboFlow
 from emboflow_dagster.project.tasks import Worked
 from emboflow_dagster.project.ticking import stamp
 from emboflow_dagster.runtime.machine import below
+from emboflow_dagster.runtime.node import refusal
 
 PARENT_TAG: Final = "dagster/parent_run_id"
 ROOT_TAG: Final = "dagster/root_run_id"
@@ -200,7 +201,22 @@ def work(
         return ef.tasks.work(run.id, node_id, worker=worker, log=log.line, watch=log.printed)
     except EmboflowError as error:
         where = step_log.link_of(ef, run.id, node_id)
-        raise failure(error, run_id=run.id, node_id=node_id, more=where) from error
+        more = {**where, **_left(error)}
+        raise failure(error, run_id=run.id, node_id=node_id, more=more) from error
+
+
+def _left(error: EmboflowError) -> dict[str, Any]:
+    """What a node that refused its input made of it, for the failure's page."""
+    refused = refusal(error)
+    if refused is None or refused.result is None:
+        return {}
+    return page.page_metadata(refused.result.page) | page.artifact_metadata(refused.artifacts)
+
+
+def refused_preview(failed: dg.Failure) -> Mapping[str, Any] | None:
+    """The preview of a node that refused its input and so failed its step."""
+    refused = refusal(failed)
+    return refused.result.preview if refused is not None and refused.result is not None else None
 
 
 def failure(

@@ -1,12 +1,14 @@
 """Artifacts: looked up by producer, fetched as files."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from emboflow_dagster.blobs.listing import is_listing, restore
 from emboflow_dagster.model.artifact import Artifact, ProducerType
-from emboflow_dagster.model.run import RunTask
+from emboflow_dagster.model.run import RunTask, TaskStatus
 from emboflow_dagster.mongo.documents import Documents
+from emboflow_dagster.project.evidence import MAX_ROWS, Evidence
 from emboflow_dagster.project.opened import Opened
 
 _SUFFIXES = {
@@ -34,13 +36,39 @@ class Artifacts:
         return self.documents.get(artifact)
 
     def of_task(self, task: RunTask) -> list[Artifact]:
-        """What a task's current attempt produced, or took from the cache, in order."""
+        """What a task's current attempt produced, or took from the cache, in order.
+
+        Of a failed task: what it made before it refused its input.
+        """
         made = {"producerType": ProducerType.RUN_TASK.value, "producerId": task.id}
+        if task.status == TaskStatus.FAILED:
+            left = {**made, "lineage.attempt": task.attempt, "createdAt": {"$gte": task.started_at}}
+            return self.documents.find(left, sort=[("_id", 1)], limit=0)
         rows = self.documents.find(
             {**({} if task.cache_hit else made), "_id": {"$in": task.output_artifact_ids}}, limit=0
         )
         place = {artifact_id: i for i, artifact_id in enumerate(task.output_artifact_ids)}
         return sorted(rows, key=lambda a: place[a.id])
+
+    def evidence(
+        self,
+        artifact: str,
+        *,
+        check: str | None = None,
+        episode: str | None = None,
+        verdict: str | None = None,
+        consumers: Mapping[str, Any] | None = None,
+        limit: int = MAX_ROWS,
+    ) -> list[dict[str, Any]]:
+        """The measurements of a quality report, one dict each, as :meth:`~...Datasets.evidence` gives them.
+
+        Raises:
+            NotFoundError: No such artifact in this project, or one without measurements.
+        """
+        return Evidence(self._opened).of(
+            self.get(artifact),
+            check=check, episode=episode, verdict=verdict, consumers=consumers, limit=limit,
+        )  # fmt: skip
 
     def fetch(self, artifact: Artifact, out: Path) -> Path:
         """An artifact's verified bytes at ``out``: a file, or a folder for a bundle.

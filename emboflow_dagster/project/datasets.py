@@ -1,7 +1,7 @@
 """Datasets and their versions, as a project sees them."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from emboflow_dagster.mongo.client import Session
 from emboflow_dagster.mongo.documents import Documents
 from emboflow_dagster.project.dataset_changes import Change
 from emboflow_dagster.project.dataset_content import export, opened_content
+from emboflow_dagster.project.evidence import MAX_ROWS, Evidence
 from emboflow_dagster.project.gc.letting_go import check_reason
 from emboflow_dagster.project.lookup import by_id_or_name
 from emboflow_dagster.project.opened import Opened
@@ -116,6 +117,48 @@ class Datasets:
         with opened_content(self._opened, self.version(dataset, tag)) as content:
             for one in content.episodes():
                 yield {"episode": one.index, **one.entry}
+
+    def evidence(
+        self,
+        dataset: str,
+        tag: str | None = None,
+        *,
+        check: str | None = None,
+        episode: str | None = None,
+        verdict: str | None = None,
+        consumers: Mapping[str, Any] | None = None,
+        limit: int = MAX_ROWS,
+    ) -> list[dict[str, Any]]:
+        """What the newest quality report of a version measured, one dict a measurement.
+
+        Each has ``subject``, ``check``, ``checkVersion``, ``metric``, ``value``, ``unit``, ``episode``,
+        ``episodeSha256`` (the episode's ``content``), ``feature``, ``n``, ``startFrame``, ``endFrame``,
+        ``startNs``, ``endNs``, ``threshold``, ``verdict`` and ``verdicts`` (by consumer).
+
+        Args:
+            dataset: Name or id.
+            tag: Version; by default the latest.
+            check: Only this check.
+            episode: Only this episode: its number, or the sha256 of its content.
+            verdict: Only what was judged so: ``fail``, ``warn``, ``pass``, ``info``.
+            consumers: Consumer to thresholds (check to metric to ``{"warn", "fail"}``), judged now;
+                ``standard`` stands for the verdict itself. By default the verdicts of the report.
+            limit: Rows, at most 10,000.
+
+        Raises:
+            NotFoundError: No such dataset or version, or nobody measured it.
+        """
+        version, evidence = self.version(dataset, tag), Evidence(self._opened)
+        reports = evidence.reports(version)
+        if not reports:
+            raise NotFoundError(
+                f"dataset {dataset} {version.version_tag}: no quality report of it",
+                hint="put a quality-report node after the node that made the package",
+            )
+        return evidence.of(
+            reports[0],
+            check=check, episode=episode, verdict=verdict, consumers=consumers, limit=limit,
+        )  # fmt: skip
 
     def diff(self, dataset: str, from_: str | None = None, to: str | None = None) -> dict[str, Any]:
         """What differs between two versions, episode by episode.

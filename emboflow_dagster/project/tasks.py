@@ -20,7 +20,7 @@ from emboflow_dagster.errors import (
     TransitionError,
     UnavailableError,
 )
-from emboflow_dagster.model.artifact import Artifact
+from emboflow_dagster.model.artifact import Artifact, Lineage
 from emboflow_dagster.model.dataset import DatasetVersion
 from emboflow_dagster.model.freeform import check_freeform
 from emboflow_dagster.model.run import (
@@ -48,7 +48,7 @@ from emboflow_dagster.runtime.cache_policy import policy_of
 from emboflow_dagster.runtime.live_log import LiveLog
 from emboflow_dagster.runtime.log_records import STREAMS, LogLine
 from emboflow_dagster.runtime.logs import TaskLog, Watch
-from emboflow_dagster.runtime.node import NodeResult
+from emboflow_dagster.runtime.node import NodeResult, RefusedError, refusal
 from emboflow_dagster.runtime.outputs import Outputs, dataset_moved, main_digest, store_outputs
 from emboflow_dagster.runtime.record import Claimed
 
@@ -196,7 +196,7 @@ class Tasks:
             live.stop()
             tee(f"error[{error.kind.value}]: {error.message}")
             if last or not isinstance(error, ExecutionError):
-                self._failed(claimed, lines, error.message)
+                self._failed(claimed, lines, error.message, refusal(error))
             elif (whole := lines.whole()) is not None:
                 self._logs.put(task, whole, lines.counts)
             live.discard()
@@ -237,7 +237,11 @@ class Tasks:
                 return self._reuse(asked, answer, answer.hit, lines)
             except NotWholeError as error:  # let go while the transaction was on the way
                 answer = self._cache.ask(asked, tee, f"it was a hit until {error.message}")
-        result = self._execution.run(claimed, prepared, folder, lines, tee)
+        try:
+            result = self._execution.run(claimed, prepared, folder, lines, tee)
+        except RefusedError as error:
+            error.lineage = self._execution.lineage(claimed, prepared, cached=False)
+            raise
         live.stop()
         return self._record(asked, answer, result, prepared, lines)
 
@@ -316,12 +320,28 @@ class Tasks:
             digest=main_digest(left, asset_ids),
         )
 
-    def _failed(self, claimed: Claimed, lines: TaskLog, message: str) -> None:
-        fields = {
+    def _failed(
+        self, claimed: Claimed, lines: TaskLog, message: str, refused: RefusedError | None = None
+    ) -> None:
+        result = refused.result if refused else None
+        fields: dict[str, Any] = {}
+        outputs: Outputs | None = None
+        if refused is not None and result is not None:
+            # Named by what they were made of and by the attempt; the task itself links what succeeded only.
+            outputs = self._put_aside(claimed, result, refused.lineage)
+            refused.artifacts = tuple(outputs.artifacts)
+            fields = {"lastResultPreview": _fitting(result.preview, lines)}
+        fields |= {
             **self._log_fields(claimed.task, lines),
             "summary": _summary(claimed.task, "failed", claimed.task.asset_ids, Outputs(), lines),
         }
-        self._runs.recorder.fail(claimed, fields, lines.secrets.text(message))
+        self._runs.recorder.fail(claimed, fields, lines.secrets.text(message), outputs)
+
+    def _put_aside(self, claimed: Claimed, result: NodeResult, lineage: Lineage) -> Outputs:
+        """Store the artifacts of a task that refused its input."""
+        opened, task = self._opened, claimed.task
+        only = NodeResult(outputs=result.outputs)
+        return store_outputs(opened.mongo, opened.blobs, opened.scope, claimed.run, task, only, lineage)
 
     def _log_fields(self, task: RunTask, lines: TaskLog) -> dict[str, Any]:
         whole = lines.close()

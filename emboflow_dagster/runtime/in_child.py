@@ -29,33 +29,56 @@ def quality(
     subject: str,
     is_dataset: bool,  # noqa: FBT001 - arguments cross the process border by position
     report: dict[str, Any] | None,
-    checks: list[str] | None,
-    fps: float | None,
+    options: dict[str, Any],
+    evidence: str,
+    about: dict[str, Any],
 ) -> dict[str, Any]:
-    """``formats.quality.quality_report`` of one asset or canonical dataset."""
+    """``formats.quality.quality_report`` of one asset or canonical dataset; its measurements in a file."""
     from emboflow_dagster.formats.quality import quality_report
 
+    more = {"name": subject, "evidence": Path(evidence), "subject": about, **options}
     if is_dataset:
-        return quality_report(canonical=Path(path), checks=checks, fps=fps, name=subject)
-    return quality_report(Path(path), probe=report, checks=checks, fps=fps, name=subject)
+        return quality_report(canonical=Path(path), **more)
+    return quality_report(Path(path), probe=report, **more)
+
+
+def quality_bundle(
+    folder: str,
+    reports: list[dict[str, Any]],
+    parts: list[str],
+    summary: dict[str, Any],
+    thresholds: dict[str, Any],
+    consumers: dict[str, Any],
+) -> dict[str, Any]:
+    """``formats.quality_bundle.write_bundle``: the files of a report."""
+    from emboflow_dagster.formats.quality_bundle import write_bundle
+
+    return write_bundle(Path(folder), reports, [Path(part) for part in parts], summary, thresholds, consumers)
+
+
+def evidence(table: str, asked: dict[str, Any]) -> list[dict[str, Any]]:
+    """``formats.quality_bundle.evidence_of``: rows of a stored table of evidence."""
+    from emboflow_dagster.formats.quality_bundle import evidence_of
+
+    return evidence_of(Path(table), **asked)
 
 
 def preview(
-    path: str, out: str, images: int, report: dict[str, Any] | None, kinds: list[str]
+    path: str, out: str, images: int, report: dict[str, Any] | None, kinds: list[str], inline: int
 ) -> dict[str, Any]:
-    """``formats.preview.preview_bundle`` of one asset or canonical dataset; pictures of these kinds only."""
-    from emboflow_dagster.formats.preview import (
-        INDEX_FILE,
-        preview_bundle,
-    )
+    """``formats.preview.preview_bundle`` of one asset or canonical dataset, and some of it as small JPEGs."""
+    from emboflow_dagster.formats.preview import preview_bundle
+    from emboflow_dagster.formats.preview_motion import thumbnails
 
-    index = preview_bundle(Path(path), Path(out), images=images, probe=report)
-    unwanted = [entry for entry in index["files"] if entry["kind"] not in kinds]
-    for entry in unwanted:
-        Path(out, entry["path"]).unlink()
-    index["files"] = [entry for entry in index["files"] if entry["kind"] in kinds]
-    Path(out, INDEX_FILE).write_text(json.dumps(index, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return index
+    index = preview_bundle(Path(path), Path(out), images=images, probe=report, kinds=kinds)
+    return {**index, "inline": thumbnails(Path(out), index["files"], inline)}
+
+
+def preview_page(subjects: list[dict[str, Any]]) -> str:
+    """``formats.preview_motion.index_page``: the page of a bundle."""
+    from emboflow_dagster.formats.preview_motion import index_page
+
+    return index_page(subjects)
 
 
 def extract_archive(path: str, out: str, bounds: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from typing import Any, Final, Protocol, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic.alias_generators import to_camel
 
-from emboflow_dagster.model.artifact import Artifact
+from emboflow_dagster.errors import ErrorKind, ExecutionError, Problem
+from emboflow_dagster.model.artifact import Artifact, Lineage
 from emboflow_dagster.model.asset import Asset, AssetProbeReport
 from emboflow_dagster.model.plugin import CustomNodeCategory
 from emboflow_dagster.model.run import RunTask
@@ -220,6 +221,39 @@ class NodeResult:
     """Asset id to a fresh probe (``formats.report.Probe.to_json()``) to be recorded."""
     dataset: DatasetDraft | None = None
     outcome: str = "done"
+
+
+class RefusedError(ExecutionError):
+    """A node judged its input and refuses it: the task fails, and what it made is recorded all the same.
+
+    Args:
+        message: Why.
+        result: Its artifacts, preview and page; ``None`` when there are none to keep.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        result: NodeResult | None = None,
+        hint: str | None = None,
+        kind: ErrorKind | None = None,
+        problems: Sequence[Problem] = (),
+    ) -> None:
+        super().__init__(message, hint=hint, kind=kind, problems=problems)
+        self.result = result
+        self.lineage = Lineage()
+        """Where `result` comes from; set by whoever executed the node."""
+        self.artifacts: tuple[Artifact, ...] = ()
+        """Those of `result`, once they are recorded."""
+
+
+def refusal(error: BaseException) -> RefusedError | None:
+    """What a node refused its input with, where ``error`` was raised because of that."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, RefusedError):
+        cause = cause.__cause__
+    return cause
 
 
 @dataclass(frozen=True, slots=True)

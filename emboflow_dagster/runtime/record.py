@@ -180,8 +180,12 @@ class Recorder:
 
         return self._unless_late(claimed, body)
 
-    def fail(self, claimed: Claimed, fields: Mapping[str, Any], message: str) -> RunTask:
+    def fail(
+        self, claimed: Claimed, fields: Mapping[str, Any], message: str, outputs: Outputs | None = None
+    ) -> RunTask:
         """Settle a task as failed (as cancelled when its run was cancelled meanwhile).
+
+        ``outputs`` are what it made before it refused its input: inserted, and not linked by the task.
 
         Raises:
             TransitionError: The task is not ours any more (kind ``fenced``); nothing was written.
@@ -194,6 +198,8 @@ class Recorder:
             status = TaskStatus.CANCELLED if cancelled else TaskStatus.FAILED
             text = f"interrupted by cancel: {message}" if cancelled else message
             task = self._end(claimed, status, {**fields, "errorMessage": clip(text)}, now, session)
+            if outputs is not None:
+                write_outputs(self.mongo, self.scope, outputs, task, session)
             settle_step(self, run, [Moved(claimed.task, task)], now, session)
             return task
 

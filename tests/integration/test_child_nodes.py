@@ -19,7 +19,7 @@ from emboflow_dagster.model.run import MAX_PREVIEW_BYTES, RunTask, TaskStatus
 from emboflow_dagster.model.storage import LISTING_TYPE, StorageRef
 from emboflow_dagster.runtime.child import child_call, run_child
 from emboflow_dagster.runtime.in_child import each, failed_probe
-from emboflow_dagster.runtime.node import BoundAsset, NodeContext, NodeInput, NodeResult
+from emboflow_dagster.runtime.node import BoundAsset, NodeContext, NodeInput, NodeResult, RefusedError
 from emboflow_dagster.runtime.registry import node_types
 
 SAMPLES = Path(os.environ.get("EMBOFLOW_SAMPLES", Path(__file__).resolve().parents[3] / "shared/samples"))
@@ -267,8 +267,9 @@ def test_demonstrations_become_one_dataset(node) -> None:
     index = json.loads((payload(preview) / "index.json").read_text())
     assert index["subjects"][0]["files"]
     picture = preview.page["picture"]["markdown"]
-    assert picture.startswith("![")
+    assert picture.count("](data:image/jpeg;base64,") >= 1
     assert len(picture) < 150 << 10
+    assert "<img src=" in (payload(preview) / "index.html").read_text()
 
 
 def test_topics_of_a_bag_become_an_episode(node) -> None:
@@ -341,9 +342,11 @@ def test_quality_of_recordings_names_what_it_found(node) -> None:
     verdicts = {row["subject"]: row["verdict"] for row in ran.result.preview["rows"]}
     assert verdicts["rosbag1/unsorted_chunks"] == "fail"
     assert verdicts["rosbag1/empty_file"] == "unresolved"
-    assert len((payload(ran.result) / "report.html").read_text().split("<h1>")) == 4
-    with pytest.raises(ExecutionError, match="unsorted_chunks: time_monotonic"):
+    assert len((payload(ran.result) / "report.html").read_text().split("<details")) == 4
+    assert ran.result.preview["qualityWarnings"] == ["rate_jitter"]
+    with pytest.raises(RefusedError, match="unsorted_chunks: time_monotonic") as refused:
         node("quality-check", assets, {"failOn": ["time_monotonic"]})
+    assert (payload(refused.value.result) / "evidence.parquet").is_file()
 
 
 def test_gaps_are_judged_by_the_share_that_is_allowed(node) -> None:
@@ -354,9 +357,47 @@ def test_gaps_are_judged_by_the_share_that_is_allowed(node) -> None:
 
     (report,) = json.loads((payload(strict) / "report.json").read_text())["reports"]
     (gaps,) = report["checks"]
-    assert 0 < gaps["values"]["gapRatio"] < 1
-    assert gaps["threshold"]["gapRatio"] == 0
+    assert 0 < gaps["values"]["gapRatio"]["max"] < 1
+    assert gaps["threshold"] == {"gapRatio": {"fail": 0}}
     assert (strict.preview["verdict"], lenient.preview["verdict"]) == ("fail", "pass")
+
+
+def test_the_samples_own_expectations_hold(node) -> None:
+    """Workflows 03 and 06 of the samples, as far as they are about quality."""
+    videos = probed("video/corrupted_mp4", "video/flipping_a_pancake")
+    decode = {"checks": ["decode_all_frames", "declared_vs_decoded"], "failOn": ["decode_all_frames"]}
+    with pytest.raises(RefusedError, match=r"corrupted_mp4: decode_all_frames: 2 frames") as refused:
+        node("quality-check", videos, decode)
+    assert refused.value.result.preview["failedChecks"] == ["decode_all_frames"]
+
+    tree = probed("standard_dataset/gr00t_picknplace_v20")
+    named = ["video_freeze", "frame_count", "stats_recompute", "timestamp_grid"]
+    # As it was recorded: the stamps begin at 0.05 s, which `repair` of that workflow puts right.
+    with pytest.raises(RefusedError, match=r"1 checks failed: .*timestamp_grid") as refused:
+        node("quality-check", tree, {"checks": named, "failOn": ["frame_count", "timestamp_grid"]})
+    assert refused.value.result.preview["qualityWarnings"] == ["video_freeze"]
+
+
+def test_recordings_that_a_node_made_are_measured_and_shown_in_place_of_assets(node, tmp_path) -> None:
+    from emboflow_dagster.runtime import derived
+
+    assets = probed("rosbag1/turtlesim_example")
+    folder = tmp_path / "made"
+    (folder / "000").mkdir(parents=True)
+    (folder / "000" / "x.bag").write_bytes(
+        (SAMPLES / "rosbag1/unsorted_chunks").glob("*").__next__().read_bytes()
+    )
+    bundle = derived.output(
+        folder, [derived.Derived(assets[0].id, "0" * 64, "cut out", "000/x.bag", "rosbag1")]
+    )
+    upstream = {"cut": given(NodeResult(outputs=(bundle,)), "cut")}
+
+    measured = node("quality-report", assets, {}, upstream).result
+    shown = node("preview", assets, {"plots": ["timeline"]}, upstream).result
+
+    assert [(row["subject"], row["verdict"]) for row in measured.preview["rows"]] == [("cut out", "fail")]
+    assert [row["subject"] for row in shown.preview["rows"]] == ["cut out"]
+    assert shown.preview["pictures"] == 1
 
 
 def test_previews_of_recordings_say_what_cannot_be_shown(node) -> None:

@@ -1,8 +1,6 @@
-"""The `preview` node: a few small pictures of every asset, or of the canonical package."""
+"""The `preview` node: small pictures and clips of every asset, or of what nodes before it made."""
 
-import base64
 import json
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
@@ -19,8 +17,17 @@ from emboflow_dagster.runtime.nodes._shown import MAX_ROWS, short
 from emboflow_dagster.runtime.nodes._subjects import subjects
 
 MAX_INLINE_BYTES: Final = 150 << 10
-"""Of the data URI on the Dagster page; it is stored with every materialization."""
-KINDS: Final = {"message_rate": "timeline", "signals": "joints"}
+"""Of the pictures on the Dagster page; they are stored with every materialization."""
+MAX_INLINE: Final = 6
+KINDS: Final = {
+    "message_rate": "timeline",
+    "timeline": "timeline",
+    "signals": "joints",
+    "synced": "synced",
+    "trajectory": "trajectory",
+    "clip": "clip",
+}
+Plot = Literal["message_rate", "timeline", "signals", "synced", "trajectory", "clip"]
 
 
 class PreviewOptions(ChildOptions):
@@ -29,9 +36,16 @@ class PreviewOptions(ChildOptions):
     images: Annotated[int, Field(ge=1, le=64)] = Field(
         default=8, description="Thumbnails of each camera, picture folder or video."
     )
-    plots: list[Literal["message_rate", "signals"]] = Field(
-        default_factory=lambda: ["message_rate", "signals"],
-        description="Plots to draw: message rates of recordings, states and actions of demonstrations.",
+    plots: list[Plot] = Field(
+        default_factory=lambda: ["message_rate", "signals", "synced", "trajectory", "clip"],
+        description=(
+            "What to draw beside contact sheets: message rates over time (`message_rate` or `timeline`), "
+            "states and actions (`signals`), all cameras at the same instants above the state (`synced`), "
+            "the way of an end effector or a robot (`trajectory`), a few seconds of video (`clip`)."
+        ),
+    )
+    viewer: Literal["mcap"] | None = Field(
+        default=None, description="`mcap` adds 30 s of each as a file that Foxglove and Rerun open."
     )
 
 
@@ -42,29 +56,45 @@ def run(context: NodeContext) -> NodeResult:
     folder = context.workdir / "preview"
     folder.mkdir()
     names = [f"{number:03d}-{to_slug(subject.name)}" for number, subject in enumerate(found)]
-    kinds = ["images", *(KINDS[plot] for plot in options.plots)]
+    kinds = [
+        "images",
+        *(KINDS[plot] for plot in options.plots),
+        *([options.viewer] if options.viewer else []),
+    ]
+    inline = max(1, MAX_INLINE // max(1, len(found)))
     results = each(
         context.child,
         "preview",
         [
-            [str(s.path), str(folder / name), options.images, s.report, kinds]
-            for s, name in zip(found, names, strict=True)
+            [
+                str(s.path),
+                str(folder / name),
+                options.images,
+                s.report,
+                kinds,
+                inline if n < MAX_INLINE else 0,
+            ]
+            for n, (s, name) in enumerate(zip(found, names, strict=True))
         ],
         context.workdir,
         seconds=options.timeout_seconds,
         memory_mb=options.memory_mb,
     )
     entries: list[dict[str, Any]] = []
+    shown: list[tuple[str, str]] = []
     for subject, name, result in zip(found, names, results, strict=True):
         if isinstance(result, ExecutionError):
             context.log(f"{subject.name}: no preview: {result.message}")
             index = {"kind": "unknown", "files": [], "notes": [result.message]}
         else:
             index = {key: result[key] for key in ("kind", "files", "notes")}
+            shown += [(f"{subject.name}: {one['title']}", one["data"]) for one in result["inline"]]
         entries.append({"id": subject.id, "subject": subject.name, "folder": name, **index})
     (folder / "index.json").write_text(
         json.dumps({"schema": "emboflow-preview/1", "subjects": entries}, indent=1) + "\n", encoding="utf-8"
     )
+    page = context.child(f"{each.__module__}:preview_page", entries)
+    (folder / "index.html").write_text(page, encoding="utf-8")
     pictures = sum(len(entry["files"]) for entry in entries)
     rows = [
         {
@@ -84,32 +114,36 @@ def run(context: NodeContext) -> NodeResult:
         previewable=True,
         summary=summary,
     )
-    shown = _inline(folder, entries)
+    markdown = _inline(shown)
     return NodeResult(
         outputs=(output,),
         preview={**summary, "rows": rows},
-        page={**summary, "bundle": {"table": rows}} | ({"picture": {"markdown": shown}} if shown else {}),
+        page={**summary, "bundle": {"table": rows}}
+        | ({"picture": {"markdown": markdown}} if markdown else {}),
     )
 
 
-def _inline(folder: Path, entries: list[dict[str, Any]]) -> str | None:
-    """The first picture that is small enough, as Markdown with a data URI."""
-    for entry in entries:
-        for file in entry["files"]:
-            if file["bytes"] * 4 // 3 + 300 <= MAX_INLINE_BYTES:
-                data = base64.b64encode((folder / entry["folder"] / file["path"]).read_bytes()).decode()
-                title = "".join(c for c in short(file["title"]) if c not in "[]()!\\`<>")
-                return f"![{title}](data:image/png;base64,{data})"
-    return None
+def _inline(shown: list[tuple[str, str]]) -> str:
+    """Pictures as Markdown with data URIs, as many as the page takes."""
+    lines: list[str] = []
+    left = MAX_INLINE_BYTES
+    for title, data in shown[:MAX_INLINE]:
+        plain = "".join(c for c in short(title) if c not in "[]()!\\`<>*_|#")
+        line = f"{plain}\n\n![{plain}](data:image/jpeg;base64,{data})\n"
+        if len(line) <= left:
+            lines.append(line)
+            left -= len(line)
+    return "\n".join(lines)
 
 
 NODE = NodeType(
     id="preview",
-    version="1",
+    version="2",
     title="Preview",
     description=(
-        "Draws message rates, states and actions, and contact sheets of cameras: of the upstream package, or "
-        "of each asset where there is none. PNG files under 300 KiB and an index."
+        "Draws message rates, states and actions, contact sheets of cameras, all cameras in step with the "
+        "state, ways in space and short clips: of the upstream package or recordings, or of each asset where "
+        "there is none. Small files and a page that shows them."
     ),
     category=CustomNodeCategory.INSPECT,
     options=PreviewOptions,

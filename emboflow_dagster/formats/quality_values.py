@@ -1,0 +1,284 @@
+"""Checks of numbers: not finite, at their limits, frozen, jumping, constant, idle."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from emboflow_dagster.formats.quality_check import Check
+from emboflow_dagster.formats.quality_evidence import Rule, Thresholds
+from emboflow_dagster.formats.quality_view import EpisodeView
+
+if TYPE_CHECKING:
+    import numpy as np
+
+JUMP_STD = 8.0
+RANGE_WARN, RANGE_FAIL = 0.5, 0.99
+FROZEN_WARN, FROZEN_FAIL = 0.5, 0.99
+IDLE_WARN, IDLE_FAIL = 0.5, 0.95
+#: A step below this share of a dimension's range is no movement: sensors are never quite still.
+STILL = 1e-3
+#: A dimension with so few different values is a switch (gripper open/closed), not a saturated axis.
+SWITCH_VALUES = 2
+
+
+class NanInf(Check):
+    """Every number is finite."""
+
+    name = "nan_inf"
+    title = "every number is finite"
+    rules: ClassVar[dict[str, Rule]] = {"notFinite": Rule(fail=0)}
+
+    def _see(self, episode: EpisodeView) -> bool:
+        import numpy as np
+
+        for name, values in episode.vectors.items():
+            bad = ~np.isfinite(values)
+            count = int(bad.sum())
+            rows = np.flatnonzero(bad.reshape(len(values), -1).any(axis=1)) if count else None
+            self.measure(
+                "notFinite", count, "numbers", episode=episode.ref, feature=name, n=values.size,
+                frames=None if rows is None else (int(rows[0]), int(rows[-1])),
+                say=f"{episode.ref}: {name} has {count}",
+            )  # fmt: skip
+        self.values["numbers"] = self.values.get("numbers", 0) + sum(v.size for v in episode.vectors.values())
+        return bool(episode.vectors)
+
+    def _message(self) -> str:
+        bad = self.total("notFinite")
+        return f"{bad} numbers are NaN or infinite" if bad else "all numbers are finite"
+
+
+@dataclass(slots=True)
+class _Axis:
+    """One dimension over all episodes: extremes, how often they occur."""
+
+    low: float = float("inf")
+    high: float = float("-inf")
+    at_low: int = 0
+    at_high: int = 0
+    count: int = 0
+    distinct: set[float] = field(default_factory=set)
+
+    def see(self, column: "np.ndarray") -> None:
+        import numpy as np
+
+        column = column[np.isfinite(column)]
+        if not column.size:
+            return
+        low, high = float(column.min()), float(column.max())
+        if low < self.low:
+            self.low, self.at_low = low, 0
+        if high > self.high:
+            self.high, self.at_high = high, 0
+        self.at_low += int((column == self.low).sum())
+        self.at_high += int((column == self.high).sum())
+        self.count += int(column.size)
+        if len(self.distinct) <= SWITCH_VALUES:
+            self.distinct.update(np.unique(column)[: SWITCH_VALUES + 1].tolist())
+
+    @property
+    def constant(self) -> bool:
+        return self.count > 0 and self.low == self.high
+
+    @property
+    def saturation(self) -> float:
+        return (self.at_low + self.at_high) / self.count if self.count else 0.0
+
+
+class _Axes(Check):
+    """A check of each dimension over all episodes."""
+
+    def __init__(self, thresholds: Thresholds | None = None) -> None:
+        super().__init__(thresholds)
+        self._axes: dict[str, _Axis] = {}
+
+    def _chosen(self, episode: EpisodeView) -> tuple[str, ...]:
+        return tuple(episode.vectors)
+
+    def _see(self, episode: EpisodeView) -> bool:
+        chosen = self._chosen(episode)
+        for name in chosen:
+            for dim, column in enumerate(episode.vectors[name].T):
+                self._axes.setdefault(f"{name}[{dim}]", _Axis()).see(column)
+        return bool(chosen)
+
+
+class ActionRange(_Axes):
+    """Actions do not sit at their extremes. Switches and constant dimensions are not judged here."""
+
+    name = "action_range"
+    title = "action dimensions do not sit at their minimum or maximum"
+    rules: ClassVar[dict[str, Rule]] = {
+        "saturation": Rule(warn=RANGE_WARN, fail=RANGE_FAIL),
+        "min": Rule(),
+        "max": Rule(),
+    }
+
+    def _chosen(self, episode: EpisodeView) -> tuple[str, ...]:
+        return episode.actions
+
+    def finish(self) -> None:
+        """Judge each dimension."""
+        for name, axis in self._axes.items():
+            if axis.constant or len(axis.distinct) <= SWITCH_VALUES:
+                continue
+            say = f"{name}: {axis.saturation:.1%} of the samples at the minimum or maximum"
+            self.measure("saturation", axis.saturation, feature=name, n=axis.count, say=say)
+            self.measure("min", axis.low, feature=name, n=axis.count)
+            self.measure("max", axis.high, feature=name, n=axis.count)
+        self.values["switches"] = len(self._axes) - sum(r.metric == "saturation" for r in self.kept.rows)
+
+    def _message(self) -> str:
+        worst = self.most("saturation")
+        return f"at most {worst:.1%} of a dimension's samples are at its minimum or maximum"
+
+
+class StateRange(ActionRange):
+    """The same of the robot's state: joints that stand at their limits."""
+
+    name = "state_range"
+    title = "state dimensions do not sit at their minimum or maximum"
+
+    def _chosen(self, episode: EpisodeView) -> tuple[str, ...]:
+        return episode.states
+
+
+class FrozenAction(Check):
+    """Actions change from frame to frame; a long run of equal ones is a pause or a frozen recorder."""
+
+    name = "frozen_action"
+    title = "no long run of one and the same action"
+    rules: ClassVar[dict[str, Rule]] = {
+        "longestShare": Rule(warn=FROZEN_WARN, fail=FROZEN_FAIL),
+        "longestRun": Rule(),
+    }
+
+    def _chosen(self, episode: EpisodeView) -> tuple[str, ...]:
+        return episode.actions
+
+    def _see(self, episode: EpisodeView) -> bool:
+        import numpy as np
+
+        chosen = self._chosen(episode)
+        if not chosen or episode.length < 2:  # noqa: PLR2004 - a change needs two
+            return False
+        joined = np.concatenate([episode.vectors[name] for name in chosen], axis=1)
+        moved = (np.diff(joined, axis=0) != 0).any(axis=1)
+        edges = np.flatnonzero(np.concatenate([[True], moved, [True]]))
+        runs = np.diff(edges)
+        at, longest = int(runs.argmax()), int(runs.max())
+        start, end = int(edges[at]), int(edges[at]) + longest - 1
+        stamps = episode.stamps_ns
+        where: dict[str, Any] = {
+            "episode": episode.ref, "n": episode.length, "frames": (start, end),
+            "ns": None if stamps is None else (int(stamps[start]), int(stamps[min(end, len(stamps) - 1)])),
+        }  # fmt: skip
+        what = "action" if chosen is episode.actions else "state"
+        say = f"{episode.ref}: {longest} of {episode.length} frames repeat one {what}"
+        self.measure("longestShare", longest / episode.length, say=say, **where)
+        self.measure("longestRun", longest, "frames", **where)
+        return True
+
+    def _message(self) -> str:
+        longest, share = self.most("longestRun"), self.most("longestShare")
+        return f"the longest run without a change is {longest:.0f} frames ({share:.1%} of its episode)"
+
+
+class FrozenState(FrozenAction):
+    """The same of the robot's state: real encoders are never quite still."""
+
+    name = "frozen_state"
+    title = "no long run of one and the same state"
+
+    def _chosen(self, episode: EpisodeView) -> tuple[str, ...]:
+        return episode.states
+
+
+class IdleRatio(Check):
+    """How much of an episode nothing moves: no dimension of action or state by a thousandth of its range."""
+
+    name = "idle_ratio"
+    title = "the robot moves for most of each episode"
+    rules: ClassVar[dict[str, Rule]] = {"idleRatio": Rule(warn=IDLE_WARN, fail=IDLE_FAIL)}
+
+    def _see(self, episode: EpisodeView) -> bool:
+        moving = movement(episode)
+        if moving is None:
+            return False
+        idle = float(1 - moving.mean())
+        say = f"{episode.ref}: nothing moves in {idle:.0%} of the steps"
+        self.measure("idleRatio", idle, episode=episode.ref, n=len(moving), say=say)
+        return True
+
+    def _message(self) -> str:
+        return f"at most {self.most('idleRatio'):.1%} of an episode's steps are without movement"
+
+
+def movement(episode: EpisodeView) -> "np.ndarray | None":
+    """Whether the robot moves in each step, bool ``(length - 1,)``; ``None`` without actions and states."""
+    import numpy as np
+
+    chosen = [episode.vectors[name] for name in dict.fromkeys((*episode.states, *episode.actions))]
+    if not chosen or episode.length < 2:  # noqa: PLR2004 - a step needs two
+        return None
+    joined = np.nan_to_num(np.concatenate(chosen, axis=1).astype(np.float64))
+    reach = joined.max(axis=0) - joined.min(axis=0)
+    return (np.abs(np.diff(joined, axis=0)) > STILL * reach).any(axis=1)
+
+
+class Jumps(Check):
+    """Nothing steps further than 8 standard deviations of its own steps."""
+
+    name = "jumps"
+    title = "no action or state steps further than 8 std of its steps"
+    rules: ClassVar[dict[str, Rule]] = {"jumps": Rule(warn=0), "maxStepStd": Rule()}
+
+    def _see(self, episode: EpisodeView) -> bool:
+        import numpy as np
+
+        chosen = dict.fromkeys((*episode.actions, *episode.states))
+        if not chosen or episode.length < 3:  # noqa: PLR2004 - a spread of steps
+            return False
+        for name in chosen:
+            steps = np.diff(np.nan_to_num(episode.vectors[name].astype(np.float64)), axis=0)
+            spread = steps.std(axis=0)
+            size = np.abs(steps - steps.mean(axis=0)) / np.where(spread > 0, spread, np.inf)
+            # Either value of a switch is a jump from the other: it has no steps between.
+            size[:, [len(np.unique(column)) <= SWITCH_VALUES for column in episode.vectors[name].T]] = 0
+            far = (size > JUMP_STD).any(axis=1)
+            first = int(far.argmax()) + 1
+            names: dict[str, Any] = {"episode": episode.ref, "feature": name, "n": len(steps)}
+            say = f"{episode.ref}: {name} at frame {first}"
+            frames = (first, first) if far.any() else None
+            self.measure("jumps", int(far.sum()), "frames", frames=frames, say=say, **names)
+            self.measure("maxStepStd", float(size.max()) if size.size else 0.0, "std", **names)
+        return True
+
+    def _message(self) -> str:
+        jumps = self.total("jumps")
+        return f"{jumps} frames jump by more than {JUMP_STD:g} std" if jumps else "no jumps"
+
+
+class ZeroVariance(_Axes):
+    """Every dimension varies; a constant one makes a normalised value NaN."""
+
+    name = "zero_variance"
+    title = "every dimension varies: a constant one is NaN once normalised"
+    rules: ClassVar[dict[str, Rule]] = {"constant": Rule(warn=0)}
+
+    def finish(self) -> None:
+        """Judge each dimension."""
+        for name, axis in self._axes.items():
+            constant = axis.constant and axis.count > 1
+            say = f"{name} is always {axis.low:g}"
+            self.measure("constant", int(constant), feature=name, n=axis.count, say=say)
+
+    def _message(self) -> str:
+        constant = self.total("constant")
+        if constant:
+            return f"{constant} of {len(self._axes)} dimensions never change"
+        return f"all {len(self._axes)} dimensions vary"
+
+
+VALUE_CHECKS: tuple[type[Check], ...] = (
+    NanInf, ActionRange, StateRange, FrozenAction, FrozenState, IdleRatio, Jumps, ZeroVariance,
+)  # fmt: skip
