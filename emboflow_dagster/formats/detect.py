@@ -183,13 +183,27 @@ def recording_parts(path: Path) -> list[Part]:
     Raises:
         OSError: The path cannot be read.
     """
+    return recording(path)[1]
+
+
+def recording(path: Path) -> tuple[str, list[Part]]:
+    """The format of a recording, and its parts as :func:`recording_parts` gives them.
+
+    Returns:
+        ``unknown`` and no parts where it is no recording of messages.
+
+    Raises:
+        OSError: The path cannot be read.
+    """
     source = open_source(path)
-    best: tuple[float, Format] | None = None
+    best: tuple[Candidate, Format] | None = None
     for entry in formats():
         candidate = entry.matches(source) if entry.parts else None
-        if candidate and candidate.confidence > (best[0] if best else NAME_ONLY):
-            best = (candidate.confidence, entry)
-    return best[1].parts(source) if best and best[1].parts else []
+        if candidate and candidate.confidence > (best[0].confidence if best else NAME_ONLY):
+            best = (candidate, entry)
+    if best is None or best[1].parts is None:
+        return "unknown", []
+    return best[0].format, best[1].parts(source)
 
 
 def read_head(path: Path) -> bytes:
