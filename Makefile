@@ -21,7 +21,7 @@ unexport PYTHONPATH
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup demo dev test test-fast test-flowcept verify-lerobot test-celery faults faults-blobs faults-runs check fmt lint types imports docs bench bench-blobs lock clean
+.PHONY: help setup demo dev test test-fast test-flowcept test-celery verify-lerobot compare-samples mutants faults faults-blobs faults-runs check fmt lint types imports docs bench bench-blobs lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -98,6 +98,12 @@ test-celery: $(STAMP)  ## Two Celery workers under a real daemon, killed in ever
 	@EMBOFLOW_FAULTS=all $(PYTEST) -q tests/acceptance/test_celery.py tests/acceptance/test_celery_cluster.py
 faults-runs: $(STAMP)  ## Daemons, run workers, steps and code servers killed 50 times over 200 queued runs, half an hour
 	@EMBOFLOW_FAULTS=all $(PYTEST) -q tests/acceptance/test_faults_runs.py
+
+compare-samples: $(STAMP)  ## Probes beside the truth of the samples, field by field, into docs/samples.md; differences fail
+	@$(BIN)/python -m tests.samples_compared
+
+mutants: $(STAMP)  ## 400 damaged files of each format probed in child processes; a table of what became of them
+	@$(BIN)/python -m tests.mutants
 
 check: lint types imports docs test  ## Everything CI runs
 

@@ -103,9 +103,48 @@ def probe(asset: Name) -> None:
     """Look into an asset and append a report: format, structure, warnings, what to do next."""
     with opened() as ef:
         found = ef.assets.get(full_id(ef.assets.documents, asset))
-        with progress.waiting(f"probing {found.display_name}"):
-            report = ef.assets.probe(found.id)
+        with progress.waiting(f"probing {found.display_name}") as tell:
+            report = ef.assets.probe(
+                found.id, progress=lambda text: tell(f"probing {found.display_name}: {text}")
+            )
     output.emit(report.to_json(), lambda: report_page.show(found.display_name, report))
+
+
+@verb(app, "recover", example="emboflow asset recover pick-01 --output pick-01-recovered.bag")
+def recover(
+    asset: Name,
+    target: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            metavar="FILE",
+            help="The file (or folder, where the asset is one) to write; must not be there.",
+        ),
+    ],
+) -> None:
+    """Write all that can be read of a damaged recording to a whole one, which is read again and compared."""
+    with opened() as ef:
+        found = ef.assets.get(full_id(ef.assets.documents, asset))
+        with progress.waiting(f"recovering {found.display_name}") as tell:
+            result = ef.assets.recover(found.id, target, progress=tell)
+
+    def page() -> None:
+        if result["path"] is None:
+            output.note(f"{found.display_name} is whole: nothing was written")
+            return
+        wrong = ", ".join(dict.fromkeys(warning["code"] for warning in result["warnings"]))
+        output.pairs(
+            [
+                ("written", result["path"]),
+                ("messages", result["messages"]),
+                ("content", figures.size(result["bytes"])),
+                ("seconds", round(result["seconds"], 3)),
+                ("left out", f"{result['tooLarge']} messages too large" if result["tooLarge"] else None),
+                ("original was", wrong),
+            ]
+        )
+
+    output.emit(result, page)
 
 
 @verb(app, "show", example="emboflow asset show pick-01")

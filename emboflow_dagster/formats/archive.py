@@ -1,4 +1,4 @@
-"""Archives: zip, tar, compressed tar, gzip, bzip2, xz, 7z. Listed, never extracted.
+"""Archives: zip, tar, compressed tar, gzip, bzip2, xz, 7z. Listed first, then looked into in bounded size.
 
 One archive, or a folder that holds nothing else. Sizes of compressed streams are counted by unpacking into
 nowhere, since their own trailers hold them modulo 2**32 only.
@@ -9,8 +9,9 @@ import stat
 import tarfile
 import zipfile
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+from emboflow_dagster.formats.archive_inside import look_inside
 from emboflow_dagster.formats.archive_members import Listing, Member, is_bomb
 from emboflow_dagster.formats.archive_streams import BombError, Unpacked
 from emboflow_dagster.formats.detect import Format, Source, signature
@@ -20,6 +21,8 @@ KINDS = {"zip": "zip", "gzip": "gzip", "bzip2": "bzip2", "xz": "xz", "7z": "7z",
 SUFFIX_KINDS = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z")
 MAX_NAMES = 100
 MAX_PROBLEMS = 150
+MAX_INSIDE = 20
+"""Archives of one folder that are unpacked and looked into."""
 MAX_MEMBERS = 500_000
 MAX_CENTRAL_DIRECTORY = 256 * 1024 * 1024
 _LOCAL_CHECKS = 20_000
@@ -41,7 +44,11 @@ def matches(source: Source) -> Candidate | None:
 
 
 def probe(source: Source, report: Probe) -> None:
-    """List every archive of the asset; see the structure names of the formats specification."""
+    """List every archive of the asset, and probe what is in it.
+
+    ``structure`` has the names of the formats specification, and ``inside`` as
+    :func:`~emboflow_dagster.formats.archive_inside.look_inside` gives it (of several archives: by name).
+    """
     if source.is_folder:
         files = [(entry.path, source.file(entry)) for entry in source.entries[:MAX_NAMES]]
         if len(source.entries) > MAX_NAMES:
@@ -49,6 +56,7 @@ def probe(source: Source, report: Probe) -> None:
     else:
         files = [(source.path.name, source.path)]
     listings: dict[str, Listing] = {}
+    insides: dict[str, Any] = {}
     for name, path in files:
         kind, listing = list_archive(path)
         if kind is None:
@@ -56,6 +64,8 @@ def probe(source: Source, report: Probe) -> None:
             continue
         report.suggest(kind, 0.97, f"{name} was listed as {kind}")
         listings[name] = listing
+        if len(insides) < MAX_INSIDE and kind != "7z":
+            insides[name] = look_inside(path, kind, listing, report)
         for code, message, member in listing.problems:
             report.warn(code, message, member if len(files) == 1 and member else f"{name}:{member or ''}")
         if not listing.complete and not listing.problems:
@@ -72,6 +82,7 @@ def probe(source: Source, report: Probe) -> None:
             "uncompressedBytes": sum(listing.size for listing in listings.values()),
             "names": names[:MAX_NAMES],
             "memberExtensions": extensions,
+            "inside": insides if several else next(iter(insides.values()), None),
             "complete": all(listing.complete for listing in listings.values()) and bool(listings),
         }
     )

@@ -116,7 +116,7 @@ def faults(member: Member) -> Iterator[tuple[str, str]]:
     if member.encrypted:
         yield "archive_encrypted", "encrypted: its content cannot be looked into"
     if not member.is_folder and _ARCHIVE_NAME.search(name):
-        yield "archive_nested", "an archive inside the archive; it is not looked into"
+        yield "archive_nested", "an archive inside the archive; archives in that one are not looked into"
     if member.packed is not None and is_bomb(member.size, member.packed):
         yield "archive_bomb", f"{member.size} bytes from {member.packed}: more than {MAX_RATIO}:1"
 

@@ -13,6 +13,9 @@ from emboflow_dagster.formats.topics import TopicTable
 
 _DIGITS = re.compile(r"(\d+)")
 
+DAMAGE = frozenset({"truncated", "unindexed", "corrupt"})
+"""Warnings of a recording that a copy of all that is readable would not have."""
+
 
 def match_files(source: Source, format_name: str, magic: str, suffixes: tuple[str, ...]) -> Candidate | None:
     """A candidate where the file, or files of the folder, start with the container's signature.
@@ -60,7 +63,8 @@ def probe_recording(probe: Probe, parts: Sequence[Part]) -> list[Facts]:
 
     ``structure`` gets the statistics of :class:`~emboflow_dagster.formats.topics.TopicTable`, ``files``
     {name: messages}, ``declared`` (of a single file) and ``encodings`` {encoding: topics}; ``raw["files"]``
-    what each file says of itself.
+    what each file says of itself. Where a file is damaged, ``recoverable`` says how many ``messages``,
+    ``bytes`` (of their content) and ``seconds`` (from the first to the last) can be read.
     """
     table = TopicTable()
     checker = DecodeCheck()
@@ -92,6 +96,14 @@ def probe_recording(probe: Probe, parts: Sequence[Part]) -> list[Facts]:
     probe.structure["encodings"] = _encodings(connection for f in all_facts for connection in f.connections)
     table.warn(probe)
     checker.warn(probe)
+    if probe.codes & DAMAGE:
+        probe.structure["recoverable"] = recoverable = {
+            "messages": table.count,
+            "bytes": sum(facts.payload_bytes for facts in all_facts),
+            "seconds": (probe.structure["durationNs"] or 0) / 1e9,
+        }
+        if recoverable["messages"]:
+            probe.recommend("recover")
     if table.count:
         probe.recommend("quality-report", "preview")
         if checker.decoded:

@@ -28,6 +28,9 @@ HEAD_BYTES = 4_096
 MAX_ENTRIES = 200_000
 MAX_DEPTH = 32
 
+KEPT_HEADS = 4_096
+"""Heads of a folder's files that are kept at a time: 16 MiB."""
+
 NAME_ONLY = 0.5
 """A candidate up to here has only its name for it and is not read."""
 
@@ -133,17 +136,22 @@ class Source:
 
     def head_of(self, entry: Entry) -> bytes:
         """The first 4096 bytes of an entry, empty where it cannot be read."""
-        if entry.path not in self._heads:
+        head = self._heads.get(entry.path)
+        if head is None:
             try:
-                self._heads[entry.path] = read_head(self.file(entry))
+                head = read_head(self.file(entry))
             except OSError:
-                self._heads[entry.path] = b""
-        return self._heads[entry.path]
+                head = b""
+            if len(self._heads) >= KEPT_HEADS:
+                self._heads.clear()
+            self._heads[entry.path] = head
+        return head
 
     def lfs_pointers(self) -> Iterator[str]:
         """The relative paths of files that are Git LFS pointers."""
+        root = str(self.path)
         for entry in self.entries:
-            if len(LFS_PREFIX) <= entry.size <= LFS_MAX_BYTES and is_lfs_pointer(self.head_of(entry)):
+            if len(LFS_PREFIX) <= entry.size <= LFS_MAX_BYTES and _starts_as_pointer(f"{root}/{entry.path}"):
                 yield entry.path
 
 
@@ -183,13 +191,41 @@ def recording_parts(path: Path) -> list[Part]:
     Raises:
         OSError: The path cannot be read.
     """
+    return recording(path)[1]
+
+
+def recording(path: Path) -> tuple[str, list[Part]]:
+    """The format of a recording, and its parts as :func:`recording_parts` gives them.
+
+    Returns:
+        ``unknown`` and no parts where it is no recording of messages.
+
+    Raises:
+        OSError: The path cannot be read.
+    """
     source = open_source(path)
-    best: tuple[float, Format] | None = None
+    best: tuple[Candidate, Format] | None = None
     for entry in formats():
         candidate = entry.matches(source) if entry.parts else None
-        if candidate and candidate.confidence > (best[0] if best else NAME_ONLY):
-            best = (candidate.confidence, entry)
-    return best[1].parts(source) if best and best[1].parts else []
+        if candidate and candidate.confidence > (best[0].confidence if best else NAME_ONLY):
+            best = (candidate, entry)
+    if best is None or best[1].parts is None:
+        return "unknown", []
+    return best[0].format, best[1].parts(source)
+
+
+def _starts_as_pointer(path: str) -> bool:
+    # Plain calls: a folder may have a hundred thousand small files.
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        return os.read(descriptor, len(LFS_PREFIX)) == LFS_PREFIX
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
 
 
 def read_head(path: Path) -> bytes:

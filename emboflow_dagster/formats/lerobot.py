@@ -5,12 +5,14 @@ not resolve, counts that do not match, stamps that do not start at zero, double 
 warning.
 """
 
+from typing import Any
+
 from emboflow_dagster.formats.detect import Entry, Format, Source, signature
 from emboflow_dagster.formats.hdf5_layout import natural_key
 from emboflow_dagster.formats.lerobot_info import INFO, VERSIONS, Info, read_info
 from emboflow_dagster.formats.lerobot_tables import INDEX_COLUMNS, REQUIRED, Tables, fits, read_tables
 from emboflow_dagster.formats.report import Candidate, Probe
-from emboflow_dagster.formats.video_file import SIGNATURES, measure_video
+from emboflow_dagster.formats.video_file import SIGNATURES, SUFFIXES, VideoFacts, measure_video
 
 MAX_LENGTHS = 500
 MAX_NAMED = 20
@@ -47,7 +49,8 @@ def probe(source: Source, report: Probe) -> None:
     _check_meta(source, info, report)
     _check_columns(info, tables, report)
     _check_counts(source, info, tables, report)
-    videos = _check_videos(source, info, tables, report)
+    files: dict[str, VideoFacts] = {}
+    videos = _check_videos(source, info, tables, report, files)
     if info.version in ("v2.0", "v2.1"):
         _check_templates(source, info, tables, report)
     lengths = {str(index): tables.lengths[index] for index in sorted(tables.lengths)[:MAX_LENGTHS]}
@@ -62,6 +65,8 @@ def probe(source: Source, report: Probe) -> None:
             "columns": tables.columns,
             "declared": info.declared(),
             "videos": videos,
+            "videoFiles": {path: _video_entry(facts) for path, facts in list(files.items())[:MAX_LENGTHS]},
+            "meta": _meta_files(source),
             "robotType": info.document.get("robot_type"),
             "hasActions": "action" in tables.columns,
             "stateDim": _width(state),
@@ -75,6 +80,31 @@ def probe(source: Source, report: Probe) -> None:
 def _width(feature: "dict[str, object] | None") -> int | None:
     shape = feature.get("shape") if feature else None
     return shape[0] if isinstance(shape, list) and shape and isinstance(shape[0], int) else None
+
+
+def _video_entry(facts: VideoFacts) -> dict[str, object]:
+    return {
+        "codec": facts.codec,
+        "width": facts.width,
+        "height": facts.height,
+        "fps": facts.fps,
+        "frames": facts.frames,
+    }
+
+
+def _meta_files(source: Source) -> dict[str, Any]:
+    """Which files and folders stand directly below ``meta``, and the lines of each ``.jsonl`` there."""
+    has: dict[str, bool] = {}
+    lines: dict[str, int] = {}
+    for entry in source.entries:
+        folder, _, name = entry.path.partition("/")
+        if folder != "meta" or len(has) >= MAX_NAMED:
+            continue
+        has[name.partition("/")[0]] = True
+        if entry.suffix == ".jsonl" and "/" not in name:
+            with source.file(entry).open("rb") as stream:
+                lines[name] = sum(bool(line.strip()) for line in stream)
+    return {"has": has, "lines": lines}
 
 
 def _data(source: Source) -> list[Entry]:
@@ -153,9 +183,15 @@ def _check_templates(source: Source, info: Info, tables: Tables, report: Probe) 
         report.warn("path_template_mismatch", text, INFO)
 
 
-def _check_videos(source: Source, info: Info, tables: Tables, report: Probe) -> dict[str, int]:
-    """Which videos there are, and whether they have as many frames as the rows. Returns files per camera."""
-    found = {name: _videos_of(source, name) for name in info.videos}
+def _check_videos(
+    source: Source, info: Info, tables: Tables, report: Probe, files: dict[str, VideoFacts]
+) -> dict[str, int]:
+    """Which videos there are, and whether they have as many frames as the rows.
+
+    Fills ``files`` with what was decoded. Returns files per camera.
+    """
+    videos = [e for e in source.with_suffix(*SUFFIXES) if signature(source.head_of(e)) in SIGNATURES]
+    found = {name: [e for e in videos if f"/{name}/" in f"/{e.path}"] for name in info.videos}
     per_episode = info.version != "v3.0"
     decoded = 0
     for name, entries in found.items():
@@ -166,24 +202,19 @@ def _check_videos(source: Source, info: Info, tables: Tables, report: Probe) -> 
             text = f"{len(tables.lengths) - len(entries)} of {len(tables.lengths)} episodes have no video"
             report.warn("missing_videos", text, name)
         for entry in entries:
-            if decoded >= MAX_DECODED:
-                break
-            try:
-                facts = measure_video(source.file(entry), max_frames=MAX_DECODED)
-            except ValueError as error:
-                report.warn("corrupt_video", f"not readable: {error}", entry.path)
+            facts = _decoded(source, entry, report, files) if decoded < MAX_DECODED else None
+            if facts is None:
                 continue
             decoded += facts.frames
-            if facts.errors:
-                report.warn("corrupt_video", f"{facts.errors} errors while decoding", entry.path)
-            if facts.freezes:
-                count = sum(length for _, length in facts.freezes)
-                text = f"{count} of {facts.frames} frames repeat the one before them"
-                report.warn("video_freeze", text, entry.path)
             rows = tables.lengths.get(_episode_of(entry)) if per_episode else None
             if rows is not None and abs(rows - facts.frames) > FRAME_TOLERANCE:
                 text = f"{facts.frames} frames for {rows} rows"
                 report.warn("declared_frames_mismatch", text, entry.path)
+    listed = {entry.path for entries in found.values() for entry in entries}
+    for entry in videos:  # declared or not: what is there is looked at
+        if entry.path not in listed and decoded < MAX_DECODED:
+            facts = _decoded(source, entry, report, files)
+            decoded += facts.frames if facts else 0
     declared = info.integer("total_videos")
     total = sum(map(len, found.values()))
     if declared is not None and declared != total and "missing_videos" not in report.codes and info.videos:
@@ -192,12 +223,20 @@ def _check_videos(source: Source, info: Info, tables: Tables, report: Probe) -> 
     return {name: len(entries) for name, entries in found.items()}
 
 
-def _videos_of(source: Source, feature: str) -> list[Entry]:
-    return [
-        entry
-        for entry in source.with_suffix(".mp4", ".mkv", ".mov", ".avi", ".webm")
-        if f"/{feature}/" in f"/{entry.path}" and signature(source.head_of(entry)) in SIGNATURES
-    ]
+def _decoded(source: Source, entry: Entry, report: Probe, files: dict[str, VideoFacts]) -> VideoFacts | None:
+    try:
+        facts = measure_video(source.file(entry), max_frames=MAX_DECODED)
+    except ValueError as error:
+        report.warn("corrupt_video", f"not readable: {error}", entry.path)
+        return None
+    files[entry.path] = facts
+    if facts.errors:
+        report.warn("corrupt_video", f"{facts.errors} errors while decoding", entry.path)
+    if facts.freezes:
+        count = sum(length for _, length in facts.freezes)
+        text = f"{count} of {facts.frames} frames repeat the one before them"
+        report.warn("video_freeze", text, entry.path)
+    return facts
 
 
 def _episode_of(entry: Entry) -> int:

@@ -21,6 +21,7 @@ MAX_RECORD_BYTES = 64 * 1024 * 1024
 HEADER, FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK = 1, 2, 3, 4, 5, 6
 ATTACHMENT, STATISTICS, METADATA = 9, 11, 12
 _PARSED = frozenset({HEADER, FOOTER, SCHEMA, CHANNEL, STATISTICS})
+_KEPT = frozenset({ATTACHMENT, METADATA})
 
 _RECORD = struct.Struct("<BQ")
 _MESSAGE = struct.Struct("<HIQQ")
@@ -77,6 +78,7 @@ class _McapReader:
         self.counts = {"attachments": 0, "metadataRecords": 0, "chunks": 0}
         self.compressions: dict[str, int] = {}
         self.profile = self.library = ""
+        facts.details["compression"] = self.compressions
 
     def chunk(self, file: BinaryIO, window: Window, length: int) -> Iterator[Message]:
         outer = min(length, window.left)
@@ -115,7 +117,7 @@ class _McapReader:
 
     def handle(self, window: Window, opcode: int, length: int) -> Message | None:
         if opcode == MESSAGE:
-            channel, _, stamp, _ = _MESSAGE.unpack(window.read(_MESSAGE.size))
+            channel, sequence, stamp, published = _MESSAGE.unpack(window.read(_MESSAGE.size))
             length -= _MESSAGE.size
             connection = self.channels.get(channel)
             data = None
@@ -127,7 +129,8 @@ class _McapReader:
                 self.orphans += 1
                 return None
             self.found += 1
-            return Message(connection, stamp, data)
+            self.facts.payload_bytes += length
+            return Message(connection, stamp, data, sequence, published)
         if opcode not in _PARSED:
             if opcode == ATTACHMENT:
                 self.counts["attachments"] += 1
@@ -135,7 +138,10 @@ class _McapReader:
                 self.counts["metadataRecords"] += 1
             elif opcode == 0:
                 raise DamagedError("a record with opcode 0")
-            window.skip(length)
+            if self.facts.keep and opcode in _KEPT and length <= MAX_RECORD_BYTES:
+                self.facts.keep(opcode, window.read(length))
+            else:
+                window.skip(length)
             return None
         if length > MAX_RECORD_BYTES:
             raise DamagedError(f"a record with opcode {opcode} of {length} bytes")
@@ -145,6 +151,7 @@ class _McapReader:
     def _parse(self, opcode: int, fields: "_Fields") -> None:
         if opcode == HEADER:
             self.profile, self.library = fields.text(), fields.text()
+            self.facts.details |= {"profile": self.profile, "library": self.library}
         elif opcode == SCHEMA:
             identity = fields.number("<H")
             self.schemas[identity] = (fields.text(), fields.text(), fields.blob())
@@ -167,11 +174,12 @@ class _McapReader:
     def _channel(self, fields: "_Fields") -> None:
         identity, schema = fields.number("<H"), fields.number("<H")
         topic, encoding = fields.text(), fields.text()
+        details = fields.mapping()
         if identity in self.channels:
             return  # the summary section repeats every channel
         name, schema_encoding, definition = self.schemas.get(schema, ("", "", b""))
         self.channels[identity] = Connection(
-            topic, name, encoding, definition, schema_encoding, self.compression
+            topic, name, encoding, definition, schema_encoding, self.compression, details
         )
         self.facts.connections.append(self.channels[identity])
 
@@ -214,6 +222,14 @@ class _Fields:
         if self._at > len(self._data):
             raise DamagedError("a field goes beyond its record")
         return self._data[self._at - size : self._at]
+
+    def mapping(self) -> dict[str, str]:
+        end = self.number("<I") + self._at
+        found: dict[str, str] = {}
+        while self._at < end:
+            name = self.text()
+            found[name] = self.text()
+        return found
 
     def text(self) -> str:
         return self.blob().decode("utf-8", "backslashreplace")

@@ -4,7 +4,7 @@ Each container (ROS1 bag, rosbag2 SQLite database, MCAP) has one reader that yie
 its :class:`Facts`; the probe, the numeric reader and the picture reader all work on that alone.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -26,6 +26,8 @@ class Connection:
         definition: The schema's bytes, empty where the recording holds none.
         definition_encoding: ``ros1msg``, ``ros2msg``, ``ros2idl``, ``jsonschema``, ... or empty.
         compression: ``zstd`` where each message is compressed on its own.
+        details: What else the container says of it, in its own words (a ROS1 ``md5sum``, ``callerid``, the
+            metadata of an MCAP channel, QoS profiles): for who writes the recording anew.
     """
 
     topic: str
@@ -34,14 +36,20 @@ class Connection:
     definition: bytes = b""
     definition_encoding: str = ""
     compression: str = ""
+    details: Mapping[str, str] = field(default_factory=dict)
 
 
 class Message(NamedTuple):
-    """One recorded message: the stamp is the recorder's, ns; ``data`` is ``None`` unless it was asked for."""
+    """One recorded message: the stamp is the recorder's, ns; ``data`` is ``None`` unless it was asked for.
+
+    ``sequence`` and ``publish_ns`` are the publisher's, where the container keeps them (MCAP).
+    """
 
     connection: Connection
     stamp_ns: int
     data: bytes | None
+    sequence: int = 0
+    publish_ns: int | None = None
 
 
 @dataclass(slots=True)
@@ -52,6 +60,10 @@ class Facts:
     warnings: list[ProbeWarning] = field(default_factory=list)
     declared: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
+    payload_bytes: int = 0
+    """Bytes of all messages so far, whether they were asked for or not."""
+    keep: Callable[[int, bytes], None] | None = None
+    """Takes the opcode and content of records that are no messages and belong to a copy (MCAP)."""
 
     def warn(self, code: str, message: str, path: str | None = None) -> None:
         """Add a warning; ``path`` is the file's own name where the whole file is meant, or a topic."""

@@ -146,6 +146,7 @@ class Probe:
     warnings: list[ProbeWarning] = field(default_factory=list)
     recommended_next_nodes: list[str] = field(default_factory=list)
     raw: dict[str, Any] = field(default_factory=dict)
+    _by_code: dict[str, set[ProbeWarning]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def format(self) -> str:
@@ -172,9 +173,16 @@ class Probe:
         self.candidates.append(Candidate(format, confidence, evidence))
 
     def warn(self, code: str, message: str, path: str | None = None) -> None:
-        """Add a warning once; the same code, message and path again is not repeated."""
+        """Add a warning once; the same code, message and path again is not repeated.
+
+        Of one code as many are kept as a report can hold: a folder may have a hundred thousand bad files.
+        """
+        known = self._by_code.setdefault(code, set())
+        if len(known) > MAX_WARNINGS:
+            return
         warning = ProbeWarning(code, message[:MAX_TEXT], None if path is None else path[:MAX_TEXT])
-        if warning not in self.warnings:
+        if warning not in known:
+            known.add(warning)
             self.warnings.append(warning)
 
     def recommend(self, *node_types: str) -> None:

@@ -70,6 +70,7 @@ class _BagReader:
         self.declared_messages = 0
         self.found = 0
         self.compressions: dict[str, int] = {}
+        facts.details["compression"] = self.compressions
         self.orphans = 0
 
     def record(self, window: Window) -> Message | tuple[dict[bytes, bytes], int] | None:
@@ -144,6 +145,7 @@ class _BagReader:
                 position = body - 8 - size
                 break
             self.found += 1
+            self.facts.payload_bytes += length
             wanted = length <= MAX_MESSAGE_BYTES and self.wanted(connection)
             stamp = seconds * 1_000_000_000 + nanoseconds
             yield Message(connection, stamp, bytes(data[body:position]) if wanted else None)
@@ -158,6 +160,7 @@ class _BagReader:
         else:
             window.skip(length)
         self.found += 1
+        self.facts.payload_bytes += length
         seconds, nanoseconds = _STAMP.unpack(stamp)
         return Message(connection, seconds * 1_000_000_000 + nanoseconds, data)
 
@@ -200,13 +203,17 @@ class _BagReader:
             encoding="ros1",
             definition=inner.get(b"message_definition", b""),
             definition_encoding="ros1msg",
+            details={
+                name: inner[name.encode()].decode("utf-8", "backslashreplace")
+                for name in ("md5sum", "callerid", "latching")
+                if name.encode() in inner
+            },
         )
         self.connections[key] = connection
         self.facts.connections.append(connection)
 
     def finish(self, size: int) -> None:
         name = self.name
-        self.facts.details["compression"] = self.compressions
         if self.orphans:
             self.facts.warn("truncated", f"{self.orphans} messages belong to connections not recorded", name)
         if not self.index_pos:

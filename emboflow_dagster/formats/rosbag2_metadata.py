@@ -3,13 +3,15 @@
 Source: https://github.com/ros2/rosbag2 (rosbag2_storage, BagMetadata), versions 1 to 9.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from emboflow_dagster.errors import ErrorKind, InvalidInputError
+from emboflow_dagster.formats.recording import Connection
 from emboflow_dagster.formats.report import Probe
-from emboflow_dagster.formats.topics import MAX_STAMP
+from emboflow_dagster.formats.topics import MAX_STAMP, TopicTable
 
 NAME = "metadata.yaml"
 KEY = "rosbag2_bagfile_information"
@@ -103,6 +105,67 @@ def read_metadata(path: Path) -> Metadata:
             if serialization and serialization not in metadata.serialization:
                 metadata.serialization.append(serialization)
     return metadata
+
+
+def write_metadata(
+    path: Path,
+    *,
+    storage: str,
+    message_compression: bool,
+    files: dict[str, TopicTable],
+    connections: Iterable[Connection],
+) -> None:
+    """Write what the files of a recording hold, as version 5, which every rosbag2 since Galactic reads.
+
+    Args:
+        path: The file to write.
+        storage: ``sqlite3`` or ``mcap``.
+        message_compression: Whether each message is compressed with zstd.
+        files: Name to what was counted in it, in split order.
+        connections: Of all files.
+    """
+    import yaml
+
+    spans = {name: (table.start_ns, table.end_ns) for name, table in files.items()}
+    topics = {connection.topic: connection for connection in connections}
+    starts = [start for start, _ in spans.values() if start is not None]
+    ends = [end for _, end in spans.values() if end is not None]
+    counts = {
+        name: sum(table.topics[name].count for table in files.values() if name in table.topics)
+        for name in topics
+    }
+    document = {
+        "version": 5,
+        "storage_identifier": storage,
+        "duration": {"nanoseconds": max(ends, default=0) - min(starts, default=0)},
+        "starting_time": {"nanoseconds_since_epoch": min(starts, default=MAX_STAMP)},
+        "message_count": sum(table.count for table in files.values()),
+        "topics_with_message_count": [
+            {
+                "topic_metadata": {
+                    "name": name,
+                    "type": connection.type,
+                    "serialization_format": connection.encoding,
+                    "offered_qos_profiles": connection.details.get("offered_qos_profiles", ""),
+                },
+                "message_count": counts[name],
+            }
+            for name, connection in topics.items()
+        ],
+        "compression_format": "zstd" if message_compression else "",
+        "compression_mode": "MESSAGE" if message_compression else "",
+        "relative_file_paths": list(files),
+        "files": [
+            {
+                "path": name,
+                "starting_time": {"nanoseconds_since_epoch": MAX_STAMP if start is None else start},
+                "duration": {"nanoseconds": 0 if start is None or end is None else end - start},
+                "message_count": files[name].count,
+            }
+            for name, (start, end) in spans.items()
+        ],
+    }
+    path.write_text(yaml.safe_dump({KEY: document}, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def _integer(value: object) -> int | None:

@@ -4,15 +4,18 @@ Source: https://github.com/ros2/rosbag2 (rosbag2_storage_sqlite3), schema versio
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from emboflow_dagster.formats.recording import MAX_MESSAGE_BYTES, Connection, Facts, Message, Wanted
+from emboflow_dagster.formats.sqlite_pages import Pages, Seen
 
 if TYPE_CHECKING:
     from sqlite3 import Connection as Database
+
+_TOPIC_DETAILS = ("offered_qos_profiles", "type_description_hash")
 
 
 def messages(path: Path, facts: Facts, wanted: Wanted) -> Iterator[Message]:
@@ -64,18 +67,27 @@ def _messages(path: Path, facts: Facts, wanted: Wanted, *, compression: str) -> 
         text = f"{wal.stat().st_size} bytes in {wal.name} were never merged and are not read"
         facts.warn("unapplied_wal", text, path.name)
     _check_size(path, facts)
-    read = 0
+    seen = Seen()
+    topics: dict[int, Connection] = {}
     try:
-        database = _open(path)
+        yield from _rows(path, facts, wanted, compression, topics, seen)
     except DatabaseError as error:
-        facts.warn("unreadable", f"not a SQLite database: {error}", path.name)
-        return
+        # SQLite refuses a file that was cut as a whole, or stops where a page is damaged.
+        found = yield from _salvaged(path, facts, wanted, compression, topics, seen)
+        facts.warn("truncated", f"{error}; {found} messages were read from single pages", path.name)
+
+
+def _rows(
+    path: Path, facts: Facts, wanted: Wanted, compression: str, topics: dict[int, Connection], seen: Seen
+) -> Iterator[Message]:
+    """The messages as SQLite gives them; fills ``topics`` and ``seen``."""
+    database = _open(path)
     try:
-        topics = _topics(database, facts, compression)
-        rows = database.execute("SELECT id, topic_id, timestamp FROM messages ORDER BY id")
+        topics |= _topics(database, facts, compression)
+        rows = database.execute("SELECT id, topic_id, timestamp, length(data) FROM messages ORDER BY id")
         blob = "SELECT CASE WHEN length(data) <= ? THEN data END FROM messages WHERE id = ?"
         orphans = 0
-        for row, topic, stamp in rows:
+        for row, topic, stamp, size in rows:
             connection = topics.get(topic)
             if connection is None or not isinstance(stamp, int):
                 orphans += 1
@@ -83,14 +95,60 @@ def _messages(path: Path, facts: Facts, wanted: Wanted, *, compression: str) -> 
             data = None
             if wanted(connection):
                 (data,) = database.execute(blob, (MAX_MESSAGE_BYTES, row)).fetchone()
-            read += 1
+            seen.add(row)
+            facts.payload_bytes += size or 0
             yield Message(connection, stamp, data)
         if orphans:
             facts.warn("corrupt", f"{orphans} messages have no topic or no time stamp", path.name)
-    except DatabaseError as error:
-        facts.warn("truncated", f"{read} messages read, then: {error}", path.name)
     finally:
         database.close()
+
+
+def _salvaged(
+    path: Path, facts: Facts, wanted: Wanted, compression: str, topics: dict[int, Connection], seen: Seen
+) -> Generator[Message, None, int]:
+    """The messages on the pages that are there and were not given yet; how many they were."""
+    found = 0
+    try:
+        with Pages(path) as pages:
+            if not topics:
+                topics |= _topics_of(pages, facts, compression)
+            for row, values in pages.all_rows():
+                if len(values) != 4 or values[0] is not None:  # noqa: PLR2004 - id, topic_id, timestamp, data
+                    continue
+                _, topic, stamp, data = values
+                if not (type(topic) is type(stamp) is int and isinstance(data, bytes)):
+                    continue
+                connection = topics.get(topic)
+                if connection is None or not seen.add(row):
+                    continue
+                found += 1
+                facts.payload_bytes += len(data)
+                asked = wanted(connection) and len(data) <= MAX_MESSAGE_BYTES
+                yield Message(connection, stamp, data if asked else None)
+    except (ValueError, OSError) as error:
+        facts.warn("unreadable", f"not a SQLite database: {error}", path.name)
+    return found
+
+
+def _topics_of(pages: Pages, facts: Facts, compression: str) -> dict[int, Connection]:
+    """The topics that a damaged file still names."""
+    roots = pages.tables()
+    definitions: dict[str, tuple[str, bytes]] = {}
+    for _, values in pages.tree(roots.get("message_definitions", 0)):
+        if len(values) >= 4 and all(isinstance(text, str) for text in values[1:4]):  # noqa: PLR2004
+            definitions[values[1]] = (values[2], values[3].encode())
+    found: dict[int, Connection] = {}
+    for row, values in pages.tree(roots.get("topics", 0)):
+        texts = values[1:]
+        if len(texts) < 3 or not all(isinstance(text, str) for text in texts):  # noqa: PLR2004
+            continue
+        name, type_name, serialization, *more = texts
+        encoding, definition = definitions.get(type_name, ("", b""))
+        details = dict(zip(map(str, _TOPIC_DETAILS), more, strict=False))
+        found[row] = Connection(name, type_name, serialization, definition, encoding, compression, details)
+        facts.connections.append(found[row])
+    return found
 
 
 def _check_size(path: Path, facts: Facts) -> None:
@@ -118,11 +176,68 @@ def _topics(database: "Database", facts: Facts, compression: str) -> dict[int, C
         for version, distro in database.execute("SELECT schema_version, ros_distro FROM schema"):
             facts.details |= {"schemaVersion": version, "rosDistro": distro}
     found: dict[int, Connection] = {}
-    for identity, name, type_name, serialization in database.execute(
-        "SELECT id, name, type, serialization_format FROM topics ORDER BY id"
+    there = {name for (name,) in database.execute("SELECT name FROM pragma_table_info('topics')")}
+    more = [name for name in _TOPIC_DETAILS if name in there]
+    columns = ", ".join(("id", "name", "type", "serialization_format", *more))
+    for identity, name, type_name, serialization, *texts in database.execute(
+        f"SELECT {columns} FROM topics ORDER BY id"  # noqa: S608 - names of a constant
     ):
         encoding, definition = definitions.get(type_name, ("", b""))
-        connection = Connection(name, type_name, serialization, definition, encoding, compression)
+        details = {key: text for key, text in zip(more, texts, strict=True) if isinstance(text, str)}
+        connection = Connection(name, type_name, serialization, definition, encoding, compression, details)
         found[identity] = connection
         facts.connections.append(connection)
     return found
+
+
+_SCHEMA = """
+CREATE TABLE schema(schema_version INTEGER PRIMARY KEY, ros_distro TEXT NOT NULL);
+CREATE TABLE metadata(id INTEGER PRIMARY KEY, metadata_version INTEGER NOT NULL, metadata TEXT NOT NULL);
+CREATE TABLE topics(id INTEGER PRIMARY KEY, name TEXT NOT NULL, type TEXT NOT NULL,
+  serialization_format TEXT NOT NULL, offered_qos_profiles TEXT NOT NULL,
+  type_description_hash TEXT NOT NULL);
+CREATE TABLE message_definitions(id INTEGER PRIMARY KEY, topic_type TEXT NOT NULL, encoding TEXT NOT NULL,
+  encoded_message_definition TEXT NOT NULL, type_description_hash TEXT NOT NULL);
+CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id INTEGER NOT NULL, timestamp INTEGER NOT NULL,
+  data BLOB NOT NULL);
+CREATE INDEX timestamp_idx ON messages (timestamp ASC);
+"""
+
+
+class Writer:
+    """Writes a recording's database, schema version 4. Source: rosbag2_storage_sqlite3."""
+
+    def __init__(self, path: Path, distro: str) -> None:
+        self._database = _sqlite3().connect(path)
+        self._database.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {_SCHEMA}")
+        self._database.execute("INSERT INTO schema VALUES (4, ?)", (distro,))
+        self._topics: dict[Connection, int] = {}
+        self._defined: set[str] = set()
+
+    def topic(self, connection: Connection) -> int:
+        """The topic's row number; its row is written where it is new."""
+        known = self._topics.get(connection)
+        if known is not None:
+            return known
+        qos, digest = (connection.details.get(name, "") for name in _TOPIC_DETAILS)
+        self._topics[connection] = number = len(self._topics) + 1
+        row = (number, connection.topic, connection.type, connection.encoding, qos, digest)
+        self._database.execute("INSERT INTO topics VALUES (?, ?, ?, ?, ?, ?)", row)
+        if connection.definition and connection.type not in self._defined:
+            self._defined.add(connection.type)
+            text = connection.definition.decode("utf-8", "backslashreplace")
+            self._database.execute(
+                "INSERT INTO message_definitions VALUES (NULL, ?, ?, ?, ?)",
+                (connection.type, connection.definition_encoding, text, digest),
+            )
+        return number
+
+    def add(self, message: Message) -> None:
+        """One message, behind those before it."""
+        row = (self.topic(message.connection), message.stamp_ns, message.data)
+        self._database.execute("INSERT INTO messages VALUES (NULL, ?, ?, ?)", row)
+
+    def close(self) -> None:
+        """Commit and close."""
+        self._database.commit()
+        self._database.close()

@@ -1,7 +1,9 @@
 """Raw assets: registered once, probed as often as one likes."""
 
+import functools
 import os
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from emboflow_dagster.errors import (
     ErrorKind,
     IntegrityError,
     InvalidInputError,
+    NotFoundError,
     Problem,
     shown,
 )
@@ -31,6 +34,7 @@ from emboflow_dagster.runtime.probe_report import newest_report_ids, store_probe
 
 PROBE_TIMEOUT_S = 900
 PROBE_MEMORY_MB = 3072
+RECOVER_TIMEOUT_S = 4 * 3600
 
 
 class Assets:
@@ -183,11 +187,15 @@ class Assets:
         with view(self._opened.blobs, asset, self._opened.settings.home / "work") as path:
             yield path
 
-    def probe(self, asset: str) -> AssetProbeReport:
+    def probe(self, asset: str, *, progress: Callable[[str], None] | None = None) -> AssetProbeReport:
         """Look into an asset and append what was found.
 
         The parser runs in a child process with limits: a file that breaks it gives a report with a
-        warning, never an error of ours.
+        warning, never an error of ours. Interrupted, it ends the child and leaves nothing behind.
+
+        Args:
+            asset: Its id or name.
+            progress: Takes a text about every second: how much was read.
 
         Raises:
             NotFoundError: There is no such asset.
@@ -198,7 +206,12 @@ class Assets:
         try:
             with self.path(found) as path:
                 probe = probe_safely(
-                    run_child, path, found.type.value, timeout_s=PROBE_TIMEOUT_S, memory_mb=PROBE_MEMORY_MB
+                    functools.partial(run_child, on_log=progress),
+                    path,
+                    found.type.value,
+                    timeout_s=PROBE_TIMEOUT_S,
+                    memory_mb=PROBE_MEMORY_MB,
+                    tell_every=None if progress is None else 1.0,
                 )
         except (IntegrityError, InvalidInputError):
             self.documents.change(found.id, {"status": AssetStatus.FAILED.value, "updatedAt": utc_now()})
@@ -213,6 +226,49 @@ class Assets:
             return report
 
         return opened.mongo.in_transaction(body)
+
+    def recover(
+        self, asset: str, output: Path | str, *, progress: Callable[[str], None] | None = None
+    ) -> dict[str, Any]:
+        """Write all that can be read of a damaged recording to a new file (or folder, where it is one).
+
+        Done in a child process, which reads its output again and compares every message.
+
+        Args:
+            asset: Its id or name.
+            output: Where the whole recording goes; nothing may be there. Nothing is left of a failure.
+            progress: Takes a text now and then.
+
+        Returns:
+            As :func:`emboflow_dagster.formats.recover.recover_recording`; ``path`` is where it was written,
+            or ``None`` where the recording is whole and nothing was written.
+
+        Raises:
+            NotFoundError: There is no such asset, or no folder for the output.
+            AlreadyExistsError: Something is at ``output``.
+            InvalidInputError: It is no recording, or nothing in it can be read.
+            IntegrityError: The copy does not hold what was read.
+        """
+        found, target = self.get(asset), full_path(output)
+        if os.path.lexists(target):
+            raise AlreadyExistsError(f"{target}: something is there", hint="choose another output")
+        if not target.parent.is_dir():
+            raise NotFoundError(f"{target.parent}: there is no such folder")
+        with (
+            self.path(found) as path,
+            tempfile.TemporaryDirectory(prefix=".emboflow-recover-", dir=target.parent) as folder,
+        ):
+            result = run_child(
+                "emboflow_dagster.runtime.in_child:recover",
+                str(path),
+                folder,
+                timeout_s=RECOVER_TIMEOUT_S,
+                memory_mb=PROBE_MEMORY_MB,
+                on_log=progress,
+            )
+            if result["path"] is not None:
+                Path(folder, result["path"]).rename(target)
+        return {**result, "path": None if result["path"] is None else str(target)}
 
     def list(
         self,

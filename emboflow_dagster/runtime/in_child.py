@@ -11,17 +11,25 @@ from typing import Any
 
 from emboflow_dagster.errors import EmboflowError, ErrorKind, ExecutionError, LimitError
 from emboflow_dagster.formats.report import Probe
+from emboflow_dagster.runtime import reading
 from emboflow_dagster.runtime.node import ChildCall
 
 PARSER_SECONDS = 900.0
 _START_SECONDS = 60.0
 
 
-def probe(path: str, asset_type: str | None) -> dict[str, Any]:
-    """``formats.probe.probe_path`` of one asset, as :meth:`Probe.to_json` gives it."""
+def probe(path: str, asset_type: str | None, tell_every: float | None = None) -> dict[str, Any]:
+    """``formats.probe.probe_path`` of one asset, as :meth:`Probe.to_json` gives it.
+
+    Args:
+        path: The asset's file or folder.
+        asset_type: What it was registered as.
+        tell_every: Seconds between two texts that say how much was read; ``None`` says nothing.
+    """
     from emboflow_dagster.formats.probe import probe_path
 
-    return probe_path(Path(path), asset_type=asset_type).to_json()
+    with reading.told(Path(path), tell_every):
+        return probe_path(Path(path), asset_type=asset_type).to_json()
 
 
 def quality(
@@ -102,6 +110,18 @@ def extract_archive(path: str, out: str, bounds: dict[str, Any]) -> dict[str, An
         "format": probe_path(root).format,
         "path": root.relative_to(Path(out).parent).as_posix(),
     }
+
+
+def recover(path: str, out: str) -> dict[str, Any]:
+    """``formats.recover.recover_recording`` of one recording into an existing folder."""
+    from emboflow_dagster.formats.recover import recover_recording
+    from emboflow_dagster.runtime.child_main import log
+
+    def tell(messages: int) -> None:
+        if messages % 262_144 == 0:
+            log(f"{Path(path).name}: {messages} messages read")
+
+    return recover_recording(Path(path), Path(out), tell)
 
 
 def one_by_one(function: str, calls: list[list[Any]], done: str, seconds: float) -> None:
@@ -195,6 +215,7 @@ def probe_safely(
     *,
     timeout_s: float | None = None,
     memory_mb: int | None = None,
+    tell_every: float | None = None,
 ) -> dict[str, Any]:
     """Probe in a child; a parser that crashed or went over a limit is a report with a warning.
 
@@ -207,6 +228,7 @@ def probe_safely(
             f"{__name__}:probe",
             str(path),
             asset_type,
+            tell_every,
             timeout_s=PARSER_SECONDS if timeout_s is None else timeout_s,
             memory_mb=memory_mb,
         )

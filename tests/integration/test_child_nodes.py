@@ -272,6 +272,47 @@ def test_demonstrations_become_one_dataset(node) -> None:
     assert "<img src=" in (payload(preview) / "index.html").read_text()
 
 
+def test_damaged_recordings_are_recovered_and_whole_ones_go_along(node, tmp_path) -> None:
+    from emboflow_dagster.formats.probe import probe_path
+    from emboflow_dagster.runtime import derived
+
+    cut = tmp_path / "cut.bag"
+    cut.write_bytes((SAMPLES / "rosbag1/turtlesim_example/example.bag").read_bytes()[:300_000])
+    gone = tmp_path / "gone.bag"
+    gone.write_bytes(cut.read_bytes()[:4_200])
+    assets = [
+        *probed("rosbag1/unindexed", "rosbag2/talker_sqlite3", "hdf5/h5py_vlen_string"),
+        bound("cut", cut),
+        bound("gone", gone),
+    ]
+
+    ran = node("recover", assets)
+
+    rows = {row["name"]: row for row in ran.result.preview["rows"]}
+    assert [row["outcome"] for row in rows.values()] == [
+        "recovered",
+        "whole",
+        "no recording",
+        "recovered",
+        "nothing can be read",
+    ]
+    assert ran.result.asset_ids == tuple(asset.id for asset in assets[:4])
+    found = derived.read(payload(ran.result))
+    assert [(entry.asset_id, entry.format) for entry in found] == [
+        (assets[0].id, "rosbag1"),
+        (assets[1].id, "rosbag2_sqlite3"),
+        (assets[3].id, "rosbag1"),
+    ]
+    for entry in found:
+        report = probe_path(Path(entry.path))
+        assert not report.codes & {"truncated", "unindexed", "corrupt"}
+        assert (
+            report.structure["messageCount"]
+            == rows[next(a.name for a in assets if a.id == entry.asset_id)]["messages"]
+        )
+    assert rows["cut"]["messages"] == probe_path(cut).structure["recoverable"]["messages"] > 0
+
+
 def test_topics_of_a_bag_become_an_episode(node) -> None:
     assets = probed("rosbag1/robot_localization_test2")
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +10,8 @@ from emboflow_dagster.formats.messages import iter_numeric, numeric_topics
 from emboflow_dagster.formats.pictures import iter_images
 from emboflow_dagster.formats.probe import probe_path
 from emboflow_dagster.formats.report import FORMATS, WARNING_CODES, ProbeWarning
+from tests.samples_compared import SAMPLES, probed
 
-SAMPLES = Path(os.environ.get("EMBOFLOW_SAMPLES") or Path(__file__).parents[3].parent / "shared" / "samples")
 KINDS = ("mcap", "rosbag1", "rosbag2")
 NAMES = sorted(
     f"{kind}/{path.name}"
@@ -57,7 +56,7 @@ def test_recordings_are_found():
 def test_the_format_and_the_warnings_are_the_expected_ones(name):
     expected = _expected(name)
 
-    report = probe_path(SAMPLES / name, asset_type=expected["asset_type"])
+    report = probed(name)
 
     assert report.format == expected["format"]
     assert report.format in FORMATS
@@ -72,7 +71,7 @@ def test_the_format_and_the_warnings_are_the_expected_ones(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_counts_types_and_times_are_those_of_independent_tools(name):
     truth = _truth(name)
-    structure = probe_path(SAMPLES / name).structure
+    structure = probed(name).structure
     if "topics" not in truth:
         assert "error" in truth
         assert "messageCount" not in structure
@@ -103,14 +102,14 @@ def test_counts_types_and_times_are_those_of_independent_tools(name):
 
 
 def test_declared_values_stand_beside_the_found_ones():
-    structure = probe_path(SAMPLES / "rosbag2/wbag_sqlite3").structure
+    structure = probed("rosbag2/wbag_sqlite3").structure
 
     assert (structure["startNs"], structure["durationNs"]) == (1_000, 1_998)
     assert (structure["declared"]["startNs"], structure["declared"]["durationNs"]) == (2_623, 411)
 
 
 def test_the_start_of_an_empty_bag_is_no_date():
-    structure = probe_path(SAMPLES / "rosbag2/empty_bag_sqlite3").structure
+    structure = probed("rosbag2/empty_bag_sqlite3").structure
 
     assert structure["startNs"] is None
     assert structure["declared"]["startNs"] is None
@@ -119,7 +118,7 @@ def test_the_start_of_an_empty_bag_is_no_date():
 @pytest.mark.parametrize("name", NAMES)
 def test_numeric_rows_are_as_many_as_the_topics_have_messages(name):
     topics = numeric_topics(SAMPLES / name)
-    structure = probe_path(SAMPLES / name).structure
+    structure = probed(name).structure
     rows: dict[str, int] = {}
     for row in iter_numeric(SAMPLES / name):
         assert len(row.names) == len(row.values) > 0

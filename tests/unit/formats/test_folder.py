@@ -1,5 +1,10 @@
 """Folders, tables, pictures and robot descriptions made here."""
 
+import json
+import os
+import subprocess
+import sys
+
 import numpy as np  # noqa: TID253 - this module is about files that these libraries write
 import pytest
 from PIL import Image  # noqa: TID253
@@ -126,3 +131,62 @@ def test_entities_in_a_robot_description_are_refused(tmp_path):
 
     assert "corrupt" in report.codes
     assert report.structure["urdf"] == {}
+
+
+MANY = 100_000 if os.environ.get("EMBOFLOW_FAULTS") == "all" else 20_000
+MEASURED = """
+import json, resource, sys, time
+from pathlib import Path
+from emboflow_dagster.formats.probe import probe_path
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+begun = time.process_time()
+report = probe_path(Path(sys.argv[1])).to_json()
+text = json.dumps(report)
+used = time.process_time() - begun
+grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+print(json.dumps({"seconds": used, "kib": grown, "chars": len(text), "report": report}))
+"""
+
+
+def test_many_files_take_little_time_and_memory_and_give_a_small_exact_report(tmp_path):
+    picture = tmp_path / "one.png"
+    Image.new("RGB", (2, 2)).save(picture)
+    contents = {"txt": b"x" * 700, "csv": b"a,b\n1,2\n", "png": picture.read_bytes(), "stl": b"solid"}
+    root = tmp_path / "many"
+    for number in range(MANY):
+        folder = root / f"{number // 1_000:03d}"
+        suffix = tuple(contents)[number % 4]
+        if number % 1_000 == 0:
+            folder.mkdir(parents=True)
+        if number % 1_000 < 4:
+            (folder / f"{number:06d}.{suffix}").write_bytes(contents[suffix])
+        else:
+            os.link(
+                folder / f"{number - number % 1_000 + number % 4:06d}.{suffix}",
+                folder / f"{number:06d}.{suffix}",
+            )
+
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, str(root)], capture_output=True, text=True, check=True, timeout=200
+    )
+    found = json.loads(done.stdout)
+
+    structure = found["report"]["structureSummary"]
+    assert structure["files"] == MANY
+    assert structure["bytes"] == sum(map(len, contents.values())) * MANY // 4
+    assert structure["extensions"] == dict.fromkeys(contents, MANY // 4)
+    assert found["chars"] < 4_000
+    assert found["kib"] < (40 << 10) + MANY  # 16 MiB of heads, a listing of some hundred bytes a file
+    assert found["seconds"] < 10
+
+
+def test_as_many_warnings_as_files_are_no_work(tmp_path):
+    for number in range(3_000):
+        (tmp_path / f"{number}.csv").touch()
+
+    report = probe_path(tmp_path)
+
+    assert len(report.warnings) < 300
+    stored = report.to_json()
+    assert len(stored["warnings"]) == 200
+    assert stored["truncated"]

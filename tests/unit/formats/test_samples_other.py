@@ -2,13 +2,12 @@
 
 import json
 import os
-from pathlib import Path
 
 import pytest
 
 from emboflow_dagster.formats.probe import probe_path
+from tests.samples_compared import SAMPLES, probed
 
-SAMPLES = Path(os.environ.get("EMBOFLOW_SAMPLES") or Path(__file__).parents[3].parent / "shared" / "samples")
 KINDS = ("archive", "folder", "hdf5", "raw_file", "standard_dataset", "video")
 NAMES = sorted(
     f"{kind}/{path.name}"
@@ -48,7 +47,7 @@ def _of(kind):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_format_and_warnings_of_every_sample_are_the_expected_ones(name, expected):
-    report = probe_path(SAMPLES / name, asset_type=expected[name]["asset_type"])
+    report = probed(name)
 
     assert report.format == expected[name]["format"]
     assert set(expected[name]["must_warn"]) <= report.codes
@@ -60,7 +59,7 @@ def test_the_format_and_warnings_of_every_sample_are_the_expected_ones(name, exp
 def test_the_single_file_of_a_sample_is_seen_as_its_folder_is(name, expected):
     if expected[name]["format"] in ("rlds_tfrecord", "unknown", "urdf"):
         pytest.skip("a dataset of several files")
-    file, folder = probe_path(_single_file(name)), probe_path(SAMPLES / name)
+    file, folder = probe_path(_single_file(name)), probed(name)
 
     assert file.format == folder.format == expected[name]["format"]
     assert set(expected[name]["must_warn"]) <= file.codes
@@ -70,7 +69,7 @@ def test_the_single_file_of_a_sample_is_seen_as_its_folder_is(name, expected):
 
 @pytest.mark.parametrize("name", _of("hdf5"))
 def test_hdf5_datasets_episodes_and_frames_are_counted(name):
-    truth, structure = _truth(name), probe_path(SAMPLES / name).structure
+    truth, structure = _truth(name), probed(name).structure
 
     assert {path: entry["shape"] for path, entry in structure["datasets"].items()} == {
         path.lstrip("/"): shape for path, shape in truth["h5ls"].items()
@@ -101,7 +100,7 @@ def test_hdf5_datasets_episodes_and_frames_are_counted(name):
     ],
 )
 def test_what_filters_ask_of_demonstrations(name, state, action):
-    structure = probe_path(SAMPLES / name).structure
+    structure = probed(name).structure
 
     assert (structure["stateDim"], structure["actionDim"]) == (state, action)
     assert structure["hasActions"] is (action is not None)
@@ -109,7 +108,7 @@ def test_what_filters_ask_of_demonstrations(name, state, action):
 
 @pytest.mark.parametrize("name", _of("archive"))
 def test_archives_are_listed(name):
-    truth, structure = _truth(name), probe_path(SAMPLES / name).structure
+    truth, structure = _truth(name), probed(name).structure
 
     assert structure["members"] == truth["file_members"]
     assert structure["uncompressedBytes"] == truth["uncompressed_bytes"]
@@ -118,7 +117,7 @@ def test_archives_are_listed(name):
 
 @pytest.mark.parametrize("name", _of("folder"))
 def test_folders_are_counted(name):
-    truth, report = _truth(name), probe_path(SAMPLES / name)
+    truth, report = _truth(name), probed(name)
 
     for key in ("files", "bytes", "extensions"):
         assert report.structure[key] == truth[key]
@@ -139,7 +138,7 @@ def test_folders_are_counted(name):
 
 @pytest.mark.parametrize("name", _of("raw_file"))
 def test_tables_are_counted(name):
-    truth, structure = _truth(name), probe_path(SAMPLES / name).structure
+    truth, structure = _truth(name), probed(name).structure
 
     assert structure["rows"] == truth["rows"]
     assert structure["columns"] == truth["columns"]
@@ -147,7 +146,7 @@ def test_tables_are_counted(name):
 
 @pytest.mark.parametrize("name", _of("video"))
 def test_videos_are_counted_by_decoding(name):
-    truth, structure = _truth(name), probe_path(SAMPLES / name).structure
+    truth, structure = _truth(name), probed(name).structure
 
     assert set(structure["files"]) == set(truth["files"])
     for file, entry in truth["files"].items():
@@ -167,7 +166,7 @@ def test_videos_are_counted_by_decoding(name):
 
 @pytest.mark.parametrize("name", _of("standard_dataset"))
 def test_datasets_are_counted_from_their_data(name):
-    truth, structure = _truth(name), probe_path(SAMPLES / name).structure
+    truth, structure = _truth(name), probed(name).structure
 
     if "parquet" in truth:
         assert structure["episodes"] == truth["parquet"]["episodes"]

@@ -1,0 +1,162 @@
+"""Look inside an archive: unpacked into a folder of its own in bounded size, and probed there as a folder is.
+
+Only members without a fault are written (:func:`~emboflow_dagster.formats.archive_members.faults`), as
+plain files, by their own names below the folder; neither library's extraction is called. An archive in the
+archive is looked into once more, one in that is only listed.
+"""
+
+import stat
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from emboflow_dagster.formats.archive_members import Listing, Member, faults
+from emboflow_dagster.formats.archive_streams import Unpacked
+from emboflow_dagster.formats.detect import read_head, signature
+from emboflow_dagster.formats.report import Probe
+
+MAX_BYTES = 512 * 1024 * 1024
+MAX_FILES = 5_000
+MAX_DEPTH = 2
+MAX_NESTED = 20
+MAX_STRUCTURE = 100
+ARCHIVES = frozenset({"zip", "gzip", "bzip2", "xz", "tar"})
+PIECE = 256 * 1024
+#: Faults that say nothing about where a member is written.
+_HARMLESS = frozenset({"archive_nested", "archive_path_backslash", "archive_mode"})
+_ORDINARY = frozenset({"unknown_format", "empty_folder", "listing_truncated"})
+_depth: ContextVar[int] = ContextVar("archives around this one", default=0)
+
+
+def look_inside(path: Path, kind: str, listing: Listing, report: Probe) -> dict[str, Any] | None:
+    """What the archive's content is, as a probe of the unpacked folder says.
+
+    Warnings of the content are added to ``report`` with ``inside`` before them.
+
+    Args:
+        path: The archive.
+        kind: As :func:`~emboflow_dagster.formats.archive.list_archive` names it.
+        listing: Its listing.
+        report: Of the archive.
+
+    Returns:
+        ``format``, ``structure``, ``files`` (that were looked at) and ``leftOut`` (members that were not
+        written); ``skipped`` with the reason where it was not opened; ``None`` below two archives.
+    """
+    depth = _depth.get()
+    if depth >= MAX_DEPTH:
+        return None
+    if listing.size > MAX_BYTES or listing.members > MAX_FILES:
+        return {"skipped": f"more than {MAX_BYTES >> 20} MiB or {MAX_FILES} files"}
+    if not listing.complete or any(code == "archive_bomb" for code, _, _ in listing.problems):
+        return {"skipped": "damaged or not to be trusted"}
+    from emboflow_dagster.formats.probe import probe_path
+
+    token = _depth.set(depth + 1)
+    try:
+        with tempfile.TemporaryDirectory(prefix="emboflow-inside-") as name:
+            folder = Path(name)
+            written, left_out = _unpack(path, kind, folder)
+            only = next(iter(folder.iterdir()), None) if written == 1 else None
+            inside = probe_path(only if only is not None and only.is_file() else folder)
+            within = _nested(folder) if depth + 1 < MAX_DEPTH and "inside" not in inside.structure else {}
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the listing stands, whatever a member's bytes are
+        return {"skipped": f"unpacking stopped: {type(error).__name__}: {error}"[:300]}
+    finally:
+        _depth.reset(token)
+    for warning in inside.warnings:
+        if warning.code not in _ORDINARY:
+            report.warn(warning.code, f"inside: {warning.message}", warning.path)
+    structure = inside.to_json()["structureSummary"]
+    return {
+        "format": inside.format,
+        "structure": {key: _cut(value) for key, value in structure.items()},
+        "files": written,
+        "leftOut": left_out,
+    } | ({"nested": within} if within else {})
+
+
+def _nested(folder: Path) -> dict[str, Any]:
+    """The archives among other files: what each is, and what is in it."""
+    from emboflow_dagster.formats.probe import probe_path
+
+    found: dict[str, Any] = {}
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        if len(found) >= MAX_NESTED:
+            break
+        if signature(read_head(file)) in ARCHIVES:
+            probe = probe_path(file)
+            inside = probe.structure.get("inside") or {}
+            found[file.relative_to(folder).as_posix()] = {
+                "format": probe.format,
+                "members": probe.structure.get("members"),
+                "uncompressedBytes": probe.structure.get("uncompressedBytes"),
+                "inside": inside.get("format"),
+            }
+    return found
+
+
+def _cut(value: Any) -> Any:
+    """Long lists and mappings in part: the report is about the archive."""
+    if isinstance(value, dict):
+        return {key: _cut(item) for key, item in list(value.items())[:MAX_STRUCTURE]}
+    return value[:MAX_STRUCTURE] if isinstance(value, list) else value
+
+
+def _unpack(path: Path, kind: str, folder: Path) -> tuple[int, int]:
+    """Write the members that have no fault: how many were, how many were not."""
+    written = left_out = 0
+    budget = MAX_BYTES
+    with path.open("rb") as stream:
+        for member, content in _contents(stream, kind, path.name):
+            parts = [part for part in member.name.split("/") if part not in ("", ".")]
+            wrong = {code for code, _ in faults(member)} - _HARMLESS
+            target = folder.joinpath(*parts)
+            if wrong or content is None or not parts or target.exists() or written >= MAX_FILES:
+                left_out += 1
+                continue
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError):
+                left_out += 1
+                continue
+            with target.open("xb") as file:
+                while piece := content.read(PIECE):
+                    budget -= len(piece)
+                    if budget < 0:
+                        raise ValueError("it unpacks to more bytes than it announces")
+                    file.write(piece)
+            written += 1
+    return written, left_out
+
+
+def _contents(stream: BinaryIO, kind: str, name: str) -> Iterator[tuple[Member, Any]]:
+    """The files of an archive in order, each with a stream of its content; links and devices have none."""
+    if kind == "zip":
+        with zipfile.ZipFile(stream) as archive:
+            for info in archive.infolist():
+                plain = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
+                if info.orig_filename.endswith("/"):
+                    continue
+                member = Member(info.orig_filename, encrypted=bool(info.flag_bits & 1))
+                if not plain or member.encrypted:
+                    yield member, None
+                    continue
+                with archive.open(info) as content:
+                    yield member, content
+    elif kind.startswith("tar"):
+        packed = {"tar.gz": "gzip", "tar.bz2": "bzip2", "tar.xz": "xz"}.get(kind)
+        source: Any = Unpacked(stream, packed) if packed else stream
+        with tarfile.open(fileobj=source, mode="r|", errorlevel=2) as archive:
+            for info in archive:
+                if not info.isdir():
+                    yield Member(info.name), archive.extractfile(info) if info.isreg() else None
+    elif kind in ("gzip", "bzip2", "xz"):
+        stem = name.removesuffix({"gzip": ".gz", "bzip2": ".bz2", "xz": ".xz"}[kind])
+        yield Member(stem if stem != name else f"{name}.unpacked"), Unpacked(stream, kind)
