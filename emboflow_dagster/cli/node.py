@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from emboflow_dagster.cli import figures, output
-from emboflow_dagster.cli.state import noun, opened, verb
+from emboflow_dagster.cli.deployment import has_database, opened
+from emboflow_dagster.cli.state import noun, verb
+from emboflow_dagster.errors import ConfigurationError, UnavailableError
 
 if TYPE_CHECKING:
     from emboflow_dagster.model.plugin import CustomNode
     from emboflow_dagster.runtime.node import NodeType
+    from emboflow_dagster.runtime.registry import NodeTypes
 
 app = noun("Node types: what workflows are made of, and the project's own (`--custom`).")
 Custom = Annotated[
@@ -50,7 +53,7 @@ def show(
     from emboflow_dagster.runtime.registry import node_types
 
     own = None
-    if (builtin := node_types().get(node)) is None and (node.startswith(_CUSTOM) or _has_database()):
+    if (builtin := node_types().get(node)) is None and (node.startswith(_CUSTOM) or has_database()):
         from emboflow_dagster.runtime import custom_node
 
         with opened() as ef:
@@ -149,6 +152,19 @@ def enable(node: Custom) -> None:
     output.emit(found.to_json(), lambda: _page(found, "new runs can use it"))
 
 
+def known_types() -> "NodeTypes":
+    """What workflows can be made of: where there is a database, the project's own nodes, too."""
+    from emboflow_dagster.runtime.registry import node_types
+
+    if not has_database():
+        return node_types()
+    try:
+        with opened(to_check=True) as ef:
+            return ef.nodes.types()
+    except (UnavailableError, ConfigurationError):
+        return node_types()
+
+
 def _list_custom() -> None:
     with opened() as ef:
         found = ef.nodes.list()
@@ -183,12 +199,3 @@ def _custom_pairs(node: "CustomNode") -> list[tuple[str, Any]]:
         ("outputs", ", ".join(node.contract.outputs) or None),
         ("changed", figures.moment(node.updated_at)),
     ]
-
-
-def _has_database() -> bool:
-    """Whether looking for a node of the project would start none."""
-    from emboflow_dagster.cli.state import settings
-    from emboflow_dagster.mongo.embedded.place import Place
-
-    chosen = settings()
-    return chosen.mongo_uri is not None or Place(chosen.home).instance() is not None

@@ -46,7 +46,7 @@ def _instructions(text: str, path: str) -> list[tuple[str, str, int]]:
         if not held:
             began = number
         if line.rstrip().endswith("\\"):
-            held += line.rstrip()[:-1] + " "
+            held += line.rstrip()[:-1]  # joined as they are, so that no word hides in two lines
             continue
         match = _INSTRUCTION.match(held + line)
         held = ""

@@ -117,14 +117,15 @@ def built(client: "DockerClient", dockerfile: str, tag: str) -> str:
     Raises:
         ExecutionError: It cannot be built (kind ``image-build``); the message has the last line said.
     """
-    from docker.errors import APIError, BuildError
+    from docker.errors import APIError
 
     digest = dockerfile_digest(dockerfile)
-    for found in client.images.list(filters={"label": f"{DOCKERFILE}={digest}"}):
-        if found.id:
-            return str(found.id)
+    if (found := _built_before(client, digest)) is not None:
+        return found
+    why: str | None = None
     try:
-        image, _ = client.images.build(
+        # Read to its end also when it fails: the library would leave the connection open.
+        for event in client.api.build(
             fileobj=BytesIO(dockerfile.encode()),
             tag=tag,
             labels={DOCKERFILE: digest},
@@ -132,14 +133,23 @@ def built(client: "DockerClient", dockerfile: str, tag: str) -> str:
             rm=True,
             forcerm=True,
             timeout=BUILD_S,
-        )
-    except (BuildError, APIError, OSError) as error:
-        raise ExecutionError(
-            f"image {shown(tag)} cannot be built: {_reason(error)}",
-            kind=ErrorKind.IMAGE_BUILD,
-            hint="a Dockerfile builds here without network, from images of this machine",
-        ) from None
-    return str(image.id)
+            decode=True,
+        ):
+            why = why or event.get("error")
+    except (APIError, OSError) as error:
+        why = _reason(error)
+    if why is None and (found := _built_before(client, digest)) is not None:
+        return found
+    raise ExecutionError(
+        f"image {shown(tag)} cannot be built: {why or 'the daemon has no image of it'}",
+        kind=ErrorKind.IMAGE_BUILD,
+        hint="a Dockerfile builds here without network, from images of this machine",
+    )
+
+
+def _built_before(client: "DockerClient", digest: str) -> str | None:
+    found = client.images.list(filters={"label": f"{DOCKERFILE}={digest}"})
+    return str(found[0].id) if found else None
 
 
 def _reason(error: Exception) -> str:

@@ -151,7 +151,7 @@ def test_output_comes_while_it_runs(docker_client: Any, ef: EmboFlow, asset_file
     ef.tasks.work(run.id, "src")
     worker.start()
     until(lambda: any(b"up" in data for data in seen))
-    for container in docker_client.containers.list():
-        container.kill()
+    [container] = until(lambda: running(docker_client))
+    container.kill()
     worker.join()
     assert "signal 9" in (ef.tasks.get(run.id, "box").error_message or "")
