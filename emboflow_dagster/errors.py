@@ -197,6 +197,9 @@ class ErrorKind(StrEnum):
     LIMIT_SIZE = "limit-size"
     RUN_FAILED = "run-failed"
     TIMEOUT = "timeout"
+    IMAGE_MISSING = "image-missing"
+    IMAGE_BUILD = "image-build"
+    ANNOTATION_REJECTED = "annotation-rejected"
     # servers and machine
     UNAVAILABLE = "unavailable"
     TOPOLOGY = "topology"
@@ -210,6 +213,7 @@ class ErrorKind(StrEnum):
     CONFIGURATION = "configuration"
     EXTRA_MISSING = "extra-missing"
     DISK_FULL = "disk-full"
+    CONTAINER_ENGINE = "container-engine"
     INTERNAL = "internal"
 
 

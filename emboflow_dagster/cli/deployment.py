@@ -27,6 +27,14 @@ def settings() -> "Settings":
     return Settings.from_env(workspace=said.workspace, project=said.project, actor=said.actor)
 
 
+def has_database() -> bool:
+    """Whether there is a database already: asking for something of the project would make none."""
+    from emboflow_dagster.mongo.embedded.place import Place
+
+    chosen = settings()
+    return chosen.mongo_uri is not None or Place(chosen.home).instance() is not None
+
+
 @contextmanager
 def opened(*, to_check: bool = False) -> "Iterator[EmboFlow]":
     """The open handle; the embedded database is started when it has to be.

@@ -7,6 +7,7 @@ import typer
 
 from emboflow_dagster.cli import execution, figures, output, progress
 from emboflow_dagster.cli.deployment import full_id, opened
+from emboflow_dagster.cli.node import known_types
 from emboflow_dagster.cli.options import Cache, Label, Limit, one_of
 from emboflow_dagster.cli.state import noun, verb
 from emboflow_dagster.errors import InvalidInputError
@@ -54,13 +55,12 @@ def validate(file: File) -> None:
     """Show everything that is wrong with a workflow file. Needs no database."""
     from emboflow_dagster.runtime import validate as checks
     from emboflow_dagster.runtime import workflow_file
-    from emboflow_dagster.runtime.registry import node_types
 
     try:
         raw = workflow_file.load(file)
         for note in workflow_file.notes(raw):
             output.note(f"{file.name}: {note}")
-        problems = checks.validate(raw, registry=node_types())[1]
+        problems = checks.validate(raw, registry=known_types())[1]
     except InvalidInputError as error:
         problems = list(error.problems)
         if not problems:

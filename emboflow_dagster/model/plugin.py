@@ -18,9 +18,12 @@ from emboflow_dagster.model.base import (
     Slug,
     UtcDatetime,
 )
+from emboflow_dagster.model.dockerfile import check_dockerfile
 from emboflow_dagster.model.text import refuse
 
 MAX_PLUGIN_VERSIONS = 50
+#: ``team/name:tag``; no registry's port, no digest: it names what is built here.
+IMAGE_TAG_PATTERN: Final = r"^[a-z0-9]+([._/-]+[a-z0-9]+)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$"
 
 
 class PluginScope(StrEnum):
@@ -106,7 +109,12 @@ class DockerfileSource(Model):
 
     kind: Literal["dockerfile"]
     dockerfile: Annotated[str, Field(min_length=1, max_length=64 << 10)]
-    image_tag: Annotated[str, Field(min_length=1, max_length=256)]
+    image_tag: Annotated[str, Field(min_length=1, max_length=256, pattern=IMAGE_TAG_PATTERN)]
+
+    @field_validator("dockerfile")
+    @classmethod
+    def _self_contained(cls, text: str) -> str:
+        return check_dockerfile(text, "")
 
 
 CustomNodeSource = Annotated[DockerImageSource | DockerfileSource, Field(discriminator="kind")]

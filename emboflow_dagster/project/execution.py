@@ -16,6 +16,7 @@ from emboflow_dagster.model.run import RunTask
 from emboflow_dagster.project.artifacts import Artifacts
 from emboflow_dagster.project.assets import Assets
 from emboflow_dagster.project.runs import Runs
+from emboflow_dagster.runtime import custom_node
 from emboflow_dagster.runtime.cache_key import cache_key, code_digest
 from emboflow_dagster.runtime.child import child_call
 from emboflow_dagster.runtime.logs import TaskLog
@@ -63,7 +64,7 @@ class Execution:
             InvalidInputError: An option of the node is not allowed.
         """
         task = claimed.task
-        node_type = node_types().require(task.node_type)
+        node_type = _type_of(task)
         options = _options(node_type, task)
         inputs = self._inputs(claimed, node_type, folder)
         found = self._assets.documents.find({"_id": {"$in": task.asset_ids}}, limit=0)
@@ -188,6 +189,12 @@ class Execution:
             cache_key=prepared.key if cached else None,
             code_digest=f"sha256:{code_digest(task, prepared.node_type)}",
         )
+
+
+def _type_of(task: RunTask) -> NodeType:
+    """The type of a task: of the installation, or of the project as it was when the run was requested."""
+    kept = (task.executor_config or {}).get(custom_node.FROZEN)
+    return node_types().require(task.node_type) if kept is None else custom_node.node_type(kept)
 
 
 def _options(node_type: NodeType, task: RunTask) -> Any:

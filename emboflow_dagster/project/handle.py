@@ -22,6 +22,7 @@ from emboflow_dagster.project.cud import cud
 from emboflow_dagster.project.datasets import Datasets
 from emboflow_dagster.project.gc.keeping import KeptBlobs
 from emboflow_dagster.project.gc.report import GcReport
+from emboflow_dagster.project.nodes import Nodes
 from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.project.runs import Runs
 from emboflow_dagster.project.schedules import Schedules
@@ -156,6 +157,11 @@ class EmboFlow:
     def artifacts(self) -> Artifacts:
         """What runs produced."""
         return Artifacts(self._opened)
+
+    @cached_property
+    def nodes(self) -> Nodes:
+        """The project's own node types."""
+        return Nodes(self._opened)
 
     @cached_property
     def audit(self) -> "Audit":

@@ -30,9 +30,10 @@ from emboflow_dagster.model.run import (
 from emboflow_dagster.model.workflow import WorkflowDefinition, WorkflowDefinitionVersion, WorkflowStatus
 from emboflow_dagster.mongo.client import Session, translated
 from emboflow_dagster.mongo.documents import OLDEST
-from emboflow_dagster.project import bindings, lost_logs
+from emboflow_dagster.project import bindings, lost_logs, orphan_containers
 from emboflow_dagster.project.assets import Assets
 from emboflow_dagster.project.history import History, RunCount, RunFilter
+from emboflow_dagster.project.nodes import Nodes
 from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.project.selection import Selection
 from emboflow_dagster.project.task_logs import TaskLogs
@@ -107,7 +108,8 @@ class Runs:
         Raises:
             NotFoundError: No such workflow, version or asset in this project.
             InvalidInputError: No asset.
-            TransitionError: The workflow is archived or was never published.
+            TransitionError: The workflow is archived or was never published, or a custom node is disabled.
+            ConfigurationError: An image is not on this machine, or no Docker daemon answers.
         """
         head = self._workflows.get(workflow)
         if head.status != WorkflowStatus.PUBLISHED:
@@ -125,6 +127,7 @@ class Runs:
             scheduled_for=scheduled_for,
             retry_of=retry_of,
             run_config=config,
+            frozen=Nodes(self._opened).frozen(chosen),
         )
         return self._write(run, tasks, also)
 
@@ -194,6 +197,7 @@ class Runs:
             retry_of=retry_of,
             scheduled_for=scheduled_for,
             run_config=config,
+            frozen=Nodes(self._opened).frozen(version, node_ids),
         )
         return self._adopted(self._write(run, tasks), dagster_run_id)
 
@@ -394,6 +398,7 @@ class Runs:
             *(f"task {t.node_id} of {t.workflow_run_id}: {t.error_message}" for t in ended),
             *(f"{run.id} is in the queue again: nobody worked at it" for run in idle),
             *(f"task {t.node_id} of {t.workflow_run_id}: the log of its lost worker was kept" for t in logs),
+            *orphan_containers.end_orphans(self.recorder),
         ]
 
     def settle_lost(self, run_id: str, message: str, *, cancelled: bool = False) -> WorkflowRun:

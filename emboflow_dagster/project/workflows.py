@@ -19,10 +19,11 @@ from emboflow_dagster.mongo.client import Session
 from emboflow_dagster.mongo.documents import Documents
 from emboflow_dagster.project.bindings import Named
 from emboflow_dagster.project.lookup import by_id_or_name
+from emboflow_dagster.project.nodes import Nodes
 from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.project.run_config import run_config
 from emboflow_dagster.runtime import digest, validate, workflow_file
-from emboflow_dagster.runtime.registry import node_types
+from emboflow_dagster.runtime.registry import NodeTypes
 
 Source = Path | str | dict[str, Any]
 RequestRun = Callable[..., WorkflowRun]
@@ -48,7 +49,7 @@ class Workflows:
     def validate(self, source: Source) -> list[Problem]:
         """Everything that is wrong with a workflow file; empty when it can be published."""
         try:
-            return validate.validate(workflow_file.load(source), registry=node_types())[1]
+            return validate.validate(workflow_file.load(source), registry=self._types())[1]
         except InvalidInputError as error:
             return list(error.problems)
 
@@ -62,13 +63,13 @@ class Workflows:
             InvalidInputError: With every problem, each naming node or edge.
             NotFoundError: There is no such file.
         """
-        graphs, problems = validate.validate(workflow_file.load(source), registry=node_types())
+        types = self._types()
+        graphs, problems = validate.validate(workflow_file.load(source), registry=types)
         if graphs is None or problems:
             raise InvalidInputError.of(
                 problems, hint="`emboflow workflow validate FILE` shows them one a line"
             )
         opened = self._opened
-        types = node_types()
         summary = {
             "executionDigest": digest.execution_digest(graphs.logic, graphs.runtime, types),
             "contentDigest": digest.content_digest(
@@ -203,6 +204,9 @@ class Workflows:
         if self._request is None:
             raise ConfigurationError("this part of a handle cannot request runs")
         return self._request(workflow, assets=assets, version=version, config=run_config(cache_policy, label))
+
+    def _types(self) -> NodeTypes:
+        return Nodes(self._opened).types()
 
     def _numbered(
         self, head: WorkflowDefinition, number: int, session: Session | None

@@ -24,6 +24,7 @@ from emboflow_dagster.model.artifact import Artifact
 from emboflow_dagster.model.asset import Asset, AssetProbeReport
 from emboflow_dagster.model.run import RunTask
 from emboflow_dagster.runtime import derived
+from emboflow_dagster.runtime.containers.job import PINNED
 from emboflow_dagster.runtime.digest import sha256_of
 from emboflow_dagster.runtime.node import NodeInput, NodeType, Sight
 
@@ -40,7 +41,8 @@ def code_digest(task: RunTask, node_type: NodeType) -> str:
             "type": f"{node_type.id}@{node_type.version}",
             "definition": task.node_definition_id,
             "executor": task.executor_type.value,
-            "image": executor.get("image"),
+            # The bytes, not the name: a name may be given to another image.
+            "image": executor.get(PINNED) or executor.get("image"),
             "config": executor.get("config") or {},
             "hook": task.code_hook_spec.to_json() if task.code_hook_spec else None,
             "artifactType": task.artifact_type,

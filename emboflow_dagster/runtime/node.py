@@ -20,6 +20,7 @@ from emboflow_dagster.model.artifact import Artifact, Lineage
 from emboflow_dagster.model.asset import Asset, AssetProbeReport
 from emboflow_dagster.model.plugin import CustomNodeCategory
 from emboflow_dagster.model.run import RunTask
+from emboflow_dagster.model.workflow import ExecutorType
 
 
 class Narrowing(StrEnum):
@@ -298,3 +299,9 @@ class NodeType:
     aliases: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
     """Kinds shown by Dagster, at most three."""
+    executor: ExecutorType = ExecutorType.PYTHON
+    """What executes it; the only one that a workflow may name for it."""
+    image: str | None = None
+    """The image that it is always executed with; ``None`` where each node names its own, or needs none."""
+    waits: bool = False
+    """Is executed only after people have decided: until then its task is queued and nobody takes it."""

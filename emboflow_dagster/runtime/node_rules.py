@@ -26,7 +26,7 @@ def check_settings(
     """
     settings = {key: value for key, value in node.settings.items() if value is not None}
     plain = {key: settings[key] for key in _PLAIN_SETTINGS if key in settings}
-    problems = _check_executor(node, settings, types)
+    executed, problems = _check_executor(node, node_type, settings, types)
     fields: dict[str, Any] = {}
     try:
         NodeConfig.model_validate(plain, strict=True, by_alias=True)
@@ -50,7 +50,7 @@ def check_settings(
         return None, problems
     if "codeHook" in settings:
         fields["codeHook"] = hook_fields(settings["codeHook"])
-    fields |= {key: settings[key] for key in ("executor", "image") if key in settings}
+    fields |= executed
     return NodeConfig.model_validate(fields, by_alias=True), []
 
 
@@ -89,36 +89,55 @@ def _check_definition(
     return [Problem(ErrorKind.NODE_CONFIG, node.at("definitionId"), text)]
 
 
-def _check_executor(node: FileNode, settings: Mapping[str, Any], types: NodeTypes) -> list[Problem]:
-    executor, image = settings.get("executor", ExecutorType.PYTHON.value), settings.get("image")
+def _check_executor(
+    node: FileNode, node_type: NodeType | None, settings: Mapping[str, Any], types: NodeTypes
+) -> tuple[dict[str, Any], list[Problem]]:
+    """What executes a node, and which image of whose; both may be left to its type."""
+    usual = ExecutorType.PYTHON if node_type is None else node_type.executor
+    executor = settings.get("executor", usual.value)
     known = [each.value for each in ExecutorType]
     path = node.at("executor")
     if executor not in known:
         near = nearest(executor, known)
         hint = f"did you mean {near!r}?" if near else f"allowed are {', '.join(known)}"
-        return [Problem(ErrorKind.NODE_EXECUTOR, path, f"found {shown(executor)}; {hint}")]
+        return {}, [Problem(ErrorKind.NODE_EXECUTOR, path, f"found {shown(executor)}; {hint}")]
     problems: list[Problem] = []
     if ExecutorType(executor) not in types.executors:
         there = " and ".join(sorted(each.value for each in types.executors))
-        problems.append(
-            Problem(
-                ErrorKind.NODE_EXECUTOR,
-                path,
-                f"found {executor!r}; only {there} is available in this release, "
-                f"{executor} comes in a later one",
-            )
-        )
+        text = f"only {there} can be had in this release, {executor} comes in a later one"
+        problems.append(Problem(ErrorKind.NODE_EXECUTOR, path, f"found {executor!r}; {text}"))
+    elif node_type is not None and executor != usual.value:
+        text = f"found {executor!r}; {node_type.id} is executed by {usual.value!r}"
+        if executor == ExecutorType.DOCKER.value:
+            text += "; a node of type 'container' runs an image"
+        problems.append(Problem(ErrorKind.NODE_EXECUTOR, path, text))
+    image, found = _check_image(node, node_type, settings, docker=executor == ExecutorType.DOCKER.value)
+    fields = {"executor": executor, "image": image}
+    return {key: value for key, value in fields.items() if value is not None}, problems + found
+
+
+def _check_image(
+    node: FileNode, node_type: NodeType | None, settings: Mapping[str, Any], *, docker: bool
+) -> tuple[str | None, list[Problem]]:
+    config = settings.get("config")
+    beside = settings.get("image")
+    inside = config.get("image") if docker and isinstance(config, Mapping) else None
     path = node.at("image")
-    if executor != ExecutorType.DOCKER.value:
-        if image is not None:
-            problems.append(
-                Problem(ErrorKind.NODE_EXECUTOR, path, f"an image is for executor 'docker', not {executor!r}")
-            )
-    elif not isinstance(image, str) or not image.strip():
-        problems.append(
-            Problem(ErrorKind.NODE_EXECUTOR, path, f"found {shown(image)}; executor 'docker' needs an image")
-        )
-    return problems
+    why: str | None = None
+    if not docker:
+        if beside is not None:
+            why = "an image is for executor 'docker' alone"
+    elif node_type is not None and node_type.image is not None:
+        if beside is not None:
+            why = f"{node_type.id} has an image of its own"
+        inside = None
+    elif beside is not None and inside is not None and beside != inside:
+        why = f"found {shown(beside)}, and {shown(inside)} in config; one of them is enough"
+    elif not isinstance(beside or inside, str) or not str(beside or inside).strip():
+        why = f"found {shown(beside if beside is not None else inside)}; executor 'docker' needs an image"
+    if why is not None:
+        return None, [Problem(ErrorKind.NODE_EXECUTOR, path, why)]
+    return beside or inside, []
 
 
 def _check_hook(node: FileNode, node_type: NodeType | None, settings: Mapping[str, Any]) -> list[Problem]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from emboflow_dagster.errors import ErrorKind, InvalidInputError, Problem, shown
 from emboflow_dagster.model.base import new_id, utc_now
@@ -30,6 +31,7 @@ def plan_run(
     retry_of: str | None = None,
     scheduled_for: datetime | None = None,
     run_config: RunConfig | None = None,
+    frozen: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[WorkflowRun, list[RunTask]]:
     """The documents of a new run: one task a node, roots queued, the others pending.
 
@@ -49,6 +51,7 @@ def plan_run(
         retry_of: The run this one repeats.
         scheduled_for: The schedule's tick.
         run_config: What else was asked of the run.
+        frozen: Node to what else its task is to keep of now: digest of the image, a custom node's definition.
 
     Raises:
         InvalidInputError: No asset, an asset twice, or a selected node that does not exist.
@@ -95,6 +98,7 @@ def plan_run(
                     "image": config.image,
                     "cache": config.cache,
                     "retries": config.retries,
+                    **(frozen or {}).get(node_id, {}),
                     # What is promoted or retried is given its assets anew, from all sides.
                     **({"outside": known} if known else {}),
                     **({} if own is None else {"bound": bound}),

@@ -13,7 +13,7 @@ from emboflow_dagster.errors import ConfigurationError, ErrorKind, NotFoundError
 from emboflow_dagster.model.workflow import ExecutorType
 from emboflow_dagster.runtime.node import NodeType
 
-AVAILABLE_EXECUTORS = frozenset({ExecutorType.PYTHON})
+AVAILABLE_EXECUTORS = frozenset({ExecutorType.PYTHON, ExecutorType.DOCKER})
 
 
 def nearest(word: object, words: Iterable[str]) -> str | None:
