@@ -171,8 +171,8 @@ def ask_again(recorder: Recorder, seen: WorkflowRun) -> WorkflowRun | None:
 def is_quiet(recorder: Recorder, run: WorkflowRun) -> bool:
     """Whether nobody seems to work at a run, on the server's clock.
 
-    Every task that runs has lost its lease; or none runs, and for a while nobody wrote to the run, or what was
-    written last is that a lease ran out.
+    Every task that runs has lost its lease; or none runs, and for a while nobody wrote to the run, or what
+    was written last is that a lease ran out.
     """
     running = {"workflowRunId": run.id, "status": TaskStatus.RUNNING.value}
     beat = {"$ifNull": ["$heartbeatAt", "$startedAt"]}
