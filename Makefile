@@ -21,7 +21,7 @@ unexport PYTHONPATH
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup demo dev test test-fast test-flowcept test-celery verify-lerobot compare-samples mutants faults faults-blobs faults-runs check fmt lint types imports docs bench bench-blobs lock clean
+.PHONY: help setup demo dev test test-fast test-flowcept test-celery test-graphs verify-lerobot compare-samples mutants faults faults-blobs faults-runs check fmt lint types imports docs bench bench-blobs lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,8 +96,13 @@ faults-blobs: $(STAMP)  ## The same for the blob store alone, S3 and races with 
 
 test-celery: $(STAMP)  ## Two Celery workers under a real daemon, killed in every way; needs redis-server, about ten minutes
 	@EMBOFLOW_FAULTS=all $(PYTEST) -q tests/acceptance/test_celery.py tests/acceptance/test_celery_cluster.py
-faults-runs: $(STAMP)  ## Daemons, run workers, steps and code servers killed 50 times over 200 queued runs, half an hour
-	@EMBOFLOW_FAULTS=all $(PYTEST) -q tests/acceptance/test_faults_runs.py
+
+faults-runs: $(STAMP)  ## Daemons, run workers, steps, code servers and a machine killed, a daemon kept away, 40 minutes
+	@EMBOFLOW_FAULTS=all $(PYTEST) -q tests/acceptance/test_faults_runs.py tests/acceptance/test_faults_machine.py \
+	  tests/acceptance/test_faults_daemon.py
+
+test-graphs: $(STAMP)  ## 500 nodes, 300 side by side, 1,000 steps in one Dagster run, half an hour
+	@EMBOFLOW_FAULTS=all $(PYTEST) -q tests/acceptance/test_graphs.py
 
 compare-samples: $(STAMP)  ## Probes beside the truth of the samples, field by field, into docs/samples.md; differences fail
 	@$(BIN)/python -m tests.samples_compared

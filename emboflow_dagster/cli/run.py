@@ -77,6 +77,9 @@ def list_(
             "or any user, schedule, sensor, retry.",
         ),
     ] = None,
+    label: Annotated[
+        str | None, typer.Option("--label", metavar="TEXT", help="Only requested with this label.")
+    ] = None,
     since: Annotated[
         str | None, typer.Option("--since", metavar="DATE", help="Only requested on or after this date.")
     ] = None,
@@ -102,6 +105,7 @@ def list_(
             status=status,
             asset=asset,
             triggered_by=by,
+            label=label,
             since=first,
             until=last,
         )
@@ -179,6 +183,7 @@ def wait(
 
 
 def _listed(found: "Sequence[RunLine]", of_all: str | None) -> None:
+    labelled = any(r.label for r in found)
     rows = [
         (
             output.short(r.id),
@@ -190,10 +195,12 @@ def _listed(found: "Sequence[RunLine]", of_all: str | None) -> None:
             figures.duration(r.duration_ms),
             figures.age(r.created_at),
             r.triggered_by,
+            *([r.label] if labelled else []),
         )
         for r in found
     ]
     columns = ("RUN", "WORKFLOW", ">VERSION?", "STATUS", ">TASKS", ">ASSETS?", ">TOOK?", "REQUESTED?", "BY?")
+    columns = (*columns, *(["LABEL?"] if labelled else []))
     output.listing(
         columns, rows, empty="no such run: `emboflow workflow run SLUG --asset ASSET` requests one"
     )

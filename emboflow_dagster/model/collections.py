@@ -352,6 +352,8 @@ _MORE: Final = {
         Index(("workflowVersionId", "createdAt", "_id")),
         Index(("projectId", "triggeredBy", "createdAt", "_id")),
         Index(("assetIds", "createdAt", "_id")),
+        # Few runs have a label.
+        Index(("projectId", "config.label", "createdAt", "_id"), partial=(("config.label", "$gt", ""),)),
         # A way in is many values of one field: each run is in one of these at most.
         *(
             Index(

@@ -16,6 +16,7 @@ from typing import Final
 from emboflow_dagster.errors import ConfigurationError, ErrorKind, ExecutionError
 from emboflow_dagster.mongo import embedded
 from emboflow_dagster.orchestration import instance
+from emboflow_dagster.orchestration.code_servers import CodeServers
 from emboflow_dagster.orchestration.webserver import LOCATION, Webserver
 from emboflow_dagster.project.handle import EmboFlow
 from emboflow_dagster.project.settings import Settings
@@ -69,6 +70,7 @@ def run_dev(
                     say(f"Dagster: {url}   (ctrl-c stops everything)")
                     if ready:
                         ready(url)
+                servers = CodeServers(process.pid)
                 while not stopped():
                     if process.poll() is not None:
                         raise ExecutionError(
@@ -76,6 +78,8 @@ def run_dev(
                             kind=ErrorKind.CHILD_CRASHED,
                             hint=f"its output is in {log_file(settings)}",
                         )
+                    if location := servers.look(server):
+                        say(f"the code server of {location} was gone; it was started again")
                     time.sleep(0.2)
             finally:
                 Webserver.withdraw(settings.dagster_home)

@@ -92,7 +92,7 @@ def observe(instance: dg.DagsterInstance, ef: EmboFlow, run: WorkflowRun) -> los
             if lost.is_quiet(ef.runs.recorder, run):
                 over[dagster_run_id] = f"its Dagster run {dagster_run_id} is gone, and nobody works at it"
             continue
-        found = ended_if_orphaned(instance, found)
+        found = ended_if_orphaned(instance, found, is_quiet=lambda: lost.is_quiet(ef.runs.recorder, run))
         told, cursor = read(instance, dagster_run_id, run.recorded_up_to.get(dagster_run_id))
         if cursor is not None:
             cursors[dagster_run_id] = cursor
@@ -129,7 +129,8 @@ def ended_requests(instance: dg.DagsterInstance, run: WorkflowRun) -> list[dg.Da
     requests = instance.get_runs(dg.RunsFilter(tags={keys.TAG_RUN_ID: run.id}), limit=20)
     generation = str(len(run.dagster_run_ids))
     mine = [
-        ended_if_orphaned(instance, one)
+        # Nobody has it yet, so there is nobody to hear of but the server that was to start it.
+        ended_if_orphaned(instance, one, is_quiet=lambda: True)
         for one in requests
         if one.parent_run_id is None and one.tags.get(keys.TAG_GENERATION, "0") == generation
     ]

@@ -6,7 +6,8 @@ under ``max_concurrent_runs``, and its document stays `running`. The worker logs
 all, and lives on where its server does not; before that the launcher leaves the code server's socket in
 a tag of the run, and a socket that nobody answers says that the run is over. A daemon that was killed
 between taking a run from Dagster's queue and starting it leaves it STARTING. A run that a command executes
-in its own process names that process in a tag.
+in its own process names that process in a tag. Of a worker on another machine nothing is seen from here: it
+is gone when its code server does not know of it (or does not answer) and nobody works at the document either.
 """
 
 import json
@@ -14,8 +15,9 @@ import os
 import re
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import dagster as dg
 
@@ -30,19 +32,31 @@ SERVER_TAG: Final = ".dagster/grpc_info"
 PROCESS_TAG: Final = "emboflow/process"
 # What the worker of a run logs first (not public either), and how long it may take until it does.
 _STARTED: Final = re.compile(r"^Started process for run \(pid: (\d+)\)")
-START_SECONDS: Final = 60
+START_SECONDS: Final = 45
 _AT_WORK: Final = frozenset(
     {dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING}
 )
 
 
-def ended_if_orphaned(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.DagsterRun:
+def ended_if_orphaned(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, *, is_quiet: Callable[[], bool] | None = None
+) -> dg.DagsterRun:
     """``run`` as it is; one whose server or process is gone is reported as failed (cancelled) first.
 
     A worker that lives on as an orphan changes nothing after that: its documents are settled, and
     every write of a task is fenced on the task still being its own.
+
+    Args:
+        instance: Of Dagster.
+        run: One of its runs.
+        is_quiet: Whether nobody works at its document. Without it a run that has begun on another machine is
+            left alone.
     """
-    if run.status not in _AT_WORK or not (_worker_is_gone(instance, run) or _process_is_gone(run)):
+    if run.status not in _AT_WORK:
+        return run
+    if not (
+        _worker_is_gone(instance, run) or _process_is_gone(run) or _is_lost_elsewhere(instance, run, is_quiet)
+    ):
         return run
     why = "The process that executed this run is gone, and the run with it."
     if run.status is dg.DagsterRunStatus.CANCELING:
@@ -71,18 +85,47 @@ def _worker_is_gone(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
     return (
         run.status is not dg.DagsterRunStatus.STARTED
         and _waits_too_long(instance, run)
-        and not _is_known(path, run.run_id)
+        and not _is_known(DagsterGrpcClient(socket=path), run.run_id, silent=True)
     )
 
 
-def _socket_of(run: dg.DagsterRun) -> str | None:
-    """Where the run's code server listens on this machine; another machine's is theirs to judge."""
+def _is_lost_elsewhere(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, is_quiet: Callable[[], bool] | None
+) -> bool:
+    """Whether a code server of another machine was to execute the run, and nobody does.
+
+    A worker outlives its server, so that one which does not know of the run says nothing by itself.
+    """
+    client = _elsewhere(run)
+    if client is None or not _waits_too_long(instance, run):
+        return False
+    if is_quiet is None:
+        return run.status is dg.DagsterRunStatus.STARTING and not _is_known(client, run.run_id, silent=False)
+    return is_quiet() and not _is_known(client, run.run_id, silent=False)
+
+
+def _noted(run: dg.DagsterRun) -> dict[str, Any]:
+    """Where the code server of a run listens, as the launcher has noted it; empty when it has not."""
     try:
         noted = json.loads(run.tags.get(SERVER_TAG, "{}"))
     except ValueError:
-        return None
-    path = noted.get("socket") if isinstance(noted, dict) else None
+        return {}
+    return noted if isinstance(noted, dict) else {}
+
+
+def _socket_of(run: dg.DagsterRun) -> str | None:
+    """Where the run's code server listens on this machine."""
+    path = _noted(run).get("socket")
     return path if isinstance(path, str) else None
+
+
+def _elsewhere(run: dg.DagsterRun) -> DagsterGrpcClient | None:
+    """The run's code server, where it may be on another machine."""
+    noted = _noted(run)
+    host, port = noted.get("host"), noted.get("port")
+    if not isinstance(host, str) or not isinstance(port, int):
+        return None
+    return DagsterGrpcClient(host=host, port=port, use_ssl=bool(noted.get("use_ssl")))
 
 
 def _waits_too_long(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
@@ -100,13 +143,12 @@ def _lived_at(pid: int, moment: float) -> bool:
     return boot + int(started) / os.sysconf("SC_CLK_TCK") < moment + START_SECONDS
 
 
-def _is_known(path: str, run_id: str) -> bool:
-    """Whether a code server has a process for the run; in doubt it has."""
+def _is_known(client: DagsterGrpcClient, run_id: str, *, silent: bool) -> bool:
+    """Whether a code server has a process for the run; ``silent`` when it does not answer."""
     try:
-        client = DagsterGrpcClient(socket=path)
         answer = client.can_cancel_execution(CanCancelExecutionRequest(run_id=run_id), timeout=5)
     except DagsterUserCodeUnreachableError:
-        return True
+        return silent
     return deserialize_value(answer, CanCancelExecutionResult).can_cancel
 
 

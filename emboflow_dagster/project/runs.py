@@ -459,6 +459,7 @@ class Runs:
         status: str | None = None,
         asset: str | None = None,
         triggered_by: str | None = None,
+        label: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> RunFilter:
@@ -470,6 +471,7 @@ class Runs:
             status: A word of :class:`RunStatus`.
             asset: Name or id of an asset that the run binds.
             triggered_by: As stored, a family (``schedule``, ``user``), or ``schedule:NAME``.
+            label: What was written beside it when it was requested, exactly.
             since: Requested at this moment or later.
             until: Requested before this moment.
 
@@ -487,6 +489,7 @@ class Runs:
             version_id=chosen.id if chosen else None,
             asset_id=self._assets.get(asset).id if asset is not None else None,
             triggered_by=triggered_by,
+            label=label,
             since=since,
             until=until,
         )

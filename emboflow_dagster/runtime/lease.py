@@ -20,6 +20,8 @@ RENEW_EVERY_S: Final = 5.0
 LEASE_S: Final = 30
 #: A run in which something could be done and nobody does it for so long goes back to the queue.
 IDLE_S: Final = 45
+#: In the error of every task whose lease ran out.
+EXPIRED: Final = "was not heard of for"
 
 
 @contextmanager
@@ -103,7 +105,7 @@ def _ends(recorder: Recorder, task: RunTask, lease_s: int) -> Callable[[Session]
         run = recorder.runs.get(task.workflow_run_id, session=session)
         cancelled = run.status == RunStatus.CANCELLED
         status = TaskStatus.CANCELLED if cancelled else TaskStatus.FAILED
-        text = f"its worker {task.lease_owner or '?'} was not heard of for {lease_s} s"
+        text = f"its worker {task.lease_owner or '?'} {EXPIRED} {lease_s} s"
         ended = recorder.tasks.change(
             task.id,
             {**ending(task, status, now), "errorMessage": clip(text)},

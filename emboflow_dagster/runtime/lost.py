@@ -15,7 +15,7 @@ from emboflow_dagster.errors import TransitionError
 from emboflow_dagster.model.base import utc_now
 from emboflow_dagster.model.run import RUN_ACTIVE, WAITING, RunStatus, RunTask, TaskStatus, WorkflowRun
 from emboflow_dagster.mongo.client import Session, translated
-from emboflow_dagster.runtime.lease import IDLE_S, LEASE_S, older_than
+from emboflow_dagster.runtime.lease import EXPIRED, IDLE_S, LEASE_S, older_than
 from emboflow_dagster.runtime.record import Recorder, clip, millis
 
 #: So often the queue is asked again for a run of which nobody has taken anything.
@@ -171,7 +171,8 @@ def ask_again(recorder: Recorder, seen: WorkflowRun) -> WorkflowRun | None:
 def is_quiet(recorder: Recorder, run: WorkflowRun) -> bool:
     """Whether nobody seems to work at a run, on the server's clock.
 
-    Every task that runs has lost its lease; or none runs, and for a while nobody wrote to the run.
+    Every task that runs has lost its lease; or none runs, and for a while nobody wrote to the run, or what
+    was written last is that a lease ran out.
     """
     running = {"workflowRunId": run.id, "status": TaskStatus.RUNNING.value}
     beat = {"$ifNull": ["$heartbeatAt", "$startedAt"]}
@@ -182,4 +183,8 @@ def is_quiet(recorder: Recorder, run: WorkflowRun) -> bool:
             return recorder.tasks.raw.count_documents({**running, **dead}) == held
         written = {"$ifNull": ["$updatedAt", "$createdAt"]}
         idle = {"$expr": older_than(written, IDLE_S)}
-        return recorder.runs.raw.count_documents({"_id": run.id, **idle}) == 1
+        if recorder.runs.raw.count_documents({"_id": run.id, **idle}):
+            return True
+        last = recorder.runs.raw.find_one({"_id": run.id}, {"updatedAt": 1}) or {}
+        expired = {"updatedAt": last.get("updatedAt"), "errorMessage": {"$regex": EXPIRED}}
+        return recorder.tasks.raw.count_documents({"workflowRunId": run.id, **expired}, limit=1) == 1

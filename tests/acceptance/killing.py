@@ -66,11 +66,14 @@ class Supervised:
     """Every process that was ever below one of ours: what is left of them is ended at the end."""
 
     socket: Path = Path()
+    port: int | None = None
+    """Where the code server listens instead of the socket, as one of another machine does."""
 
     def commands(self) -> dict[str, list[str]]:
         """What is to run."""
         python = [sys.executable, "-W", "ignore", "-m"]
-        server = ["dagster", "api", "grpc", "--socket", str(self.socket), "-m", CODE_LOCATION]
+        place = ["--socket", str(self.socket)] if self.port is None else ["--port", str(self.port)]
+        server = ["dagster", "api", "grpc", *place, "-m", CODE_LOCATION]
         server += ["--location-name", "emboflow"]
         file = self.deployment.folder / "workspace.yaml"
         daemon = [*python, "dagster._daemon", "run", "-w", str(file), "--log-level", "warning"]
@@ -144,13 +147,14 @@ def _parent(pid: int) -> int:
 
 
 @contextmanager
-def supervised(deployment: Deployment, *, daemons: int = 1) -> Iterator[Supervised]:
+def supervised(deployment: Deployment, *, daemons: int = 1, port: int | None = None) -> Iterator[Supervised]:
     """Code server and daemons, brought back whenever :meth:`Supervised.look` finds one dead."""
     # The path of a socket has at most 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="emboflow-"))
-    found = Supervised(deployment, daemons, socket=folder / "s")
+    found = Supervised(deployment, daemons, socket=folder / "s", port=port)
+    place = f"socket: {found.socket}" if port is None else f"host: 127.0.0.1\n      port: {port}"
     (deployment.folder / "workspace.yaml").write_text(
-        f"load_from:\n  - grpc_server:\n      socket: {found.socket}\n      location_name: emboflow\n"
+        f"load_from:\n  - grpc_server:\n      {place}\n      location_name: emboflow\n"
     )
     try:
         found.look()

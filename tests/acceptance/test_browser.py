@@ -5,6 +5,7 @@ Screenshots are kept in the folder that ``EMBOFLOW_SCREENSHOTS`` names, else bes
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,11 @@ from tests.acceptance.test_dagster_dev import WORKFLOW
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+(Z|\+00:00)")
+ID = re.compile(r"\b([a-z]+)_[0-9A-HJKMNP-TV-Z]{26}\b")
+# How long it took, and how far of Dagster's log was read.
+PASSING = {"durationMs", "recordedUpTo"}
+UUID = re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 RUNS = "{ runsOrError(limit: 10) { ... on Runs { results { runId jobName status } } } }"
 if not (CHROMIUM and DRIVER):
     pytest.skip("chromium and chromedriver are not installed", allow_module_level=True)
@@ -126,3 +132,71 @@ def test_the_page_of_a_recording_says_what_it_is(served, pressed, page):
 
     assert "teleoperated.hdf5" in text
     assert "hdf5" in text
+
+
+# ------------------------------------------------------------------------------------------- stopped by it
+
+SLOW = "import time\ndef run(ctx, inputs):\n    time.sleep(300)\n"
+
+
+@pytest.fixture(scope="module")
+def slow(served):
+    """Two runs of a workflow that does not end by itself, both at their second node."""
+    hook = {"language": "python", "entrypoint": "run", "source": SLOW}
+    # Of equal tasks at once only one computes; here both are to.
+    take = {"id": "take", "type": "source", "cache": "off"}
+    work = {"id": "work", "type": "python", "after": ["take"], "codeHook": hook, "cache": "off"}
+    nodes = [take, work, {**work, "id": "after", "after": ["work"]}]
+    file = served.deployment.folder / "slow.json"
+    file.write_text(json.dumps({"workflow": "slow", "nodes": nodes}))
+    served.deployment.emboflow("workflow", "publish", str(file))
+    runs = [
+        served.deployment.emboflow("workflow", "run", "slow", "--asset", "teleoperated.hdf5")
+        for _ in range(2)
+    ]
+    return [when(served, run, lambda found: found["tasks"][1]["status"] == "running") for run in runs]
+
+
+def when(served, run, is_right):
+    """A run with its tasks, once it is right."""
+    return serving.until(
+        lambda: next(filter(is_right, [served.deployment.emboflow("run", "show", run["_id"])]), None), 240
+    )
+
+
+def shape(value):
+    """A document without what differs between any two: ids, and times."""
+    if isinstance(value, dict):
+        return {UUID.sub("uuid", name): shape(one) for name, one in value.items() if name not in PASSING}
+    if isinstance(value, list):
+        return [shape(one) for one in value]
+    if isinstance(value, str):
+        return MOMENT.sub("moment", ID.sub(r"\1", UUID.sub("uuid", value)))
+    return value
+
+
+def test_terminate_in_the_browser_and_cancel_end_in_the_same_documents(served, slow, browser, page):
+    from selenium.webdriver.common.by import By
+
+    def press(text):
+        def look():
+            found = browser.find_elements(By.XPATH, f"//button[contains(., '{text}')]")
+            return found[-1] if found and found[-1].is_enabled() else None
+
+        serving.until(look, 60).click()
+
+    by_command, by_button = slow
+    [dagster_run_id] = by_button["dagsterRunIds"]
+
+    served.deployment.emboflow("run", "cancel", by_command["_id"])
+    page(f"/runs/{dagster_run_id}", "Terminate", name="running")
+    press("Terminate")
+    press("Terminate 1 run")
+    by_command = when(served, by_command, lambda found: found["finishedAt"] is not None)
+    by_button = when(served, by_button, lambda found: found["finishedAt"] is not None)
+
+    assert served.ended(dagster_run_id) == "CANCELED"
+    page(f"/runs/{dagster_run_id}", "Canceled", name="terminated")
+    assert by_button["status"] == "cancelled"
+    assert shape(by_button) == shape(by_command)
+    assert served.deployment.emboflow("verify")["ok"]

@@ -1,9 +1,12 @@
 """The whole of it with real processes: database, webserver, code server, daemon, run workers."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
@@ -57,6 +60,8 @@ def served(tmp_path_factory):
     )
     file = deployment.folder / "arm.json"
     file.write_text(json.dumps(WORKFLOW))
+    deployment.emboflow("workflow", "publish", str(file))
+    file.write_text(json.dumps({"workflow": "quick", "nodes": [{"id": "take", "type": "source"}]}))
     deployment.emboflow("workflow", "publish", str(file))
     with serving.serve(deployment) as running:
         yield running
@@ -208,6 +213,23 @@ def test_a_terminated_run_leaves_nothing_running(served):
     assert served.ended(dagster_run_id) == "CANCELED"
     assert ended["status"] in {"failed", "cancelled"}
     assert ended["tasks"][1]["finishedAt"] is not None
+
+
+def test_a_code_server_that_was_killed_comes_back_by_itself(served):
+    def holding():
+        below = serving.descendants(served.process.pid)
+        return [pid for pid in below if b"api\0grpc\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+    # The outer one of the two Dagster starts again itself; those of earlier loads end when their runs have.
+    before = holding()
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    run = served.deployment.emboflow("workflow", "run", "quick", "--asset", "teleoperated.hdf5")
+
+    served.deployment.emboflow("run", "wait", run["_id"], "--timeout", "120")
+
+    assert served.deployment.emboflow("run", "show", run["_id"])["status"] == "success"
+    assert not set(before) & set(holding())
 
 
 def test_a_taken_port_is_an_error_that_says_so(served):

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
@@ -12,6 +12,7 @@ from dagster._core.events import JobFailureData
 from dagster._core.execution.plan.objects import StepFailureData, StepSuccessData
 from dagster._core.remote_origin import InProcessCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._grpc.client import DagsterGrpcClient
 from dagster._utils.error import SerializableErrorInfo
 
 from emboflow_dagster import EmboFlow, build_definitions
@@ -22,6 +23,7 @@ from emboflow_dagster.orchestration.catalog import Place, catalog_of
 from emboflow_dagster.orchestration.discovered import record_unseen
 from emboflow_dagster.orchestration.recorder import end_left_over, record, settle
 from emboflow_dagster.runtime import lost
+from tests.acceptance import served as serving
 from tests.acceptance.chains import chain
 
 FAILED = dg.DagsterEventType.STEP_FAILURE
@@ -375,7 +377,7 @@ def test_a_slow_start_that_its_code_server_knows_of_is_waited_for(
     instance.add_run_tags(dagster_run.run_id, tags)
     monkeypatch.setattr(orphans, "START_SECONDS", -1)
     monkeypatch.setattr(orphans, "_is_silent", lambda _path: False)
-    monkeypatch.setattr(orphans, "_is_known", lambda _path, run_id: known and run_id == dagster_run.run_id)
+    monkeypatch.setattr(orphans, "_is_known", lambda _c, run_id, **_: known and run_id == dagster_run.run_id)
 
     written = settle(ef, instance)
 
@@ -384,4 +386,53 @@ def test_a_slow_start_that_its_code_server_knows_of_is_waited_for(
 
 
 def test_a_code_server_that_does_not_answer_is_not_taken_to_know_nothing(tmp_path):
-    assert orphans._is_known(str(tmp_path / "none"), "x")
+    client = DagsterGrpcClient(socket=str(tmp_path / "none"))
+
+    assert orphans._is_known(client, "x", silent=True)
+    assert not orphans._is_known(client, "x", silent=False)
+
+
+def elsewhere(instance, dagster_run):
+    """Notes a code server at an address where nobody listens."""
+    note = f'{{"host": "127.0.0.1", "port": {serving.free_port()}}}'
+    instance.add_run_tags(dagster_run.run_id, {orphans.SERVER_TAG: note})
+
+
+@pytest.mark.parametrize("nobody", [True, False])
+def test_a_run_on_another_machine_is_lost_when_nobody_works_at_it_and_nobody_knows_of_it(
+    ef, asset, instance, monkeypatch, nobody
+):
+    ef.workflows.publish(
+        {"workflow": "wide", "nodes": [{"id": n, "type": "source"} for n in ("take", "wait")]}
+    )
+    run = ef.runs.request("wide", assets=[asset.id])
+    dagster_run = claimed(instance, ef, run, "take")
+    elsewhere(instance, dagster_run)
+    monkeypatch.setattr(orphans, "START_SECONDS", -1)
+    if nobody:
+        long_ago = ef.mongo.server_time() - timedelta(seconds=40)
+        ef.mongo["run_tasks"].update_one(
+            {"workflowRunId": run.id, "nodeId": "take"}, {"$set": {"heartbeatAt": long_ago}}
+        )
+
+    written = settle(ef, instance)
+
+    assert len(written) == nobody
+    assert instance.get_run_by_id(dagster_run.run_id).is_finished is nobody
+    assert ef.runs.get(run.id).status is (RunStatus.FAILED if nobody else RunStatus.RUNNING)
+    left = {"take": "failed", "wait": "failed"} if nobody else {"take": "running", "wait": "queued"}
+    assert statuses(ef, run) == left
+    assert end_left_over(ef, instance) == []
+
+
+def test_a_run_that_another_machine_was_to_start_is_asked_for_again(ef, queued, instance, monkeypatch):
+    run = queued()
+    dagster_run = asked(instance, ef, run, status=dg.DagsterRunStatus.STARTING)
+    elsewhere(instance, dagster_run)
+    assert settle(ef, instance) == []
+    monkeypatch.setattr(orphans, "START_SECONDS", -1)
+
+    [written] = settle(ef, instance)
+
+    assert "asked for again" in written.message
+    assert [waiting.id for waiting in ef.runs.queued()] == [run.id]

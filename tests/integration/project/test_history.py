@@ -49,6 +49,7 @@ def runs(ef: EmboFlow, asset_file: Any) -> list[dict[str, Any]]:
                 "finishedAt": START,
                 "assetIds": [assets[0], *([assets[1]] if n % 7 == 0 else [])],
                 "triggeredBy": WAYS[n // 3 % len(WAYS)].format(n=n),
+                **({"config": {"label": f"gripper {n % 2}"}} if n % 11 == 0 else {}),
             }
         )
     ef.mongo["workflow_runs"].insert_many(rows)
@@ -77,6 +78,11 @@ FILTERS: dict[str, tuple[dict[str, Any], Callable[[dict[str, Any], EmboFlow], bo
         lambda r, ef: r["triggeredBy"].startswith("schedule:weekly@"),
     ),
     "retries": ({"triggered_by": "retry"}, lambda r, ef: r["triggeredBy"].startswith("retry:")),
+    "a label": ({"label": "gripper 1"}, lambda r, ef: r.get("config") == {"label": "gripper 1"}),
+    "a label and status": (
+        {"label": "gripper 0", "status": "failed"},
+        lambda r, ef: (r.get("config"), r["status"]) == ({"label": "gripper 0"}, "failed"),
+    ),
     "a minute": (
         {"since": START + timedelta(seconds=60), "until": START + timedelta(seconds=120)},
         lambda r, ef: 60 <= (r["createdAt"] - START).seconds < 120,
@@ -87,7 +93,7 @@ FILTERS: dict[str, tuple[dict[str, Any], Callable[[dict[str, Any], EmboFlow], bo
     ),
 }  # fmt: skip
 #: One index for two filters at once would be one for each pair: these read a few rows more.
-NOT_EXACT = {"one schedule, failed"}
+NOT_EXACT = {"one schedule, failed", "a label and status"}
 
 
 @pytest.fixture
@@ -164,6 +170,10 @@ def test_a_line_says_what_its_run_says(ef: EmboFlow, runs: list[dict[str, Any]])
     assert (line.workflow, line.version) == (
         run.runtime_snapshot.workflow_slug,
         run.runtime_snapshot.version_number,
+    )
+    assert (line.label, ef.runs.history.lines(ef.runs.filter(label="gripper 0"), limit=1)[0].label) == (
+        None,
+        "gripper 0",
     )
     assert (line.status, line.summary, line.assets, line.triggered_by, line.created_at) == (
         run.status,

@@ -258,6 +258,11 @@ def test_a_run_is_quiet_when_its_leases_ran_out_or_nobody_wrote(ef: EmboFlow, as
     assert not is_quiet(ef.runs.recorder, run)
     age(ef, "run_tasks", task.id, "heartbeatAt", 31)
     assert is_quiet(ef.runs.recorder, run)
+    ef.runs.settle_stuck()
+    assert ef.runs.get(run.id).status == "running"  # the other branch waits
+    assert is_quiet(ef.runs.recorder, run)
+    take(ef, run, "right")
+    assert not is_quiet(ef.runs.recorder, run)
 
 
 # ------------------------------------------------------------------------------------- broken on purpose
@@ -296,6 +301,7 @@ BROKEN = {
     "asks for ever": ("MAX_ASKED_AGAIN", 100, "asked_for_again"),
     "never asks again": ("ask_again", lambda *_: None, "asked_for_again"),
     "is never quiet": ("older_than", lambda *_: {"$literal": False}, "is_quiet_when"),
+    "waits once more after a lease": ("EXPIRED", "no such words", "is_quiet_when"),
     "is always quiet": ("older_than", lambda *_: {"$literal": True}, "is_quiet_when"),
 }
 
