@@ -138,6 +138,7 @@ def test_a_broken_variant_is_caught(stages: Stages, kills: Kills, name: str, bro
     assert any(after(stage, point, kills, broken=broken) for point in reversed(every_command(total)))
 
 
+@pytest.mark.timeout(1200)
 def test_a_payload_that_is_written_in_its_place_is_caught_between_two_commands(
     stages: Stages, kills: Kills
 ) -> None:
