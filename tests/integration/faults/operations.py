@@ -21,6 +21,7 @@ from emboflow_dagster.project.handle import EmboFlow
 from emboflow_dagster.runtime.node import DatasetDraft, NodeOutput, NodeResult
 from emboflow_dagster.runtime.record import Claimed
 from tests.integration.faults.operation import Ack, Counts, Operation
+from tests.integration.faults.operations_datasets import DATASETS
 from tests.integration.faults.operations_files import FILES
 from tests.integration.faults.operations_ownership import MORE_OWNERSHIP, OWNERSHIP, ClaimOne
 from tests.integration.project.flowcept_documents import Writer
@@ -676,7 +677,7 @@ OPERATIONS: dict[str, Operation] = {
         FirstOpen(),
         FirstInit(),
         *OWNERSHIP,
-        *((*MORE_OWNERSHIP, *FILES) if os.environ.get("EMBOFLOW_FAULTS") == "all" else ()),
+        *((*MORE_OWNERSHIP, *FILES, *DATASETS) if os.environ.get("EMBOFLOW_FAULTS") == "all" else ()),
     )
 }
 #: What a child can be told to do.
