@@ -29,22 +29,28 @@ def forgotten_payloads(mongo: Mongo, workspace_id: str | None) -> set[str]:
         }
 
 
+def is_forgotten(mongo: Mongo, workspace_id: str, sha256: str) -> bool:
+    """Whether a payload was destroyed with an episode."""
+    return _tombstone_of(mongo, workspace_id, sha256) is not None
+
+
 def refuse(mongo: Mongo, workspace_id: str, sha256: str) -> None:
     """Raise when a payload was destroyed with an episode.
 
     Raises:
         IntegrityError: Kind `episode-forgotten`; who forgot what, when and why.
     """
-    with translated():
-        note = mongo[META].find_one(
-            {
-                "_id": {"$gte": f"{Mark.FORGOTTEN.value}:", "$lt": f"{Mark.FORGOTTEN.value};"},
-                "workspaceId": workspace_id,
-                "payloads.sha256": sha256,
-            }
-        )
+    note = _tombstone_of(mongo, workspace_id, sha256)
     if note is not None:
         raise IntegrityError(told(note), kind=ErrorKind.EPISODE_FORGOTTEN)
+
+
+def _tombstone_of(mongo: Mongo, workspace_id: str, sha256: str) -> Raw | None:
+    ids = {"$gte": f"{Mark.FORGOTTEN.value}:", "$lt": f"{Mark.FORGOTTEN.value};"}
+    with translated():
+        return mongo[META].find_one(
+            {"_id": ids, "workspaceId": workspace_id, "payloads.sha256": sha256}, sort=[("_id", 1)]
+        )
 
 
 def told(note: Raw) -> str:

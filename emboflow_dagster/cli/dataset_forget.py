@@ -1,5 +1,6 @@
 """`emboflow dataset forget` and `forgotten`: an episode leaves every version, and its bytes are destroyed."""
 
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -61,7 +62,7 @@ def _list(rows: list[dict[str, Any]]) -> None:
         (
             row["id"],
             ", ".join(episode["id"] for episode in row["episodes"]),
-            figures.moment(row["createdAt"]),
+            figures.moment(datetime.fromisoformat(row["createdAt"])),
             row["by"],
             row["reason"],
             figures.size(row.get("destroyed", {}).get("bytes")),

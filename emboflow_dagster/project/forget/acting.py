@@ -8,6 +8,7 @@ of what goes; then the bytes; and last the word that they are gone, with its row
 import hashlib
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from emboflow_dagster.blobs.forgotten import tombstones
@@ -317,7 +318,11 @@ def digest_of(note: Raw) -> str:
 def shown(note: Raw) -> dict[str, Any]:
     """A tombstone as people and programs get it."""
     left_out = ("_id", "kind", "name", "workspaceId", "match", "oldManifests")
-    said = {name: value for name, value in note.items() if name not in left_out}
+    said = {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in note.items()
+        if name not in left_out
+    }
     return {"id": note["name"].rpartition(":")[2], **said}
 
 

@@ -20,7 +20,9 @@ from emboflow_dagster.formats.canonical.checking import check_folder
 from emboflow_dagster.project.dataset_changes import Delete, Merge, Relabel, Split, Trim
 from emboflow_dagster.project.forget.acting import digest_of
 from emboflow_dagster.project.handle import EmboFlow
+from tests.integration.project.test_datasets import flow
 from tests.integration.project.versions_made import episode, made, payloads
+from tests.integration.project.whole_project import write_demos
 
 FEW = [episode(seed, rich=True) for seed in (1, 2, 3)]
 WHY = "the person in the picture asked for it"
@@ -229,4 +231,42 @@ def test_versions_of_before_are_destroyed_whole(ef: EmboFlow, tmp_path: Path) ->
 
 def test_a_tombstone_is_json(ef: EmboFlow, tmp_path: Path) -> None:
     made(ef, tmp_path / "1", "reach", FEW)
-    assert json.dumps(ef.datasets.forget("reach", [0], reason=WHY), default=str)
+    assert json.loads(json.dumps(told := ef.datasets.forget("reach", [0], reason=WHY))) == told
+
+
+def test_the_recording_and_all_that_workflows_made_of_it(ef: EmboFlow, tmp_path: Path) -> None:
+    for name, lengths in (("one", [4]), ("two", [5]), ("both", [6, 7])):
+        ef.assets.register(write_demos(tmp_path / f"{name}.hdf5", lengths), type="hdf5_dataset", name=name)
+        ef.assets.probe(name)
+    ef.workflows.publish(flow())
+    work(ef, "one", "two", "both")
+    work(ef, "two")
+    work(ef, "one", "two", "both")
+    source = {e["source"]["assetId"]: e["id"] for e in ef.datasets.episodes("lift")}
+    ids = {name: source[ef.assets.get(name).id] for name in ("one", "two", "both")}
+    packages = {a.id: set(a.lineage.asset_ids) for a in ef.artifacts.list(limit=0)}
+    mine = {id_ for id_, assets in packages.items() if ef.assets.get("one").id in assets}
+
+    with pytest.raises(ConflictError, match="asset both: other episodes come from it"):
+        ef.datasets.forget("lift", [ids["both"]], reason=WHY, with_source=True)
+    assert ef.verify(all=True).problems == []
+    told = ef.datasets.forget("lift", [ids["one"]], reason=WHY, with_source=True)
+
+    assert {row["id"] for row in told["artifacts"]} == mine != set(packages)
+    assert told["cache"]
+    assert (told["sources"][0]["name"], ef.assets.get("one").status.value) == ("one", "archived")
+    assert ef.assets.get("one").storage_ref.sha256 not in names(ef)
+    assert ef.assets.get("two").storage_ref.sha256 in names(ef)
+    assert [e["length"] for e in ef.datasets.episodes("lift")] == [5, 6, 7]
+    assert ef.verify(all=True).problems == []
+    assert ef.gc().freed_payloads == 0
+    again = work(ef, "two", "both")
+    assert [e["length"] for e in ef.datasets.episodes("lift")] == [5, 6, 7]
+    assert again.status == "success"
+    assert ef.verify(all=True).problems == []
+
+
+def work(ef: EmboFlow, *assets: str) -> Any:
+    done = ef.runs.work(ef.runs.request("publishing", assets=assets).id)
+    assert done.status == "success", [t.error_message for t in ef.tasks.list(done.id)]
+    return done
