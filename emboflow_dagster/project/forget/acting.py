@@ -23,7 +23,7 @@ from emboflow_dagster.model.annotation import Annotation
 from emboflow_dagster.model.asset import Asset
 from emboflow_dagster.model.base import new_id, utc_now
 from emboflow_dagster.model.collections import CACHE, META
-from emboflow_dagster.model.dataset import Dataset, DatasetVersion, DatasetVersionStatus
+from emboflow_dagster.model.dataset import Dataset, DatasetStatus, DatasetVersion, DatasetVersionStatus
 from emboflow_dagster.mongo import audit, marks
 from emboflow_dagster.mongo.client import Raw, Session, translated
 from emboflow_dagster.mongo.documents import Documents
@@ -73,11 +73,14 @@ class Forgetting:
                     return shown(done)
         if not episodes or len(episodes) > MAX_EPISODES:
             raise InvalidInputError(f"forget: 1 to {MAX_EPISODES} episodes are needed")
-        known = self._known(dataset, episodes)
-        if known is not None:
+        try:
+            with opened_content(self._opened, base) as content:
+                match, mine = chosen(content.episodes(), episodes, fps=float(content.manifest["fps"]))
+        except InvalidInputError:
+            known = self._known(dataset, episodes)
+            if known is None:
+                raise
             return shown(known)
-        with opened_content(self._opened, base) as content:
-            match, mine = chosen(content.episodes(), episodes, fps=float(content.manifest["fps"]))
         found = survey(self._opened, match, with_source=with_source)
         self._refuse(found, with_source=with_source)
         note = {
@@ -172,7 +175,7 @@ class Forgetting:
 
     def _successors(self, note: Raw, match: Match) -> None:
         """A version without them for each dataset whose newest one has them."""
-        for dataset in self._datasets.find({}, limit=0):
+        for dataset in self._datasets.find({"status": {"$ne": DatasetStatus.ARCHIVED.value}}, limit=0):
             head = self._versions.find_one({"_id": dataset.latest_version_id})
             if head is None or head.status is DatasetVersionStatus.WITHDRAWN:
                 continue

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from emboflow_dagster import Create
+from emboflow_dagster import BlobRef, Create, Deactivate
 from emboflow_dagster.errors import (
     ConflictError,
     EmboflowError,
@@ -171,11 +171,9 @@ def test_what_was_made_of_it_goes_too(ef: EmboFlow, tmp_path: Path) -> None:
 def artifact(ef: EmboFlow, name: str, summary: dict[str, Any], inputs: list[str] | None = None) -> str:
     """One whose bytes are its name."""
     blob = ef.blobs.put(name.encode(), object_id=name.replace(" ", "-"))
-    fields = {"type": "preview_bundle", "producerId": "ada", "storageRef": ef.blobs.ref(blob).to_mongo()}
-    fields |= {"summary": summary, "lineage": {"inputArtifactIds": inputs or []}}
-    from emboflow_dagster import BlobRef
-
-    fields["storageRef"] = BlobRef(object_id=blob.object_id, version=blob.version)
+    ref = BlobRef(object_id=blob.object_id, version=blob.version)
+    fields = {"type": "preview_bundle", "producerId": "ada", "storageRef": ref, "summary": summary}
+    fields |= {"lineage": {"inputArtifactIds": inputs or []}}
     [done] = ef.cud([Create("artifacts", fields)])
     return done.id
 
@@ -227,6 +225,30 @@ def test_versions_of_before_are_destroyed_whole(ef: EmboFlow, tmp_path: Path) ->
     assert ef.verify(all=True).problems == []
     with pytest.raises(IntegrityError, match="forgotten"):
         ef.datasets.export("reach", tmp_path / "old", tag="v1")
+
+
+def test_what_came_again_is_forgotten_again(ef: EmboFlow, tmp_path: Path) -> None:
+    made(ef, tmp_path / "1", "reach", FEW)
+    [named] = [e["id"] for e in ef.datasets.episodes("reach") if e["episode"] == 0]
+    first = ef.datasets.forget("reach", [named], reason=WHY)
+    made(ef, tmp_path / "2", "reach", FEW)
+    assert ef.verify(all=True).problems == []
+    again = ef.datasets.forget("reach", [named], reason=WHY)
+
+    assert again["id"] != first["id"]
+    assert [e["source"]["ref"] for e in ef.datasets.episodes("reach")] == ["data/demo_2", "data/demo_3"]
+    assert ef.datasets.forget("reach", [named], reason=WHY)["state"] == "destroyed"
+    assert ef.verify(all=True).problems == []
+
+
+def test_a_dataset_that_is_archived_has_no_successor(ef: EmboFlow, tmp_path: Path) -> None:
+    made(ef, tmp_path / "1", "reach", FEW)
+    ef.cud([Deactivate("datasets", ef.datasets.get("reach").id)])
+
+    ef.datasets.forget("reach", [0], reason=WHY)
+
+    assert statuses(ef, "reach") == ["v1 withdrawn"]
+    assert ef.verify(all=True).problems == []
 
 
 def test_a_tombstone_is_json(ef: EmboFlow, tmp_path: Path) -> None:
