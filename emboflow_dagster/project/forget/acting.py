@@ -5,10 +5,7 @@ one version a dataset; then everything that keeps the bytes lets go of them, in 
 of what goes; then the bytes; and last the word that they are gone, with its row of the audit log.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any, Final
 
 from emboflow_dagster.blobs.forgotten import tombstones
@@ -35,6 +32,7 @@ from emboflow_dagster.project.dataset_edits import edit
 from emboflow_dagster.project.forget.destroying import destroy
 from emboflow_dagster.project.forget.matching import Match, chosen
 from emboflow_dagster.project.forget.survey import Survey, survey
+from emboflow_dagster.project.forget.tombstone import digest_of, lists, shown, told_of
 from emboflow_dagster.project.opened import Opened
 
 MAX_EPISODES: Final = 1000
@@ -89,8 +87,8 @@ class Forgetting:
             "by": self._scope.actor,
             "state": BEGUN,
             "match": match.to_json(),
-            "episodes": [_episode(entry) for entry in mine],
-            **_lists(found),
+            "episodes": [told_of(entry) for entry in mine],
+            **lists(found),
         }
         if dry_run:
             heads = {head.latest_version_id for head in self._datasets.find({}, limit=0)}
@@ -193,7 +191,7 @@ class Forgetting:
         buried = [row for row in (*found.artifacts, *found.annotations) if row.get("sha256")]
         if with_source:
             buried += [row for row in found.sources if row.get("sha256")]
-        fields = {**_lists(found), "state": LET_GO}
+        fields = {**lists(found), "state": LET_GO}
 
         def body(session: Session) -> None:
             for row in found.versions:
@@ -307,41 +305,3 @@ class Forgetting:
         if found is None:
             raise NotFoundError(f"the tombstone {id_} is gone")
         return found
-
-
-def digest_of(note: Raw) -> str:
-    """The hash of all that a tombstone says but itself; the audit log has it."""
-    said = {
-        name: note[name]
-        for name in ("asked", "reason", "by", "episodes", "versions", "artifacts", "annotations", "payloads")
-    }
-    return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def shown(note: Raw) -> dict[str, Any]:
-    """A tombstone as people and programs get it."""
-    left_out = ("_id", "kind", "name", "workspaceId", "match", "oldManifests")
-    said = {
-        name: value.isoformat() if isinstance(value, datetime) else value
-        for name, value in note.items()
-        if name not in left_out
-    }
-    return {"id": note["name"].rpartition(":")[2], **said}
-
-
-def _lists(found: Survey) -> dict[str, Any]:
-    return {
-        "versions": found.versions,
-        "artifacts": found.artifacts,
-        "annotations": found.annotations,
-        "sources": found.sources,
-        "cache": found.cache,
-        "payloads": [{"sha256": sha, "size": size} for sha, size in sorted(found.payloads.items())],
-        "oldManifests": [{"sha256": sha} for sha in found.old_manifests],
-    }
-
-
-def _episode(entry: dict[str, Any]) -> dict[str, Any]:
-    said = {name: entry[name] for name in ("episode", "id", "content", "length", "source")}
-    files = {kind: {"sha256": f["sha256"], "size": f["size"]} for kind, f in entry["files"].items()}
-    return {**said, "files": [{"kind": kind, **file} for kind, file in sorted(files.items())]}

@@ -18,7 +18,7 @@ from emboflow_dagster.errors import (
 )
 from emboflow_dagster.formats.canonical.checking import check_folder
 from emboflow_dagster.project.dataset_changes import Delete, Merge, Relabel, Split, Trim
-from emboflow_dagster.project.forget.acting import digest_of
+from emboflow_dagster.project.forget.tombstone import digest_of
 from emboflow_dagster.project.handle import EmboFlow
 from tests.integration.project.test_datasets import flow
 from tests.integration.project.versions_made import episode, made, payloads
