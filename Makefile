@@ -88,9 +88,9 @@ $(LEROBOT): tests/lerobot/requirements.txt
 faults: $(STAMP)  ## Killed at every command, failed at every command, eight at once: the long version, about half an hour
 	@EMBOFLOW_FAULTS=all $(PYTEST) -q -n $(JOBS) tests/integration/faults tests/integration/s3
 
-BLOB_WRITES := put or cud or transfer or release or claim or want_a_blob or upload or announce or abandon or temporary or gc or gridfs or metadata or flowcept
+BLOB_WRITES := register or put or cud or transfer or release or claim or want_a_blob or upload or announce or abandon or temporary or gc or gridfs or metadata or flowcept
 
-faults-blobs: $(STAMP)  ## The same for the blob store alone, S3 and races with gc included
+faults-blobs: $(STAMP)  ## The same for the blob store alone, over 2,000 kills, S3 and races with gc included
 	@EMBOFLOW_FAULTS=all $(PYTEST) -q -n $(JOBS) tests/integration/faults -k "$(BLOB_WRITES)"
 	@EMBOFLOW_FAULTS=all $(PYTEST) -q -n $(JOBS) tests/integration/s3 tests/integration/project/test_gc_races.py
 

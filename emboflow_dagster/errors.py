@@ -176,6 +176,7 @@ class ErrorKind(StrEnum):
     LEGAL_HOLD = "legal-hold"
     SERIALISED_UNSAFE = "serialised-unsafe"
     SERIALISED_UNKNOWN = "serialised-unknown"
+    EPISODE_FORGOTTEN = "episode-forgotten"
     STORE_REFUSED = "store-refused"
     PICKLE_GLOBAL = "pickle-global"
     PICKLE_OPCODE = "pickle-opcode"

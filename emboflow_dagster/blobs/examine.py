@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from emboflow_dagster.blobs import pages
 from emboflow_dagster.blobs.entries import is_listing, payload_ref, read_listing
+from emboflow_dagster.blobs.forgotten import is_forgotten
 from emboflow_dagster.blobs.homes import Homes
 from emboflow_dagster.errors import EmboflowError, ErrorKind, IntegrityError, NotFoundError
 from emboflow_dagster.model.blob import BlobObject
@@ -200,8 +201,13 @@ def damages(mongo: Mongo, store: ObjectStore, homes: Homes, blob: BlobObject) ->
             damage = judged(
                 Content(inner.sha256, inner.size), look(store, inner.key), key=inner.key, part=path
             )
-            if damage is not None:
-                yield damage
+            if damage is None:
+                continue
+            if damage.code is ErrorKind.PAYLOAD_MISSING and is_forgotten(
+                mongo, blob.workspace_id, inner.sha256
+            ):
+                continue
+            yield damage
     except UNREADABLE as error:
         yield no_folder(ref, error)
 

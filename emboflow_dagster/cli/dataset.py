@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emboflow_dagster.cli import dataset_diff, dataset_edit, evidence, figures, output, progress
+from emboflow_dagster.cli import dataset_diff, dataset_edit, dataset_forget, evidence, figures, output, progress
 from emboflow_dagster.cli.deployment import full_id, opened
 from emboflow_dagster.cli.options import Limit
 from emboflow_dagster.cli.state import noun, verb
@@ -160,6 +160,7 @@ def export(
 
 dataset_diff.register(app)
 evidence.register_dataset(app)
+dataset_forget.register(app)
 app.add_typer(dataset_edit.app, name="edit")
 
 

@@ -44,7 +44,7 @@ def delete(
     """Leave episodes out."""
     from emboflow_dagster.project.dataset_changes import Delete
 
-    _edit(dataset, Delete(_named(episodes)), reason, base, tag)
+    _edit(dataset, Delete(named(episodes)), reason, base, tag)
 
 
 @verb(app, "relabel", example="emboflow dataset edit relabel pick-place 0-9 --task 'pick the cube'")
@@ -70,7 +70,7 @@ def relabel(
     """Give episodes another task, success or flags."""
     from emboflow_dagster.project.dataset_changes import Relabel
 
-    change = Relabel(_named(episodes), task, success, tuple(flag or ()), tuple(unflag or ()))
+    change = Relabel(named(episodes), task, success, tuple(flag or ()), tuple(unflag or ()))
     _edit(dataset, change, reason, base, tag)
 
 
@@ -185,7 +185,12 @@ def _shown(ef: "EmboFlow", version: "DatasetVersion") -> None:
     )
 
 
-def _named(texts: list[str]) -> list[int | str]:
+def named(texts: list[str]) -> list[int | str]:
+    """Episodes as people write them: places, ranges of places, ids.
+
+    Raises:
+        InvalidInputError: A range does not go up.
+    """
     found: list[int | str] = []
     for text in ",".join(texts).split(","):
         part = text.strip()

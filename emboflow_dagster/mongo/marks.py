@@ -29,6 +29,7 @@ class Mark(StrEnum):
     SCRUB = "scrub"  #: <workspace>: how far a verification came
     SCHEDULE = "schedule"  #: <project>:<name>: a schedule, or what became of the one in a workflow's file
     TAKEN = "taken"  #: <schedule>:<asset>: a run of the schedule has bound the asset
+    FORGOTTEN = "forgotten"  #: <project>:<id>: episodes that were forgotten, and all that went with them
     RECORDER = "recorder"  #: <project>:<Dagster storage>: how far its runs were looked through
 
 

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emboflow_dagster.blobs import pages
+from emboflow_dagster.blobs import forgotten, pages
 from emboflow_dagster.blobs.entries import payload_ref
 from emboflow_dagster.blobs.pages import Located, Page, Read
 from emboflow_dagster.blobs.trees import reading
 from emboflow_dagster.formats.canonical.compose import Fetch, compose
 from emboflow_dagster.formats.canonical.episode_files import OBJECTS
 from emboflow_dagster.model.dataset import DatasetVersion
+from emboflow_dagster.object_storage.payload import key_of
 from emboflow_dagster.project.opened import Opened
 
 
@@ -51,6 +52,8 @@ def opened_content(opened: Opened, version: DatasetVersion) -> Iterator[Content]
     if root is not None:
 
         def fetch(file: Mapping[str, Any], path: Path) -> Path:
+            if not opened.store.exists(key_of(file["sha256"])):
+                forgotten.refuse(opened.mongo, opened.scope.workspace_id, file["sha256"])
             return opened.blobs.fetch_ref(payload_ref(ref, file["sha256"], file["size"]), path)
 
         yield Content(manifest, root, reading(opened.blobs, ref), fetch)
@@ -104,6 +107,8 @@ def export(opened: Opened, version: DatasetVersion, out: Path) -> dict[str, Any]
 def files(opened: Opened, version: DatasetVersion, manifest: Mapping[str, Any], out: Path) -> None:
     """Write the files of a version of the older layout; the manifest comes last."""
     for row in manifest["files"]:
+        if not opened.store.exists(key_of(row["sha256"])):
+            forgotten.refuse(opened.mongo, opened.scope.workspace_id, row["sha256"])
         ref = payload_ref(version.manifest_ref, row["sha256"], row["size"])
         opened.blobs.fetch_ref(ref, out / row["path"])
     opened.blobs.fetch_ref(version.manifest_ref, out / "manifest.json")

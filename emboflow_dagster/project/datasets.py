@@ -263,6 +263,61 @@ class Datasets:
         latest = self._latest(dataset, base)
         return self._restored(dataset, latest, self.version(dataset, version), "restore", reason, tag)
 
+    def forget(
+        self,
+        dataset: str,
+        episodes: Sequence[int | str],
+        *,
+        reason: str,
+        base: str | None = None,
+        dry_run: bool = False,
+        with_source: bool = False,
+    ) -> dict[str, Any]:
+        """Forget episodes everywhere in the project; their bytes are destroyed at once, without a grace.
+
+        Every version of every dataset that has them (by id, by data, by the recording they were made of) is
+        withdrawn, the newest ones have a successor without them; artifacts made of them and what annotations
+        say of them are destroyed, cached results let go. Interrupted, it is finished by the next call.
+
+        Args:
+            dataset: Name or id.
+            episodes: Places in its latest version (from 0) or ids.
+            reason: Why, for the tombstone and the audit log.
+            base: Tag or id that the latest version must have.
+            dry_run: Only say what would be done.
+            with_source: Also destroy the recording, if no other episode comes from it.
+
+        Returns:
+            The tombstone: what was destroyed, with hashes and sizes, when, by whom, why. With ``dry_run`` the
+            plan, of the same form.
+
+        Raises:
+            NotFoundError: There is no such dataset or version.
+            InvalidInputError: An episode is not there, or the recording was registered in place.
+            ForbiddenError: Something of it is under legal hold (kind `legal-hold`); nothing was done.
+            ConflictError: The latest version is not ``base``; other episodes come from the recording; or
+                payloads are being written just now: say it again.
+        """
+        from emboflow_dagster.project.dataset_changes import Delete, check
+        from emboflow_dagster.project.forget.acting import Forgetting
+
+        check([Delete(episodes)])
+        latest = self._latest(dataset, base)
+        return Forgetting(self._opened).forget(
+            self.get(dataset),
+            latest,
+            episodes,
+            reason=check_reason(reason),
+            dry_run=dry_run,
+            with_source=with_source,
+        )
+
+    def forgotten(self) -> list[dict[str, Any]]:
+        """The tombstones of all that was forgotten in the project, oldest first."""
+        from emboflow_dagster.project.forget.acting import Forgetting
+
+        return Forgetting(self._opened).tombstones()
+
     def _restored(
         self,
         dataset: str,

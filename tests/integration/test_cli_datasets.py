@@ -122,3 +122,31 @@ def test_a_package_in_an_archive_says_which_version_it_is(deployment: Deployment
     refused = deployment.here("dataset", "export", "reach", "--format", "zarr", "-o", str(tmp_path / "no"))
     assert (refused.status, refused.err.partition("]")[0]) == (1, "error[invalid-input")
     assert not (tmp_path / "no").exists()
+def test_forgetting_shows_its_plan_then_does_it_and_says_so(deployment: Deployment) -> None:
+    words = ["dataset", "forget", "reach", "2", "--reason", "no consent"]
+    plan = deployment.here(*words, "--dry-run")
+    planned = deployment.here(*words, "--dry-run", "--json").json
+    none = deployment.here("dataset", "forgotten")
+    done = deployment.here(*words, "--base", "v1", "--json").json
+    listed = deployment.here("dataset", "forgotten")
+    old = deployment.here(
+        "dataset", "export", "reach", "--tag", "v1", "--output", str(deployment.home / "old")
+    )
+
+    assert plan.status == 0
+    assert "withdrawn; a successor with 7 episodes" in plan.out
+    assert planned["dryRun"] is True
+    assert "nothing was forgotten" in none.err
+    assert [e["episode"] for e in done["episodes"]] == [2]
+    assert done["destroyed"]["payloads"] == len(planned["payloads"]) == 1
+    assert done["id"] in listed.out
+    assert "no consent" in listed.out
+    assert old.status == 1
+    assert old.err.startswith("error[episode-forgotten]: episode ep_")
+    assert deployment.here("verify", "--all").status == 0
+    assert (
+        deployment.here("audit", "list", "--action", "dataset.forget", "--json").json[0]["afterSummary"][
+            "tombstone"
+        ]
+        == done["digest"]
+    )

@@ -122,14 +122,18 @@ class Marking:
     def _records(self, place: Place, batch: list[Raw]) -> None:
         refs = [(raw["_id"], value_at(raw, place.path)) for raw in batch]
         names = {
-            f"{Mark.RELEASE.value}:{name_of(ref['objectId'], ref['version'])}"
+            f"{kind.value}:{name_of(ref['objectId'], ref['version'])}"
+            for kind in (Mark.RELEASE, Mark.TOMBSTONE)
             for _, ref in refs
             if isinstance(ref.get("objectId"), str) and isinstance(ref.get("version"), int)
         }
         notes = {row["_id"]: row for row in self.mongo[META].find({"_id": {"$in": sorted(names)}})}
         for id_, ref in refs:
-            note = notes.get(f"{Mark.RELEASE.value}:{ref.get('objectId')}.v{ref.get('version')}")
+            version = f"{ref.get('objectId')}.v{ref.get('version')}"
+            note = notes.get(f"{Mark.RELEASE.value}:{version}")
             digest = digest_of(ref["key"])
+            if f"{Mark.TOMBSTONE.value}:{version}" in notes:
+                continue  # a record that never changes, of what was forgotten
             if digest is None or (note and releaser(note) == (place.collection, place.field, id_)):
                 continue  # what it let go itself is judged with the version
             self.shards.keep(digest, EdgeKind.RECORD)

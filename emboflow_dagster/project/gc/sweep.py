@@ -92,6 +92,19 @@ class Sweep:
                 continue
             self._collect(going)
 
+    def spared(self, key: str) -> bool:
+        """Whether a payload is there, put back first where an interrupted collection has it aside."""
+        if isinstance(self.store, Aside):
+            self.store.spare(key)
+        return self.store.exists(key)
+
+    def destroy(self, payloads: dict[str, int]) -> None:
+        """Collect payloads, keys to sizes, of which the caller knows that nothing names them.
+
+        What a writer put or announced meanwhile stays, as in every collection.
+        """
+        self._collect({key: (size, []) for key, size in payloads.items()})
+
     def _batches(self, shard: str, kept: dict[bytes, EdgeKind]) -> Iterator[list[tuple[str, int]]]:
         batch: list[tuple[str, int]] = []
         for key in self.store.iter_keys(f"{PREFIX}/{shard}/"):

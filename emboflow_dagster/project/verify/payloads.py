@@ -19,6 +19,7 @@ from emboflow_dagster.blobs.examine import (
     of_version,
     parts,
 )
+from emboflow_dagster.blobs.forgotten import forgotten_payloads
 from emboflow_dagster.blobs.homes import Homes
 from emboflow_dagster.blobs.pages import FOLDER
 from emboflow_dagster.blobs.quarantine import SET_ASIDE, Quarantine, described
@@ -116,6 +117,7 @@ class Payloads:
         space = None if view.everything else view.workspace_id
         self._notes = {row["name"]: row for row in marks.every(view.mongo, Mark.QUARANTINE, "", space)}
         self._gone = {row["name"] for row in marks.every(view.mongo, Mark.TOMBSTONE, "", space)}
+        self._forgotten = forgotten_payloads(view.mongo, space)
         self._quarantines: dict[str, Quarantine] = {}
         rows = view.sound("assets", {"sourceType": 1, "storageRef.objectId": 1})
         self._in_place_listings = {
@@ -204,6 +206,9 @@ class Payloads:
             named = self._new_parts(ref, walked)
             for (path, inner), found in in_order(self._pool, self._width, self._part, named):
                 self._remember(inner.key, found)
+                if found is None and inner.sha256 in self._forgotten:
+                    self._report.counts["forgotten"] += 1
+                    continue
                 if isinstance(found, EmboflowError):
                     said = Content(inner.sha256, inner.size)
                     text = f"{path}: {found.message}"

@@ -1,4 +1,5 @@
-"""A process that does operations in children of its own and kills them at a chosen MongoDB command.
+"""A process that does operations in children of its own and kills them at a chosen MongoDB command, at a call
+on a file of the store, or some time after a command.
 
 It forks, and never opens a connection itself: a child costs milliseconds, and has no thread to lose. One JSON
 line in, one out; see :class:`Order` and :class:`Outcome`.
@@ -9,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,13 +25,16 @@ from emboflow_dagster.blobs.store import Blobs
 from emboflow_dagster.errors import EmboflowError
 from emboflow_dagster.mongo import gridfs, object_import, objects, ownership
 from emboflow_dagster.mongo.client import Mongo
+from emboflow_dagster.object_storage.local import LocalObjectStore
 from emboflow_dagster.object_storage.payload import key_of
 from emboflow_dagster.object_storage.pump import Digest
 from emboflow_dagster.project.handle import EmboFlow
 from emboflow_dagster.project.settings import Settings
+from tests.integration.faults import steps
 from tests.integration.faults.operations import KNOWN
 
 IN_TRANSACTION = " in a transaction"
+LATER = "later"
 ENDS = ("commitTransaction", "abortTransaction")
 
 
@@ -42,8 +47,9 @@ class Order:
     database: str
     home: str
     folder: str
-    point: int = 0  #: 1 is the first command; 0 kills nobody
-    moment: str = "started"  #: or `succeeded`
+    point: int = 0  #: 1 is the first command, or the first call of `steps`; 0 kills nobody
+    moment: str = "started"  #: or `succeeded`, `later`: of a command; else of `steps`: of a call on a file
+    delay_ms: float = 0  #: how long after the command `later` is
     processes: int = 1
     broken: str | None = None  #: one of :data:`BROKEN`
 
@@ -66,6 +72,7 @@ class Outcome:
 
     killed: bool = False
     commands: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
     acked: list[str] = field(default_factory=list)
     error: dict[str, Any] | None = None
     exit_code: int = 0
@@ -79,6 +86,7 @@ class Killer(monitoring.CommandListener):
         self.say = say
         self.armed = False
         self.count = 0
+        self.calls = 0
 
     def started(self, event: monitoring.CommandStartedEvent) -> None:
         if self.armed:
@@ -97,6 +105,16 @@ class Killer(monitoring.CommandListener):
 
     def _kill_at(self, moment: str) -> None:
         if (self.count, moment) == (self.order.point, self.order.moment):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def at_file(self, name: str, moment: str) -> None:
+        """A call on a file of the store is about to be done, half done, or done."""
+        if not self.armed:
+            return
+        if moment == steps.BEFORE:
+            self.calls += 1
+            self.say("file", name)
+        if (self.calls, moment) == (self.order.point, self.order.moment):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -130,6 +148,24 @@ def metadata_first() -> None:
 
     Homes.store = store  # type: ignore[method-assign]
     objects.put_version = put_version
+
+
+def written_in_place() -> None:
+    """Broken: a payload is written under its final name, once room was made for it."""
+
+    def put_block(self: LocalObjectStore, block: memoryview, *, replace: bool) -> Any:
+        digest = Digest(hashlib.sha256(block).hexdigest(), len(block))
+        path = self.root / key_of(digest.sha256)
+        if replace or not self._kept(digest):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            os.ftruncate(fd, len(block))
+            os.write(fd, block)
+            os.close(fd)
+        return self._stored(digest)
+
+    LocalObjectStore._put_block = put_block  # type: ignore[method-assign]
 
 
 def read_check_write() -> None:
@@ -227,6 +263,7 @@ BROKEN = {
     for broken in (
         without_transactions,
         metadata_first,
+        written_in_place,
         read_check_write,
         gridfs_last,
         renumbering,
@@ -240,11 +277,13 @@ def child(order: Order, out: int, go: int | None) -> None:
     """The body of one child: open, wait for the others, do it, tell."""
 
     def say(kind: str, value: Any) -> None:
-        os.write(out, (json.dumps([kind, value]) + "\n").encode())
+        tell(out, (json.dumps([kind, value]) + "\n").encode())
 
+    tell = os.write
     if order.broken:
         BROKEN[order.broken]()
     killer = Killer(order, say)
+    steps.watch(Path(order.home) / "objects", killer.at_file)
     monitoring.register(killer)
     operation = KNOWN[order.operation]
     try:
@@ -292,16 +331,21 @@ def carry_out(order: Order) -> list[Outcome]:
         for stream in streams:
             stream.readline()
     os.close(go_write)
-    return [_outcome(pid, stream) for (pid, _), stream in zip(running, streams, strict=True)]
+    return [_outcome(order, pid, stream) for (pid, _), stream in zip(running, streams, strict=True)]
 
 
-def _outcome(pid: int, stream: Any) -> Outcome:
+def _outcome(order: Order, pid: int, stream: Any) -> Outcome:
     outcome = Outcome()
     with stream:
         for line in stream:
             kind, value = json.loads(line)
             if kind == "command":
                 outcome.commands.append(value)
+                if order.moment == LATER and len(outcome.commands) == order.point:
+                    time.sleep(order.delay_ms / 1000)
+                    os.kill(pid, signal.SIGKILL)  # not waited for yet, so the id is still its own
+            elif kind == "file":
+                outcome.files.append(value)
             elif kind == "ack":
                 outcome.acked.append(value)
             elif kind == "error":

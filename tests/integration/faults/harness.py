@@ -69,7 +69,7 @@ class Stage:
         self._kept = folder / "objects-before"
         self.admin: MongoClient[dict[str, Any]] = MongoClient(uri, appname="faults")
         self.database = self.admin[database]
-        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "home").mkdir(parents=True, exist_ok=True)  # the first try does what all others do
         self._documents: dict[str, list[dict[str, Any]]] = {}
         self.before: Counter[str] = Counter()
 
@@ -117,11 +117,12 @@ class Stage:
                 self.database[name].insert_many(rows, session=session)
 
     def interrupted(
-        self, point: int, moment: str, *, broken: str | None = None, free: bool = True
+        self, point: int, moment: str, *, broken: str | None = None, free: bool = True, delay_ms: float = 0
     ) -> Outcome:
-        """Begin anew and be killed at one command; what the dead held is freed unless told not to."""
+        """Begin anew and be killed at one point; what the dead held is freed unless told not to."""
         self.reset()
-        order = Order(**{**asdict(self.order), "point": point, "moment": moment, "broken": broken})
+        how = {"point": point, "moment": moment, "broken": broken, "delay_ms": delay_ms}
+        order = Order(**{**asdict(self.order), **how})
         outcome = self.driver.carry_out(order)[0]
         if free:
             self.free()

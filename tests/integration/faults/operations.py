@@ -21,6 +21,8 @@ from emboflow_dagster.project.handle import EmboFlow
 from emboflow_dagster.runtime.node import DatasetDraft, NodeOutput, NodeResult
 from emboflow_dagster.runtime.record import Claimed
 from tests.integration.faults.operation import Ack, Counts, Operation
+from tests.integration.faults.operations_datasets import DATASETS
+from tests.integration.faults.operations_files import FILES
 from tests.integration.faults.operations_ownership import MORE_OWNERSHIP, OWNERSHIP, ClaimOne
 from tests.integration.project.flowcept_documents import Writer
 from tests.integration.project.flows import HOOK, hook
@@ -454,7 +456,10 @@ class PutNew(Operation):
         return [one for one in acked if one not in there]
 
     def wrong(self, ef: EmboFlow) -> list[str]:
-        found = [ef.blobs.read("model", blob.version) for blob in ef.blobs.history("model")]
+        try:
+            found = [ef.blobs.read("model", blob.version) for blob in ef.blobs.history("model")]
+        except IntegrityError as error:
+            return [error.message]
         return [] if found == [b"one"] else [f"the versions are {found}"]
 
 
@@ -672,7 +677,7 @@ OPERATIONS: dict[str, Operation] = {
         FirstOpen(),
         FirstInit(),
         *OWNERSHIP,
-        *(MORE_OWNERSHIP if os.environ.get("EMBOFLOW_FAULTS") == "all" else ()),
+        *((*MORE_OWNERSHIP, *FILES, *DATASETS) if os.environ.get("EMBOFLOW_FAULTS") == "all" else ()),
     )
 }
 #: What a child can be told to do.

@@ -1,46 +1,79 @@
-"""A process is killed at every MongoDB command of all that writes; done again, everything is as if done once.
+"""A process is killed at every step of all that writes; done again, everything is as if done once.
 
+A step is a MongoDB command, a call that changes a file of the store (`steps`), or any moment after a command.
 `make faults` tries every point; the tests try some of each operation.
 """
 
 import time
+from typing import NamedTuple
 
 import pytest
 
-from tests.integration.faults.conftest import Stages
+from tests.integration.faults import steps
+from tests.integration.faults.conftest import Kills, Stages
+from tests.integration.faults.driver import LATER, Outcome
 from tests.integration.faults.harness import ALL, Stage
 from tests.integration.faults.operations import OPERATIONS, differences
 
 MOMENTS = ("started", "succeeded")
-SAMPLE = 3  # points of an operation
+#: How long after a command, in milliseconds: while the next one is made, while files are written and hashed.
+DELAYS_MS = (0.3, 2.0)
+SAMPLE = 3  # commands of an operation
+FILE_SAMPLE = 2  # calls on files
 
 
-def points(total: int, *, most: int = SAMPLE) -> list[tuple[int, str]]:
-    """Which commands to be killed at, and when: all, or some over the whole operation, the last included."""
-    every = [(point, moment) for point in range(1, total + 1) for moment in MOMENTS]
-    if ALL or len(every) <= most:
-        return every
+class Point(NamedTuple):
+    """Where to be killed."""
+
+    number: int
+    moment: str
+    delay_ms: float = 0
+
+
+def every_command(total: int) -> list[Point]:
+    """Before and after each command."""
+    return [Point(number, moment) for number in range(1, total + 1) for moment in MOMENTS]
+
+
+def points(whole: Outcome) -> list[Point]:
+    """Where to be killed in an operation: everywhere, or at some points over all of it, the last included."""
+    commands = every_command(len(whole.commands))
+    files = [Point(n, moment) for n, name in enumerate(whole.files, 1) for moment in steps.moments(name)]
+    if ALL:
+        later = [Point(n, LATER, ms) for n in range(1, len(whole.commands) + 1) for ms in DELAYS_MS]
+        return commands + files + later
     # Writes come late: the sample is denser there.
-    places = {round((len(every) - 1) * (1 - (i / most) ** 1.5)) for i in range(most)}
+    return sample(commands, SAMPLE, 1.5) + sample(files, FILE_SAMPLE, 1)
+
+
+def sample(every: list[Point], most: int, power: float) -> list[Point]:
+    """At most so many of them."""
+    if len(every) <= most:
+        return every
+    places = {round((len(every) - 1) * (1 - (i / most) ** power)) for i in range(most)}
     return [every[place] for place in sorted(places)]
 
 
-def after(stage: Stage, point: int, moment: str, *, broken: str | None = None) -> list[str]:
+def after(stage: Stage, point: Point, kills: Kills, *, broken: str | None = None) -> list[str]:
     """What is wrong after a kill and a repetition; empty when it is as if done once."""
-    outcome = stage.interrupted(point, moment, broken=broken)
-    where = f"{stage.operation.name}, killed when command {point} {moment}"
+    outcome = stage.interrupted(point.number, point.moment, broken=broken, delay_ms=point.delay_ms)
+    last = (outcome.commands if point.moment in (*MOMENTS, LATER) else outcome.files)[-1:]
+    where = f"{stage.operation.name}, killed at {point} {last}"
+    if point.moment == LATER and not outcome.killed and outcome.error is None:
+        return []  # it was faster
     assert outcome.killed, f"{where}: was not killed: {outcome}"
+    kills.add()
     with stage.open() as ef:
         found = [f"left behind: {p.code} {p.message}" for p in ef.verify(all=True).problems]
         found += [f"lost: {text}" for text in stage.operation.lost(ef, outcome.acked)]
         stage.operation.repeat(ef, stage.folder)
         found += differences(stage.operation, ef, stage.before)
-    return [f"{where} ({outcome.commands[-1]}): {text}" for text in found]
+    return [f"{where}: {text}" for text in found]
 
 
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", [n for n in OPERATIONS if n != "first-init"])
-def test_killed_anywhere_and_done_again_it_is_done_once(stages: Stages, name: str) -> None:
+def test_killed_anywhere_and_done_again_it_is_done_once(stages: Stages, kills: Kills, name: str) -> None:
     stage = stages(name)
     whole = stage.interrupted(0, "started")
     assert whole.error is None
@@ -49,7 +82,7 @@ def test_killed_anywhere_and_done_again_it_is_done_once(stages: Stages, name: st
         assert stage.operation.lost(ef, whole.acked) == []
         assert differences(stage.operation, ef, stage.before) == []
 
-    found = [text for point, moment in points(len(whole.commands)) for text in after(stage, point, moment)]
+    found = [text for point in points(whole) for text in after(stage, point, kills)]
 
     assert found == []
 
@@ -70,13 +103,13 @@ def test_what_a_killed_writer_held_is_free_again_within_seconds(stages: Stages) 
 
 
 @pytest.mark.timeout(3600)
-def test_killed_while_a_database_is_made_it_is_made_by_the_next_one(stages: Stages) -> None:
+def test_killed_while_a_database_is_made_it_is_made_by_the_next_one(stages: Stages, kills: Kills) -> None:
     stage = stages("first-init")
     total = len(stage.interrupted(0, "started").commands)
 
-    every = [(point, moment) for point in range(1, total + 1) for moment in MOMENTS]
+    every = every_command(total)
     chosen = every[::7] if ALL else [every[len(every) // 3]]
-    found = [text for point, moment in chosen for text in after(stage, point, moment)]
+    found = [text for point in chosen for text in after(stage, point, kills)]
 
     assert found == []
 
@@ -97,10 +130,24 @@ def test_killed_while_a_database_is_made_it_is_made_by_the_next_one(stages: Stag
         ("import-flowcept", "renumbering"),
     ],
 )
-def test_a_broken_variant_is_caught(stages: Stages, name: str, broken: str) -> None:
+def test_a_broken_variant_is_caught(stages: Stages, kills: Kills, name: str, broken: str) -> None:
     """The positive control: the same kills find what is written in the wrong order or not at once."""
     stage = stages(name)
     total = len(stage.interrupted(0, "started", broken=broken).commands)
-    every = [(point, moment) for point in range(total, 0, -1) for moment in MOMENTS]
 
-    assert any(after(stage, point, moment, broken=broken) for point, moment in every)
+    assert any(after(stage, point, kills, broken=broken) for point in reversed(every_command(total)))
+
+
+@pytest.mark.timeout(1200)
+def test_a_payload_that_is_written_in_its_place_is_caught_between_two_commands(
+    stages: Stages, kills: Kills
+) -> None:
+    """The positive control of the files: at every command the broken store looks like the right one."""
+    stage = stages("put-new")
+    broken = "written_in_place"
+    whole = stage.interrupted(0, "started", broken=broken)
+    commands = every_command(len(whole.commands))
+    torn = [Point(n, steps.TORN) for n, name in enumerate(whole.files, 1) if name == "write"]
+
+    assert not any(after(stage, point, kills, broken=broken) for point in commands)
+    assert any(after(stage, point, kills, broken=broken) for point in torn)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from emboflow_dagster.mongo.client import connect
 from emboflow_dagster.object_storage.s3_source import PART_BYTES
 from emboflow_dagster.project.handle import EmboFlow
 from emboflow_dagster.project.settings import Settings
+from tests.integration.project.versions_made import episode, made
 from tests.integration.project.whole_project import write_demos
 from tests.integration.s3.server import CREDENTIALS
 
@@ -167,3 +169,19 @@ def test_the_doctor_says_which_bucket_answers_and_why_one_does_not(command, s3_s
     assert "plain http to s3.example.org" in store_check(plain)["found"]
     for done in (missing, plain):
         assert not any(secret in done.stdout + done.stderr for secret in CREDENTIALS.values())
+
+
+def test_an_episode_is_forgotten_in_a_bucket(s3_server, bucket, ef, tmp_path):
+    made(ef, tmp_path / "made", "reach", [episode(seed) for seed in (1, 2)])
+    [gone] = [e for e in ef.datasets.episodes("reach") if e["episode"] == 0]
+    time.sleep(1.1)  # a bucket tells whole seconds; what looks younger than now is being written
+
+    told = ef.datasets.forget("reach", [gone["id"]], reason="no consent")
+
+    sha256 = gone["files"]["frames"]["sha256"]
+    assert [row["sha256"] for row in told["payloads"]] == [sha256]
+    assert [key for key in s3_server.objects(bucket) if sha256[2:] in key] == []
+    assert ef.verify(all=True).problems == []
+    with pytest.raises(IntegrityError) as said:
+        ef.datasets.export("reach", tmp_path / "old", tag="v1")
+    assert said.value.kind is ErrorKind.EPISODE_FORGOTTEN

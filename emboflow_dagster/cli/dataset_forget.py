@@ -1,0 +1,108 @@
+"""`emboflow dataset forget` and `forgotten`: an episode leaves every version, and its bytes are destroyed."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+
+from emboflow_dagster.cli import figures, output, progress
+from emboflow_dagster.cli.dataset_edit import Base, Episodes, Name, named
+from emboflow_dagster.cli.deployment import full_id, opened
+from emboflow_dagster.cli.state import verb
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the noun."""
+    verb(app, "forget", example="emboflow dataset forget pick-place 3 --reason 'no consent' --dry-run")(
+        forget
+    )
+    verb(app, "forgotten", example="emboflow dataset forgotten")(forgotten)
+
+
+def forget(
+    dataset: Name,
+    episodes: Episodes,
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the tombstone and the audit log.")
+    ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Change nothing; show all that contains them.")
+    ] = False,
+    with_source: Annotated[
+        bool,
+        typer.Option("--with-source", help="Destroy the recording too, if nothing else comes from it."),
+    ] = False,
+    base: Base = None,
+) -> None:
+    """Forget episodes everywhere: versions, artifacts, annotations, cached results; at once, for ever.
+
+    The versions that have them are withdrawn and followed by ones without them. What was destroyed is told by
+    `emboflow dataset forgotten`. Interrupted, say it again.
+    """
+    with opened() as ef:
+        name = full_id(ef.datasets.documents, dataset)
+        with progress.waiting("looking" if dry_run else "forgetting"):
+            told = ef.datasets.forget(
+                name, named(episodes), reason=reason, base=base, dry_run=dry_run, with_source=with_source
+            )
+        names = {one.id: one.name for one in ef.datasets.documents.find({}, limit=0)}
+    output.emit(told, lambda: _page(told, names, dry_run=dry_run))
+
+
+def forgotten() -> None:
+    """What was forgotten in the project, oldest first: the tombstones."""
+    with opened() as ef:
+        rows = ef.datasets.forgotten()
+    output.emit(rows, lambda: _list(rows))
+
+
+def _list(rows: list[dict[str, Any]]) -> None:
+    columns = ("ID", "EPISODES", "WHEN", "WHO", "WHY", ">BYTES?", "STATUS")
+    listed = [
+        (
+            row["id"],
+            ", ".join(episode["id"] for episode in row["episodes"]),
+            figures.moment(datetime.fromisoformat(row["createdAt"])),
+            row["by"],
+            row["reason"],
+            figures.size(row.get("destroyed", {}).get("bytes")),
+            row["state"],
+        )
+        for row in rows
+    ]
+    output.listing(columns, listed, empty="nothing was forgotten in this project")
+
+
+def _page(told: dict[str, Any], names: dict[str, str], *, dry_run: bool) -> None:
+    output.table(("WHAT", "ID", "WHICH", "BECOMES"), list(_rows(told, names)))
+    payloads = [row for row in told["payloads"] if not row.get("keptBy")]
+    kept = len(told["payloads"]) - len(payloads)
+    size = figures.size(sum(row["size"] for row in payloads))
+    output.pairs(
+        [
+            ("episodes", ", ".join(episode["id"] for episode in told["episodes"])),
+            ("at most destroyed" if dry_run else "destroyed", f"{len(payloads)} payloads, {size}"),
+            ("kept", f"{kept} payloads that something else names" if kept else None),
+            ("tombstone", told.get("id")),
+            ("sha256 of it", told.get("digest")),
+        ]
+    )
+
+
+def _rows(told: dict[str, Any], names: dict[str, str]) -> list[tuple[str, str, str, str]]:
+    rows: list[tuple[str, str, str, str]] = []
+    heads = {(row["datasetId"], row["of"]): row["episodes"] for row in told.get("successors", [])}
+    for row in told["versions"]:
+        which = f"{names.get(row['datasetId'], row['datasetId'])} {row['versionTag']}"
+        left = heads.get((row["datasetId"], row["versionTag"]))
+        after = f"withdrawn; a successor with {left} episodes" if left else "withdrawn"
+        rows.append(("version", row["id"], which, after))
+    rows += [("artifact", row["id"], row["type"], "destroyed") for row in told["artifacts"]]
+    rows += [("annotation", row["id"], row["targetId"], "rejected, emptied") for row in told["annotations"]]
+    rows += [("cached result", key, "", "not used again") for key in told["cache"]]
+    for row in told["sources"]:
+        gone = told["asked"]["withSource"]
+        why = "" if row["alone"] else ": other episodes come from it"
+        why = ": registered in place" if row["inPlace"] else why
+        rows.append(("recording", row["id"], row["name"], "destroyed" if gone else f"stays{why}"))
+    return rows

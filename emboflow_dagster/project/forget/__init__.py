@@ -1,0 +1,1 @@
+"""Forgetting episodes: found everywhere, left out, their bytes destroyed, a tombstone left (decision 26)."""
