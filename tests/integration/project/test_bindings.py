@@ -61,7 +61,7 @@ def test_set_operations_work_on_different_sources(project: EmboFlow):
     names = {asset.id: asset.display_name for asset in project.assets.list()}
     assert "".join(names[a] for a in run.asset_ids) == "cabd"  # the union, sources in the order of the file
     roots = {t.node_id: t for t in project.runs.tasks(run) if t.status == "queued"}
-    assert {node: task.executor_config["bound"] for node, task in roots.items()} == {
+    assert {node: (task.executor_config or {})["bound"] for node, task in roots.items()} == {
         node: task.asset_ids for node, task in roots.items()
     }
     assert effective(project, run) == EXPECTED
