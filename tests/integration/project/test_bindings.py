@@ -113,6 +113,10 @@ def test_what_cannot_be_bound_is_said(project: EmboFlow):
     with pytest.raises(NotFoundError, match="no source 'lft'") as caught:
         project.workflows.run("sets", assets={"lft": ["a"], "right": ["b"]})
     assert caught.value.hint == "did you mean 'left'?"
+    with pytest.raises(NotFoundError, match="no source 'lft'"):
+        project.workflows.run("sets", assets=["lft=a", "right=b"])
+    with pytest.raises(InvalidInputError, match="unknown key 'typ'"):
+        project.workflows.run("sets", assets=["typ=rosbag"])
     with pytest.raises(InvalidInputError, match="source right is left without assets"):
         project.workflows.run("sets", assets=["left=a"])
     with pytest.raises(InvalidInputError, match="'c' is for none of them"):
