@@ -40,8 +40,8 @@ class RunOptions(dg.ConfigurableResource):
     assets: list[str] = Field(
         default=[],
         description=(
-            "Names, ids or selectors (type=rosbag,status=ready) of the assets to bind, in order. "
-            "Empty: all that the workflow's sources take."
+            "Names, ids or selectors (type=rosbag,status=ready) of the assets to bind, in order; NODE=ASSET "
+            "for one source. Empty: what the workflow binds itself, else all that its sources take."
         ),
     )
     version: int | None = Field(

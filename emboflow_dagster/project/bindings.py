@@ -41,6 +41,9 @@ def sources_of(version: WorkflowDefinitionVersion) -> list[str]:
 def split(entries: Sequence[str], takers: Sequence[str]) -> dict[str, list[str]]:
     """Entries by the source that they are for; those for all under an empty name.
 
+    Raises:
+        NotFoundError: One is for a node that is no source, and nearly called as one.
+
     >>> split(["a", "left=b", "type=rosbag"], ["left", "right"])
     {'left': ['b'], '': ['a', 'type=rosbag']}
     """
@@ -51,6 +54,8 @@ def split(entries: Sequence[str], takers: Sequence[str]) -> dict[str, list[str]]
         # A source that is called `type` is bound by the mapping that Python takes.
         if equals and node_id in takers and not is_key(node_id):
             found.setdefault(node_id, []).append(name)
+        elif equals and not is_key(node_id) and nearest(node_id, takers):
+            _known({node_id: name}, takers)  # which says what was meant
         else:
             rest.append(entry)
     return {**found, _ALL: rest} if rest else found

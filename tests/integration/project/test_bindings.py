@@ -61,7 +61,7 @@ def test_set_operations_work_on_different_sources(project: EmboFlow):
     names = {asset.id: asset.display_name for asset in project.assets.list()}
     assert "".join(names[a] for a in run.asset_ids) == "cabd"  # the union, sources in the order of the file
     roots = {t.node_id: t for t in project.runs.tasks(run) if t.status == "queued"}
-    assert {node: task.executor_config["bound"] for node, task in roots.items()} == {
+    assert {node: (task.executor_config or {})["bound"] for node, task in roots.items()} == {
         node: task.asset_ids for node, task in roots.items()
     }
     assert effective(project, run) == EXPECTED
@@ -113,6 +113,10 @@ def test_what_cannot_be_bound_is_said(project: EmboFlow):
     with pytest.raises(NotFoundError, match="no source 'lft'") as caught:
         project.workflows.run("sets", assets={"lft": ["a"], "right": ["b"]})
     assert caught.value.hint == "did you mean 'left'?"
+    with pytest.raises(NotFoundError, match="no source 'lft'"):
+        project.workflows.run("sets", assets=["lft=a", "right=b"])
+    with pytest.raises(InvalidInputError, match="unknown key 'typ'"):
+        project.workflows.run("sets", assets=["typ=rosbag"])
     with pytest.raises(InvalidInputError, match="source right is left without assets"):
         project.workflows.run("sets", assets=["left=a"])
     with pytest.raises(InvalidInputError, match="'c' is for none of them"):

@@ -59,29 +59,33 @@ def packages(ef: EmboFlow, task: RunTask, folder: Path) -> list[Any]:
     return found
 
 
-def merging(names: list[str], **options: Any) -> dict[str, Any]:
+def merging() -> dict[str, Any]:
+    """Three sources, each normalised by itself, and every policy of `merge` over them."""
     nodes: list[dict[str, Any]] = []
-    for name in names:
+    for name in "abc":
         nodes += [
             {"id": name, "type": "source"},
             {"id": f"look-{name}", "type": "probe", "after": [name]},
             {"id": f"norm-{name}", "type": "normalize", "after": [f"look-{name}"]},
         ]
-    merge = {"id": "merged", "type": "merge", "after": [f"norm-{name}" for name in names], "config": options}
-    everything = {"id": "at-once", "type": "normalize", "after": [f"look-{name}" for name in names[:2]]}
-    return {"workflow": "merging", "nodes": [*nodes, merge, everything]}
+    norms = [f"norm-{name}" for name in "abc"]
+    nodes += [
+        {"id": policy, "type": "merge", "after": norms, "config": {"mismatch": policy}}
+        for policy in ("separate-versions", "fail", "drop")
+    ]
+    nodes += [
+        {"id": "at-once", "type": "normalize", "after": ["look-a", "look-b"]},
+        {"id": "out", "type": "publish-dataset", "after": ["drop"], "config": {"dataset": "d"}},
+    ]
+    return {"workflow": "merging", "nodes": nodes}
 
 
 def test_packages_of_one_schema_become_one(ef: EmboFlow, register: Register, tmp_path: Path):
     register("a")
     register("b", offset=100.0, episodes=1)
     register("c", width=5)
-    workflow = merging(["a", "b", "c"])
-    workflow["nodes"] += [
-        {"id": "out", "type": "publish-dataset", "after": ["at-once"], "config": {"dataset": "d"}}
-    ]
-    tasks = executed(ef, workflow, {name: [name] for name in "abc"})
-    merged, other = packages(ef, tasks["merged"], tmp_path / "merged")
+    tasks = executed(ef, merging(), {name: [name] for name in "abc"})
+    merged, other = packages(ef, tasks["separate-versions"], tmp_path / "merged")
     [at_once] = packages(ef, tasks["at-once"], tmp_path / "at-once")
     # The same as both at once would have given: frames, episodes, statistics and pictures.
     assert merged.frames().equals(at_once.frames())
@@ -100,38 +104,19 @@ def test_packages_of_one_schema_become_one(ef: EmboFlow, register: Register, tmp
     assert (other.manifest.episodes, other.features) == (2, ["observation.state", "action"])
     [alone] = packages(ef, tasks["norm-c"], tmp_path / "alone")
     assert other.manifest.document == alone.manifest.document
-    summaries = [ef.artifacts.get(a).summary for a in tasks["merged"].output_artifact_ids]
+    summaries = [ef.artifacts.get(a).summary for a in tasks["separate-versions"].output_artifact_ids]
     assert [(s or {})["episodes"] for s in summaries] == [3, 2]
-    assert len(tasks["merged"].asset_ids) == 3
-    assert ef.verify().ok
-
-
-def test_a_merged_package_is_published_as_any(ef: EmboFlow, register: Register, tmp_path: Path):
-    register("a")
-    register("b", offset=100.0)
-    workflow = merging(["a", "b"])
-    workflow["nodes"] += [
-        {"id": "out", "type": "publish-dataset", "after": ["merged"], "config": {"dataset": "d"}}
-    ]
-    tasks = executed(ef, workflow, {name: [name] for name in "ab"})
+    assert len(tasks["separate-versions"].asset_ids) == 3
+    # Or it fails, or is left out; what is left is published as any package.
+    assert tasks["fail"].status == "failed"
+    said = "2 feature schemas among 3 packages: observation.state [3] and [5]"
+    assert said in (tasks["fail"].error_message or "")
+    [kept] = packages(ef, tasks["drop"], tmp_path / "kept")
+    assert kept.manifest.document == merged.manifest.document
+    assert tasks["drop"].asset_ids == tasks["at-once"].asset_ids
     assert tasks["out"].status == "success", tasks["out"].error_message
-    assert ef.datasets.version("d").stats["episodes"] == 4
+    assert ef.datasets.version("d").stats["episodes"] == 3
     assert ef.verify().ok
-
-
-@pytest.mark.parametrize("policy", ["fail", "drop"])
-def test_what_differs_fails_or_is_left_out(ef: EmboFlow, register: Register, tmp_path: Path, policy: str):
-    register("a")
-    register("c", width=5)
-    tasks = executed(ef, merging(["a", "c"], mismatch=policy), {name: [name] for name in "ac"})
-    if policy == "fail":
-        assert tasks["merged"].status == "failed"
-        said = "2 feature schemas among 2 packages: observation.state [3] and [5]"
-        assert said in (tasks["merged"].error_message or "")
-        return
-    [kept] = packages(ef, tasks["merged"], tmp_path / "kept")
-    assert kept.manifest.episodes == 2
-    assert tasks["merged"].asset_ids == tasks["norm-a"].asset_ids
 
 
 def zipped(path: Path, members: dict[str, bytes]) -> Path:

@@ -9,9 +9,10 @@ import h5py  # noqa: TID253 - this module is about files that these libraries wr
 import numpy as np  # noqa: TID253
 import pytest
 
-from emboflow_dagster.errors import InvalidInputError
+from emboflow_dagster.errors import EmboflowError, InvalidInputError
 from emboflow_dagster.formats.as_arrays import parts
 from emboflow_dagster.formats.canonical import from_arrays
+from emboflow_dagster.formats.canonical.computed import keep
 from emboflow_dagster.formats.canonical.from_arrays import EpisodeFolder, legal_name, load_arrays, rows
 from emboflow_dagster.formats.canonical.video_track import write_video
 
@@ -147,3 +148,26 @@ def test_demonstrations_are_given_as_the_file_has_them(tmp_path: Path):
     assert found[0].told["task"] == "Lift"
     with pytest.raises(InvalidInputError, match="format csv has no demonstrations"):
         parts(tmp_path / "demos.hdf5", "csv", "episode", reasons)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (3, "one: the hook returned 3; a mapping of feature names"),
+        ({}, "one: the hook returned {}"),
+        ({"a": [1, 2], "b": [1]}, "one: features need as many rows each.*a: 2, b: 1"),
+        ({"a": 1.0}, "at least one; found a: 0"),
+        ({"a": []}, "at least one; found a: 0"),
+        ({"a": [[1], [1, 2]]}, "one: 'a': no array"),
+        ({"a": ["x"]}, "a: found <U1 of shape .1,.; numbers per frame"),
+        ({"a/b": [1], "a.b": [2]}, "two features would be called 'a.b'"),
+        ({"index": [1]}, "'index' cannot be the name of a feature"),
+        ({"t": [1.0]}, "features need as many rows each"),
+        ({"a": [1], "t": ["now"]}, "one: 't': no array"),
+    ],
+)
+def test_what_code_may_not_return(tmp_path: Path, value, said):
+    row = {"ref": "one", "arrays": {"x": "a0"}, "names": {}, "told": {}}
+    with pytest.raises(EmboflowError, match=said):
+        keep(value, EpisodeFolder(tmp_path), row, None, 3)
+    assert not list(tmp_path.glob("*.npz"))

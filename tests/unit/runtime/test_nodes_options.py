@@ -23,6 +23,8 @@ EXPECTED = {
     "export-delivery": set(),
     "export-training-config": set(),
     "python": {"python-transform"},
+    "extract-archive": {"extract"},
+    "merge": set(),
 }
 
 
@@ -51,6 +53,8 @@ def test_a_type_says_what_it_does(types: NodeTypes, name: str) -> None:
         ("source-asset", {}),
         ("source", {"types": ["rosbag"], "names": ["run-*"], "statuses": ["ready"]}),
         ("inspect", {"depth": "full", "countMessages": True}),
+        ("extract-archive", {"maxBytes": 1 << 20, "maxMembers": 5, "maxRatio": 200, "links": "reject"}),
+        ("merge", {"on": "feature-schema", "mismatch": "separate-versions"}),
         ("filter", {"where": {"warnings": {"noneOf": ["truncated"]}}, "onEmpty": "fail"}),
         (
             "quality-check",
