@@ -21,7 +21,7 @@ unexport PYTHONPATH
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup demo dev test test-fast test-flowcept test-celery test-graphs verify-lerobot compare-samples mutants faults faults-blobs faults-runs check fmt lint types imports docs bench bench-blobs lock clean
+.PHONY: help setup demo dev test test-fast test-flowcept test-celery test-graphs verify-lerobot compare-samples mutants compare-quality faults faults-blobs faults-runs check fmt lint types imports docs bench bench-blobs lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -135,6 +135,15 @@ bench: $(STAMP)  ## Benchmarks, printed as ratios where a peer exists
 
 bench-blobs: $(STAMP)  ## The blob store beside nine others into benchmarks/RESULTS.md, 25 minutes; OPTIONS=--quick: 5
 	@$(BIN)/python benchmarks/blobs $(OPTIONS)
+
+PEERS := lerobot-doctor==0.2.0 robovet[video]==0.2.2 robot-data-audit[parquet,video]==0.11.0
+TREES ?= $(wildcard $(EMBOFLOW_SAMPLES)/standard_dataset/*)
+compare-quality: $(STAMP)  ## Our quality checks beside three others over LeRobot trees (TREES=folders; EMBOFLOW_SAMPLES)
+	@for peer in $(PEERS); do \
+	  folder=.peer-venvs/$${peer%%[*=\[]*}; \
+	  [ -d $$folder ] || { $(PYTHON) -m venv $$folder && $$folder/bin/pip install -q "$$peer"; }; \
+	done
+	@$(BIN)/python benchmarks/quality/compare.py $(TREES)
 
 lock:  ## Resolve pyproject.toml anew into requirements.lock (needs uv on the PATH)
 	@uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --quiet \

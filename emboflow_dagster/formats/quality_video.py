@@ -1,5 +1,6 @@
 """Checks of videos: there, decodable, as fast as declared, as long as the rows, moving with the robot."""
 
+from abc import abstractmethod
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -98,9 +99,9 @@ class VideoCheck(Check):
             self.declared += 1
             self.resolved += self.look(episode, camera, video)
 
+    @abstractmethod
     def look(self, episode: EpisodeView, camera: str, video: VideoView) -> bool:
         """Measure one video; False where it holds nothing for this check."""
-        raise NotImplementedError
 
     def note(self, metric: str, value: float, unit: str, episode: EpisodeView, video: VideoView, text: str,
              camera: str, **where: Any) -> str:  # fmt: skip
