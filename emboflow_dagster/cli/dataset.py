@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emboflow_dagster.cli import dataset_diff, dataset_edit, dataset_forget, evidence, figures, output, progress
+from emboflow_dagster.cli import (
+    dataset_diff,
+    dataset_edit,
+    dataset_forget,
+    evidence,
+    figures,
+    output,
+    progress,
+)
 from emboflow_dagster.cli.deployment import full_id, opened
 from emboflow_dagster.cli.options import Limit
 from emboflow_dagster.cli.state import noun, verb

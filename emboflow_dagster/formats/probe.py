@@ -57,6 +57,15 @@ def probe_path(path: Path, *, asset_type: str | None = None) -> Probe:
     return probe
 
 
+def format_of(path: Path) -> str:
+    """The surest format by signature and names, without probing; ``unknown`` where none is."""
+    try:
+        found = _rank(open_source(path), ranked := Probe())
+    except OSError:
+        return "unknown"
+    return "unknown" if found is None else ranked.format
+
+
 def _warn_of_stand_ins(source: Source, probe: Probe) -> None:
     if not source.is_folder:
         if source.size == 0:

@@ -297,6 +297,8 @@ class NodeType:
     reports: bool = False
     """Leaves probe reports: an earlier result stands only while those are the newest of their assets."""
     aliases: tuple[str, ...] = ()
+    reads: frozenset[str] = frozenset()
+    """Earlier versions of the type whose configuration means the same here."""
     kinds: tuple[str, ...] = ()
     """Kinds shown by Dagster, at most three."""
     executor: ExecutorType = ExecutorType.PYTHON

@@ -82,7 +82,7 @@ def _check_definition(
         return []
     found, here = settings["definitionId"], f"{node_type.id}@{node_type.version}"
     name, _, version = found.partition("@") if isinstance(found, str) else ("", "", "")
-    if types.get(name) is node_type and version == node_type.version:
+    if types.get(name) is node_type and version in {node_type.version, *node_type.reads}:
         return []
     why = "which this release does not have; it" if types.get(name) is node_type else f"{node.id!r} "
     text = f"found {shown(found)}, {why} has {here}" if name else f"found {shown(found)}; {here} is needed"

@@ -35,6 +35,7 @@ def normalize(request: dict[str, Any]) -> dict[str, Any]:
     from emboflow_dagster.formats.canonical.separate import Written, write_separate
     from emboflow_dagster.formats.canonical.writer import write_canonical
 
+    request = {**request, "assets": [_known(asset) for asset in request["assets"]]}
     separate, out = request["onMismatch"] == "separate", Path(request["out"])
     work = _Work(request, request["fps"] if separate else _frame_rate(request))
     config = {key: value for key, value in request.items() if key not in ("assets", "out")}
@@ -67,6 +68,14 @@ def normalize(request: dict[str, Any]) -> dict[str, Any]:
         "skipped": work.skipped[:MAX_SKIPPED],
         "skippedCount": len(work.skipped),
     }
+
+
+def _known(asset: Mapping[str, Any]) -> dict[str, Any]:
+    """A recording with its format: one that was never probed is looked at here."""
+    from emboflow_dagster.formats.probe import format_of
+
+    form = asset["format"] if asset["format"] != "unknown" else format_of(Path(asset["path"]))
+    return {**asset, "format": form}
 
 
 def _package(folder: Path, manifest: "Manifest") -> dict[str, Any]:

@@ -258,6 +258,7 @@ def _refused(options: QualityOptions, reports: list[dict[str, Any]]) -> list[str
 NODE = NodeType(
     id="quality-report",
     version="2",
+    reads=frozenset({"1"}),
     title="Quality report",
     description=(
         "Measures time, rates, gaps, values, actions, episodes and videos of the upstream package or "
