@@ -78,13 +78,16 @@ def training(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     dataset, policy = config["dataset"], config["policy"]["type"]
     root = dataset["root"]
     command = f"lerobot-train --config_path={CONFIG_FILE} --dataset.root={root}"
+    written = "."
+    if facts.get("name") and facts.get("versionTag"):
+        asked = f"{facts['name']} --version {facts['versionTag']} --format lerobot-v3.0 --output {root}"
+        written = f"; `emboflow dataset export {asked}` writes it."
     return _page(
         f"{_title(facts)}: training of {policy} with lerobot",
         _version(facts),
         f"## Use\n\nPut the LeRobot v3.0 delivery package of this version at `{root}` and run here, "
         f"with lerobot {TRAINER_VERSION}:\n\n```sh\n{command}\n```",
-        "The package is the one whose `delivery.json` has the `versionSha256` above; "
-        f"`emboflow dataset export {_name(facts)} --format lerobot-v3.0 --output {root}` writes it.",
+        "The package is the one whose `delivery.json` has the `versionSha256` above" + written,
         f"Seed {config['seed']}, {config['steps']} steps, batches of {config['batch_size']}. "
         "`lineage/episodes.jsonl` has the id and the hash of every episode that the policy will have seen.",
         _checked(),
