@@ -10,5 +10,6 @@
     videos/<camera>/episode_%06d.mp4
 
 ``schema`` says what is in it, the modules ``from_...`` make episodes, ``writer`` writes them one by one
-(``separate`` into a package for each kind), ``reader`` gives them back after checking every hash, ``stats`` holds the per-feature statistics.
+(``separate`` into a package for each kind), ``reader`` gives them back after checking every hash, ``stats``
+holds the per-feature statistics.
 """
