@@ -81,7 +81,7 @@ def episodes(
 
     Without `mapping`: robosuite ``states`` -> ``observation.environment_state``, ``actions`` -> ``action``
     (in 0.3.0 ``joint_velocities`` and ``gripper_actuations``, side by side); robomimic ``obs/<name>`` ->
-    ``observation.<name>``, ``rewards`` and ``dones`` -> ``next.reward`` and ``next.done``; ALOHA ``qpos qvel
+    ``observation.<name>``; ALOHA ``qpos qvel
     effort`` -> ``observation.state``, ``.velocity``, ``.effort``. Pictures become cameras.
 
     Args:
@@ -237,10 +237,6 @@ def _default_mapping(layout: Layout, demo: Demo) -> dict[str, str]:
         for name, item in demo.fields.items():
             if name.startswith("obs/") and item.is_numeric and not item.zero_width:
                 found[name] = "observation." + name.removeprefix("obs/").replace("/", ".")
-        for name, feature in (("rewards", "next.reward"), ("dones", "next.done")):
-            item = demo.fields.get(name)
-            if item is not None and item.is_numeric and item.shape[0] == demo.length:
-                found[name] = feature
     elif demo.state is not None:
         found["states"] = "observation.environment_state"
     return found | ({"actions": "action"} if demo.action is not None else robosuite_030(demo))

@@ -113,7 +113,7 @@ def test_robosuite_030_joins_what_its_own_playback_joins(tmp_path):
     assert found.specs["action.right_dpos"].kind == "action"
 
 
-def test_robomimic_keeps_rewards_dones_and_pictures(tmp_path):
+def test_robomimic_keeps_pictures_and_its_rewards_where_a_mapping_asks_for_them(tmp_path):
     with h5py.File(tmp_path / "x.hdf5", "w") as file:
         demo = file.create_group("data/demo_0")
         demo["actions"] = np.zeros((3, 2))
@@ -124,8 +124,10 @@ def test_robomimic_keeps_rewards_dones_and_pictures(tmp_path):
         demo["next_obs/eef_pos"] = np.zeros((3, 3))
 
     (found,) = from_hdf5.episodes(tmp_path / "x.hdf5")
-
-    assert set(found.features) == {"observation.eef_pos", "action", "next.reward", "next.done"}
+    assert set(found.features) == {"observation.eef_pos", "action"}
+    assert set(found.cameras) == {"agentview"}
+    mapping = {"actions": "action", "rewards": "next.reward", "dones": "next.done"}
+    (found,) = from_hdf5.episodes(tmp_path / "x.hdf5", mapping=mapping)
     assert found.features["next.reward"][:, 0].tolist() == [0.0, 0.0, 1.0]
     assert set(found.cameras) == {"agentview"}
 

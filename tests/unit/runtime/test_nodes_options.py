@@ -19,6 +19,7 @@ EXPECTED = {
     "quality-report": {"quality-check"},
     "preview": {"preview-bundle"},
     "normalize": {"normalise"},
+    "transform": set(),
     "publish-dataset": {"publish"},
     "export-delivery": set(),
     "export-training-config": set(),
