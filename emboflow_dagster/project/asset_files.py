@@ -26,6 +26,10 @@ from emboflow_dagster.model.storage import LISTING_TYPE, PATH_BUCKET, StorageRef
 Progress = Callable[[int, int], None]
 CHUNK = 1 << 20
 _BYTES = "application/octet-stream"
+_URL_HINT = (
+    "files and folders of this machine can be registered, URLs cannot, "
+    "but for s3://bucket/prefix with the type object_storage_prefix"
+)
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:")
 _TYPES = {
     ".mcap": "application/vnd.mcap",
@@ -74,7 +78,7 @@ def _take(blobs: Blobs, path: Path, *, in_place: bool, progress: Progress | None
         url = any(_SCHEME.fullmatch(part) for part in path.parts)
         raise NotFoundError(
             f"{path}: there is no such file or folder",
-            hint="files and folders of this machine can be registered, URLs cannot" if url else None,
+            hint=_URL_HINT if url else None,
         )
     _refuse_unspeakable(path)
     if path.is_file():
