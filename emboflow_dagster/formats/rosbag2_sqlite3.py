@@ -71,7 +71,7 @@ def _messages(path: Path, facts: Facts, wanted: Wanted, *, compression: str) -> 
     topics: dict[int, Connection] = {}
     try:
         yield from _rows(path, facts, wanted, compression, topics, seen)
-    except DatabaseError as error:
+    except (DatabaseError, UnicodeDecodeError) as error:  # the latter for a message about damaged names
         # SQLite refuses a file that was cut as a whole, or stops where a page is damaged.
         found = yield from _salvaged(path, facts, wanted, compression, topics, seen)
         facts.warn("truncated", f"{error}; {found} messages were read from single pages", path.name)
@@ -94,7 +94,10 @@ def _rows(
                 continue
             data = None
             if wanted(connection):
-                (data,) = database.execute(blob, (MAX_MESSAGE_BYTES, row)).fetchone()
+                found = database.execute(blob, (MAX_MESSAGE_BYTES, row)).fetchone()
+                if found is None:
+                    raise _sqlite3().DatabaseError("a message that is listed is not there")
+                (data,) = found
             seen.add(row)
             facts.payload_bytes += size or 0
             yield Message(connection, stamp, data)

@@ -77,6 +77,8 @@ def measure_video(path: Path, *, freezes: bool = True, max_frames: int = MAX_DEC
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             context = stream.codec_context
+            if context is None:  # its codec has no decoder here
+                raise ValueError("no decoder for its codec")
             rate = stream.average_rate
             facts.codec = context.codec.canonical_name
             facts.width, facts.height = context.width, context.height

@@ -20,12 +20,16 @@ from emboflow_dagster.errors import (
     NotFoundError,
     shown,
 )
-from emboflow_dagster.model.asset import MAX_TOP_LEVEL_PATHS, Asset
+from emboflow_dagster.model.asset import MAX_TOP_LEVEL_PATHS, Asset, AssetSourceType
 from emboflow_dagster.model.storage import LISTING_TYPE, PATH_BUCKET, StorageRef
 
 Progress = Callable[[int, int], None]
 CHUNK = 1 << 20
 _BYTES = "application/octet-stream"
+_URL_HINT = (
+    "files and folders of this machine can be registered, URLs cannot, "
+    "but for s3://bucket/prefix with the type object_storage_prefix"
+)
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:")
 _TYPES = {
     ".mcap": "application/vnd.mcap",
@@ -74,7 +78,7 @@ def _take(blobs: Blobs, path: Path, *, in_place: bool, progress: Progress | None
         url = any(_SCHEME.fullmatch(part) for part in path.parts)
         raise NotFoundError(
             f"{path}: there is no such file or folder",
-            hint="files and folders of this machine can be registered, URLs cannot" if url else None,
+            hint=_URL_HINT if url else None,
         )
     _refuse_unspeakable(path)
     if path.is_file():
@@ -108,6 +112,12 @@ def view(blobs: Blobs, asset: Asset, scratch: Path) -> Iterator[Path]:
     Raises:
         IntegrityError: A byte is missing or differs.
     """
+    if asset.source_type == AssetSourceType.OBJECT_STORAGE:
+        raise InvalidInputError(
+            f"asset {asset.display_name}: a prefix of an object store is probed there, never brought here",
+            kind=ErrorKind.FORMAT_UNSUPPORTED,
+            hint="register a copy of what is to be read whole",
+        )
     scratch.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="asset-", dir=scratch))
     source = str((asset.summary or {}).get("sourcePath", ""))

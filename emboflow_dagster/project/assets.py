@@ -5,7 +5,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from emboflow_dagster.errors import (
@@ -26,6 +26,7 @@ from emboflow_dagster.mongo.documents import Documents
 from emboflow_dagster.project.asset_files import Progress, Taken, take, view
 from emboflow_dagster.project.lookup import by_id_or_name
 from emboflow_dagster.project.opened import Opened
+from emboflow_dagster.project.prefixes import prefix_url, probe_prefix, take_prefix
 from emboflow_dagster.project.settings import full_path
 from emboflow_dagster.runtime.child import run_child
 from emboflow_dagster.runtime.in_child import probe_safely
@@ -57,7 +58,8 @@ class Assets:
         """Take a file or folder in as an asset.
 
         Args:
-            path: A file or a folder.
+            path: A file or a folder; ``s3://bucket/prefix`` with the type ``object_storage_prefix``, whose
+                objects stay where they are.
             type: One of the eight asset types.
             name: Display name; the file's own when omitted.
             in_place: Leave the bytes where they are; they are hashed now and checked whenever used.
@@ -72,22 +74,28 @@ class Assets:
             NotFoundError: Nothing at ``path``.
             AlreadyExistsError: ``name`` is taken by other content.
         """
-        source = full_path(path)
         kind = _type(type)
+        url = prefix_url(path)
+        if url is not None and kind is AssetType.OBJECT_STORAGE_PREFIX:
+            with self._opened.blobs.writing():
+                taken = take_prefix(self._opened.blobs, url, progress=progress)
+                return self._record(taken, kind, url, name, of=AssetSourceType.OBJECT_STORAGE)
+        source = full_path(path)
         self._refuse_home(source)
         with self._opened.blobs.writing():  # from the first file on to the asset that names it
             taken = take(self._opened.blobs, source, in_place=in_place, progress=progress)
-            return self._record(taken, kind, source, name, in_place=in_place)
+            of = AssetSourceType.REGISTERED_PATH if in_place else AssetSourceType.UPLOAD
+            return self._record(taken, kind, source, name, of=of)
 
     def _record(
-        self, taken: Taken, kind: AssetType, source: Path, name: str | None, *, in_place: bool
+        self, taken: Taken, kind: AssetType, source: Path | str, name: str | None, *, of: AssetSourceType
     ) -> Asset:
-        wanted = name or source.name
+        wanted = name or PurePosixPath(source).name
         draft = {
             "workspace_id": self._opened.scope.workspace_id,
             "project_id": self._opened.scope.project_id,
             "type": kind,
-            "source_type": AssetSourceType.REGISTERED_PATH if in_place else AssetSourceType.UPLOAD,
+            "source_type": of,
             "size_bytes": taken.size,
             "file_count": taken.files,
             "top_level_paths": taken.top_level,
@@ -124,7 +132,14 @@ class Assets:
             )
 
     def _known(
-        self, name: str, kind: AssetType, source: Path, ref: StorageRef, session: Session, *, chosen: bool
+        self,
+        name: str,
+        kind: AssetType,
+        source: Path | str,
+        ref: StorageRef,
+        session: Session,
+        *,
+        chosen: bool,
     ) -> Asset | None:
         same = {"storageRef.checksum": ref.checksum}
         twin = self.documents.find_one({"displayName": name, **same, "type": kind.value}, session=session)
@@ -204,6 +219,11 @@ class Assets:
         found = self.get(asset)
         # The status moves with the report only: nobody would take a `probing` back that a kill left.
         try:
+            if found.source_type == AssetSourceType.OBJECT_STORAGE:
+                probe = probe_prefix(
+                    self._opened.blobs, found, timeout_s=PROBE_TIMEOUT_S, memory_mb=PROBE_MEMORY_MB
+                )
+                return self._reported(found, probe)
             with self.path(found) as path:
                 probe = probe_safely(
                     functools.partial(run_child, on_log=progress),
@@ -216,6 +236,9 @@ class Assets:
         except (IntegrityError, InvalidInputError):
             self.documents.change(found.id, {"status": AssetStatus.FAILED.value, "updatedAt": utc_now()})
             raise
+        return self._reported(found, probe)
+
+    def _reported(self, found: Asset, probe: dict[str, Any]) -> AssetProbeReport:
         opened = self._opened
         kept = store_probe(opened.blobs, probe)
 

@@ -55,9 +55,11 @@ def probed(tmp_path, monkeypatch):
     return probe
 
 
-@pytest.mark.parametrize(
-    "pack", [packed, tarred, lambda *m: tarred(*m, mode="w"), lambda *m: tarred(*m, mode="w:xz")]
-)
+PACKERS = [packed, tarred, lambda *m: tarred(*m, mode="w"), lambda *m: tarred(*m, mode="w:xz")]
+OUTSIDE = ["../evil.csv", "/evil.csv", "a/../../evil.csv", "C:evil.csv", "evil\u202e.csv", "%2e%2e/evil.csv"]
+
+
+@pytest.mark.parametrize("pack", PACKERS)
 def test_a_dataset_in_an_archive_is_seen(probed, pack):
     report = probed(pack(("arm/arm.urdf", ROBOT), ("arm/readme.md", b"hello")), "a.bin")
 
@@ -105,10 +107,7 @@ def test_a_third_archive_is_listed_and_not_opened(probed):
     assert second["structure"]["inside"] is None
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["../evil.csv", "/evil.csv", "a/../../evil.csv", "C:evil.csv", "evil\u202e.csv", "%2e%2e/evil.csv"],
-)
+@pytest.mark.parametrize("name", OUTSIDE)
 def test_a_member_that_leads_elsewhere_is_not_written(probed, name):
     report = probed(tarred((name, TABLE), ("good.csv", TABLE)))
 

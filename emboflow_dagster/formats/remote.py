@@ -1,0 +1,195 @@
+"""A prefix of an object store: what its listing says, and what the heads and ends of its objects declare.
+
+Nothing is downloaded whole: a zip's table of contents, an MCAP's summary, a parquet footer, the headers of an
+HDF5 file and of a video are read by ranges. Counts are the declared ones here, and are called so.
+"""
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from emboflow_dagster.formats.archive_members import extension
+from emboflow_dagster.formats.detect import is_lfs_pointer, signature
+from emboflow_dagster.formats.ranged import BLOCK, Ranged
+from emboflow_dagster.formats.report import Probe
+
+OBJECT_BUDGET: Final = 8 * 1024 * 1024
+MAX_EXTENSIONS: Final = 100
+MAX_NAMES: Final = 100
+
+Row = tuple[str, int, str]
+"""A looked-at object: its path below the prefix, its bytes, the URL that reads it."""
+
+
+def probe_prefix(url: str, counts: dict[str, Any], rows: Sequence[Row]) -> Probe:
+    """The report of a prefix.
+
+    Args:
+        url: The prefix, for people.
+        counts: ``files``, ``bytes`` and ``extensions`` of the whole listing.
+        rows: Objects to look into.
+    """
+    report = Probe()
+    objects: dict[str, dict[str, Any]] = {}
+    fetched = 0
+    for path, size, where in rows:
+        source = Ranged(where, size, budget=OBJECT_BUDGET)
+        objects[path] = _look(path, source, report)
+        fetched += source.fetched
+    report.structure |= {**counts, "objects": objects, "lookedAt": len(objects), "counted": "declared"}
+    report.raw |= {"kind": "prefix", "url": url, "fetchedBytes": fetched}
+    formats: dict[str, int] = {}
+    for entry in objects.values():
+        formats[entry["format"]] = formats.get(entry["format"], 0) + 1
+    formats.pop("unknown", None)
+    for name, number in sorted(formats.items(), key=lambda item: (-item[1], item[0])):
+        share = number / max(1, len(objects))
+        report.suggest(name, round(0.5 + 0.4 * share, 3), f"{number} of {len(objects)} objects looked at")
+    if not formats:
+        report.suggest("unknown", 0.51, f"a prefix of {counts['files']} objects")
+    if not counts["files"]:
+        report.warn("empty_folder", "nothing is below the prefix")
+    report.recommend("filter")
+    return report
+
+
+def _look(path: str, source: Ranged, report: Probe) -> dict[str, Any]:
+    found: dict[str, Any] = {"format": "unknown", "bytes": source.size}
+    if not source.size:
+        report.warn("empty_file", "the object has no bytes", path)
+        return found
+    try:
+        head = source.read(min(source.size, 4_096))
+        if is_lfs_pointer(head):
+            report.warn("git_lfs_pointer", "a Git LFS pointer, not the file itself", path)
+            return found
+        kind = signature(head) or ("csv" if path.lower().endswith(".csv") else "unknown")
+        found["format"] = _NAMES.get(kind, kind)
+        look = _LOOKS.get(kind)
+        if look is not None:
+            source.seek(0)
+            found |= look(source, head)
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - one object that cannot be read hides no other
+        report.warn("unreadable", f"{type(error).__name__}: {error}"[:300], path)
+    return found
+
+
+def _zip(source: Ranged, _: bytes) -> dict[str, Any]:
+    import zipfile
+
+    with zipfile.ZipFile(io.BufferedReader(source, BLOCK)) as archive:
+        infos = [info for info in archive.infolist() if not info.is_dir()]
+    return {
+        "members": len(infos),
+        "uncompressedBytes": sum(info.file_size for info in infos),
+        "names": [info.orig_filename for info in infos[:MAX_NAMES]],
+    }
+
+
+def _mcap(source: Ranged, _: bytes) -> dict[str, Any]:
+    from mcap.reader import SeekingReader
+
+    summary = SeekingReader(io.BufferedReader(source, BLOCK)).get_summary()
+    if summary is None or summary.statistics is None:
+        return {"messageCount": None}
+    said = summary.statistics
+    topics = {
+        channel.topic: {
+            "type": summary.schemas[channel.schema_id].name if channel.schema_id in summary.schemas else "",
+            "count": said.channel_message_counts.get(number, 0),
+        }
+        for number, channel in summary.channels.items()
+    }
+    return {
+        "messageCount": said.message_count,
+        "durationNs": said.message_end_time - said.message_start_time if said.message_count else None,
+        "topics": topics,
+    }
+
+
+def _parquet(source: Ranged, _: bytes) -> dict[str, Any]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(pa.PythonFile(source, mode="r")) as file:
+        names = [str(name) for name in file.schema_arrow.names[:MAX_NAMES]]
+        return {"rows": file.metadata.num_rows, "columns": names}
+
+
+def _hdf5(source: Ranged, _: bytes) -> dict[str, Any]:
+    import h5py
+
+    from emboflow_dagster.formats.hdf5_layout import layout_of
+
+    with h5py.File(source, "r") as file:
+        layout = layout_of(file)
+    fields = layout.fields[:MAX_NAMES]
+    return {
+        "format": layout.format,
+        "datasets": {item.path: {"shape": list(item.shape), "dtype": item.dtype} for item in fields},
+        "datasetCount": len(layout.fields),
+        "episodes": len(layout.demos),
+    }
+
+
+def _video(source: Ranged, _: bytes) -> dict[str, Any]:
+    import av
+
+    with av.open(io.BufferedReader(source, BLOCK), "r") as container:
+        if not container.streams.video:
+            return {}
+        stream = container.streams.video[0]
+        rate = stream.average_rate
+        return {
+            "codec": stream.codec_context.codec.canonical_name,
+            "width": stream.codec_context.width,
+            "height": stream.codec_context.height,
+            "fps": f"{rate.numerator}/{rate.denominator}" if rate else None,
+            "frames": stream.frames or None,
+            "durationS": container.duration / 1e6 if container.duration is not None else None,
+        }
+
+
+def _npy(_: Ranged, head: bytes) -> dict[str, Any]:
+    from emboflow_dagster.formats.folder import npy_header
+
+    found = npy_header(head) or {}
+    return {name: found[name] for name in ("shape", "dtype") if name in found}
+
+
+def _csv(_: Ranged, head: bytes) -> dict[str, Any]:
+    line = head.decode("utf-8-sig", "replace").partition("\n")[0]
+    return {"columns": [cell.strip() for cell in line.split(",")][:MAX_NAMES]}
+
+
+_NAMES: Final = {"sqlite3": "rosbag2_sqlite3", "mp4": "video", "matroska": "video", "avi": "video"}
+_LOOKS: Final[dict[str, Callable[[Ranged, bytes], dict[str, Any]]]] = {
+    "zip": _zip,
+    "mcap": _mcap,
+    "parquet": _parquet,
+    "hdf5": _hdf5,
+    "mp4": _video,
+    "matroska": _video,
+    "npy": _npy,
+    "csv": _csv,
+}
+
+
+def counted(listing: "Sequence[tuple[str, int]]") -> dict[str, Any]:
+    """``files``, ``bytes`` and ``extensions`` of a listing of paths and sizes."""
+    counts: dict[str, int] = {}
+    for path, _ in listing:
+        ext = extension(path)
+        ext = ext if ext in counts or len(counts) < MAX_EXTENSIONS else ""
+        counts[ext] = counts.get(ext, 0) + 1
+    return {"files": len(listing), "bytes": sum(size for _, size in listing), "extensions": counts}
+
+
+def probe_json(url: str, counts: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
+    """:func:`probe_prefix` as JSON, for a child process."""
+    report = probe_prefix(url, counts, [(path, size, where) for path, size, where in rows]).to_json()
+    json.dumps(report, allow_nan=False)
+    return report

@@ -1,0 +1,171 @@
+"""A prefix of a bucket as an asset: listed with pages, probed by ranges, nothing downloaded whole."""
+
+import io
+import os
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from emboflow_dagster.errors import EmboflowError, InvalidInputError
+from emboflow_dagster.formats.ranged import BudgetError, Ranged
+from emboflow_dagster.mongo.client import connect
+from emboflow_dagster.object_storage.prefix import Prefix
+from emboflow_dagster.project.handle import EmboFlow
+from emboflow_dagster.project.settings import Settings
+from tests import mutants
+from tests.integration.s3.proxy import Exchange, Fault
+
+BULK = 3 << 20
+
+
+@pytest.fixture
+def ef(mongo_uri: str, bucket: str, tmp_path: Path) -> Iterator[EmboFlow]:
+    made = Settings.from_env(
+        home=tmp_path / "home",
+        mongo_uri=mongo_uri,
+        database=f"prefix_{uuid4().hex[:12]}",
+        object_store=(tmp_path / "objects").as_uri(),
+        workspace="acme",
+        project="pick-place",
+        actor="user:ada",
+    )
+    with EmboFlow.open(made) as handle:
+        yield handle
+    mongo = connect(mongo_uri, made.database)
+    mongo.client.drop_database(made.database)
+    mongo.close()
+
+
+def recordings(folder: Path) -> dict[str, bytes]:
+    """One of each telling kind, with bulk that nobody needs in those that can have it."""
+    import h5py
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from mcap.writer import CompressionType, Writer
+
+    found: dict[str, bytes] = {}
+    noise = os.urandom(BULK)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("bulk.bin", noise)
+        archive.writestr("arm.urdf", "<robot/>")
+    found["a/robot.zip"] = packed.getvalue()
+    stream = io.BytesIO()
+    writer = Writer(stream, compression=CompressionType.NONE)
+    writer.start()
+    schema = writer.register_schema("demo.Arm", "jsonschema", b"{}")
+    channel = writer.register_channel("arm", "json", schema)
+    for number in range(3):
+        writer.add_message(channel, 10**9 + number, noise[: BULK // 3], 0)
+    writer.finish()
+    found["a/arm.mcap"] = stream.getvalue()
+    table = pa.table({"x": np.frombuffer(noise, dtype=np.uint8), "y": np.zeros(BULK)})
+    pq.write_table(table, folder / "t.parquet", compression="none", use_dictionary=False)
+    found["b/t.parquet"] = (folder / "t.parquet").read_bytes()
+    with h5py.File(folder / "d.hdf5", "w") as file:
+        file.create_dataset("data/demo_1/actions", data=np.zeros((BULK // 56, 7)))
+        file.create_dataset("data/demo_1/obs/eef_pos", data=np.ones((10, 3)))
+    found["b/d.hdf5"] = (folder / "d.hdf5").read_bytes()
+    mutants.mp4(folder)
+    video = (folder / "a.mp4").read_bytes()
+    at = video.index(b"mdat") - 4
+    # The index of the video stands at its end, behind the bulk.
+    bulk = (len(noise) + 8).to_bytes(4, "big") + b"free" + noise
+    assert video.index(b"moov") > at
+    found["c/clip.mp4"] = video + bulk if video.index(b"moov") < at else video[:at] + video[at:] + bulk
+    np.save(folder / "n.npy", np.zeros((BULK // 40, 5)))
+    found["c/n.npy"] = (folder / "n.npy").read_bytes()
+    found["rows.csv"] = b"t,x\n" + b"0,1\n" * (BULK // 4)
+    return found
+
+
+def test_a_prefix_is_probed_by_ranges_and_nothing_is_downloaded_whole(
+    s3_server, bucket, proxy, ef, tmp_path, monkeypatch
+):
+    objects = recordings(tmp_path)
+    for name, data in objects.items():
+        s3_server.client.put_object(Bucket=bucket, Key=f"lake/{name}", Body=data)
+    s3_server.client.put_object(Bucket=bucket, Key="lake-other/x.csv", Body=b"not,ours\n")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
+    sent: list[tuple[int, int]] = []
+
+    def count(exchange: Exchange) -> None:
+        sent.append((exchange.status, len(exchange.reply)))
+
+    proxy.faults.append(Fault("GetObject", times=10**6, after=count))
+
+    asset = ef.assets.register(f"s3://{bucket}/lake", type="object_storage_prefix")
+    report = ef.assets.probe(asset.id)
+
+    total = sum(map(len, objects.values()))
+    assert (asset.file_count, asset.size_bytes, asset.source_type) == (7, total, "object_storage")
+    assert asset.top_level_paths == ["a", "b", "c", "rows.csv"]
+    found = report.structure_summary
+    assert (found["files"], found["bytes"]) == (7, total)
+    looked = found["objects"]
+    assert looked["a/robot.zip"]["members"] == 2
+    assert looked["a/arm.mcap"]["messageCount"] == 3
+    assert looked["a/arm.mcap"]["topics"] == {"arm": {"type": "demo.Arm", "count": 3}}
+    assert looked["b/t.parquet"]["rows"] == BULK
+    assert (looked["b/d.hdf5"]["format"], looked["b/d.hdf5"]["episodes"]) == ("hdf5_robomimic", 1)
+    assert (looked["c/clip.mp4"]["codec"], looked["c/clip.mp4"]["width"]) == ("h264", 64)
+    assert looked["c/n.npy"]["shape"] == [BULK // 40, 5]
+    assert looked["rows.csv"]["columns"] == ["t", "x"]
+    assert not report.warnings
+    # Every answer is a range, and all of them together are a part of what is there.
+    assert {status for status, _ in sent} == {206}
+    assert sum(size for _, size in sent) < total / 6
+    assert report.raw_report["fetchedBytes"] == sum(size for _, size in sent)
+    assert ef.verify().ok
+
+
+def test_a_listing_of_several_pages_is_exact(s3_server, bucket):
+    for number in range(23):
+        s3_server.client.put_object(Bucket=bucket, Key=f"many/{number:05d}.txt", Body=b"x" * (number % 3))
+
+    found = list(Prefix(f"s3://{bucket}/many/", page=5).objects())
+
+    assert [entry.path for entry in found] == [f"{number:05d}.txt" for number in range(23)]
+    assert sum(entry.size for entry in found) == sum(number % 3 for number in range(23))
+
+
+def test_what_changed_or_went_since_the_registration_is_said(s3_server, bucket, ef):
+    for name in ("a.csv", "b.csv", "c.csv"):
+        s3_server.client.put_object(Bucket=bucket, Key=f"lake/{name}", Body=b"t,x\n")
+    asset = ef.assets.register(f"s3://{bucket}/lake/", type="object_storage_prefix", name="lake")
+    s3_server.client.delete_object(Bucket=bucket, Key="lake/a.csv")
+    s3_server.client.put_object(Bucket=bucket, Key="lake/b.csv", Body=b"other,columns\n")
+
+    report = ef.assets.probe(asset.id)
+
+    assert {warning.code for warning in report.warnings} == {"missing_parts", "metadata_mismatch"}
+    with pytest.raises(InvalidInputError, match="never brought here"), ef.assets.path(asset):
+        pass
+
+
+def test_a_url_that_is_none_and_a_bucket_that_is_none_are_refused(bucket, ef):
+    for url in (
+        f"s3://{bucket}/lake?x=1",
+        "s3://user@bucket/lake",
+        "s3://NO/lake",
+        "s3://no-such-bucket-here/x",
+    ):
+        with pytest.raises(EmboflowError):
+            ef.assets.register(url, type="object_storage_prefix")
+    with pytest.raises(EmboflowError):
+        ef.assets.register(f"s3://{bucket}/lake", type="folder")
+
+
+def test_reading_stops_at_the_budget(s3_server, bucket):
+    s3_server.client.put_object(Bucket=bucket, Key="x/big.bin", Body=bytes(1 << 20))
+    source = Ranged(Prefix(f"s3://{bucket}/x").lend("big.bin"), 1 << 20, budget=300_000)
+
+    assert source.read(10) == bytes(10)
+    with pytest.raises(BudgetError):
+        source.readall()
+    with pytest.raises(ValueError, match="no http"):
+        Ranged("file:///etc/hostname", 10, budget=10)
