@@ -134,8 +134,8 @@ def test_forgetting_shows_its_plan_then_does_it_and_says_so(deployment: Deployme
     )
 
     assert plan.status == 0
-    assert "withdrawn; a successor with 7 episodes" in plan.out
-    assert planned["dryRun"] is True
+    assert "withdrawn" in plan.out
+    assert (planned["dryRun"], [row["episodes"] for row in planned["successors"]]) == (True, [7])
     assert "nothing was forgotten" in none.err
     assert [e["episode"] for e in done["episodes"]] == [2]
     assert done["destroyed"]["payloads"] == len(planned["payloads"]) == 1

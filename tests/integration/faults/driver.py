@@ -6,10 +6,12 @@ line in, one out; see :class:`Order` and :class:`Outcome`.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -86,7 +88,8 @@ class Killer(monitoring.CommandListener):
         self.say = say
         self.armed = False
         self.count = 0
-        self.calls = 0
+        self._calls = itertools.count(1)
+        self._mine = threading.local()  # a call's number: several threads may be at one
 
     def started(self, event: monitoring.CommandStartedEvent) -> None:
         if self.armed:
@@ -112,9 +115,9 @@ class Killer(monitoring.CommandListener):
         if not self.armed:
             return
         if moment == steps.BEFORE:
-            self.calls += 1
+            self._mine.number = next(self._calls)
             self.say("file", name)
-        if (self.calls, moment) == (self.order.point, self.order.moment):
+        if (self._mine.number, moment) == (self.order.point, self.order.moment):
             os.kill(os.getpid(), signal.SIGKILL)
 
 

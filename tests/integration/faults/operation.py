@@ -20,6 +20,8 @@ class Operation:
     audit: ClassVar[Counts] = {}
     #: Whether opening the handle is the operation.
     opening: ClassVar[bool] = False
+    #: Whether several threads write files: their order is another one each time.
+    threads: ClassVar[bool] = False
 
     def prepare(self, ef: EmboFlow, folder: Path) -> None:
         """What must be there before."""

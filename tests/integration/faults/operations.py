@@ -382,6 +382,7 @@ class Work(WithRun):
 
 class WorkDataset(Work):
     name = "work-dataset"
+    threads: ClassVar[bool] = True
     flow = DATASET_FLOW
     last = "publish"
 

@@ -13,6 +13,8 @@ from tests.integration.faults.operation import Ack, Counts, Operation
 class WithDataset(Operation):
     """Two datasets that share an episode, and what was made of the one that has three."""
 
+    threads: ClassVar[bool] = True
+
     def prepare(self, ef: EmboFlow, folder: Path) -> None:
         from tests.integration.project.versions_made import episode, made
 
