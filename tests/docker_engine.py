@@ -1,4 +1,4 @@
-"""A Docker daemon of the tests' own, and images made of this machine's files: nothing comes from a registry."""
+"""A Docker daemon of the tests' own, and images made of this machine's files, nobody else's."""
 
 import io
 import os
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -21,7 +22,7 @@ TOOLS = ("sh", "cat", "cp", "dd", "echo", "id", "ln", "ls", "mkdir", "sleep", "t
 PACKAGES = {"collections", "encodings", "importlib", "json", "re", "urllib", "xml"}
 EXTENSIONS = ("_json", "_struct", "math", "pyexpat", "_random", "_bisect")
 
-URDF_CHECK = '''
+URDF_CHECK = """
 import json, sys, xml.etree.ElementTree as tree
 from pathlib import Path
 
@@ -45,9 +46,9 @@ report["problems"] = problems
 Path("/out/report.json").write_text(json.dumps(report))
 print(f"{len(names)} URDF files, {len(problems)} problems")
 sys.exit(bool(problems) or not names)
-'''
+"""
 
-LEROBOT_VERIFY = '''
+LEROBOT_VERIFY = """
 import json, sys
 from pathlib import Path
 
@@ -65,10 +66,11 @@ for root in found:
     for key, feature in info.get("features", {}).items():
         if feature.get("dtype") == "video" and not list((root / "videos" / key).rglob("*.mp4")):
             problems.append(f"videos/{key} has no mp4")
-    reports.append({"episodes": info.get("total_episodes"), "frames": info.get("total_frames"), "problems": problems})
+    counts = {"episodes": info.get("total_episodes"), "frames": info.get("total_frames")}
+    reports.append({**counts, "problems": problems})
 Path("/out/report.json").write_text(json.dumps({"datasets": reports}))
 sys.exit(not reports or any(r["problems"] for r in reports))
-'''
+"""
 
 
 def why_not() -> str | None:
@@ -82,18 +84,18 @@ def why_not() -> str | None:
 
 @contextmanager
 def daemon(folder: Path) -> Iterator[str]:
-    """The address of a daemon without network, ended and cleared away afterwards; skips where none can run."""
+    """The address of a daemon without network, ended and cleared away; skips where none can run."""
     if (why := why_not()) is not None:
         pytest.skip(why)
-    # The path of a socket is short.
-    socket = Path(f"/tmp/emboflow-dockerd-{os.getpid()}.sock")
+    short = Path(tempfile.mkdtemp(prefix="dockerd-"))  # the path of a socket has few characters
+    socket = short / "d.sock"
     with (folder / "dockerd.log").open("wb") as log:
         process = subprocess.Popen(
             [
                 "dockerd",
                 *("--host", f"unix://{socket}"),
                 *("--data-root", str(folder / "data")),
-                *("--exec-root", f"/tmp/emboflow-dockerd-{os.getpid()}"),
+                *("--exec-root", str(short / "exec")),
                 *("--pidfile", str(folder / "dockerd.pid")),
                 *("--iptables=false", "--ip6tables=false", "--bridge=none"),
             ],
@@ -112,8 +114,7 @@ def daemon(folder: Path) -> Iterator[str]:
             process.kill()
             process.wait()
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(f"/tmp/emboflow-dockerd-{os.getpid()}", ignore_errors=True)
-        socket.unlink(missing_ok=True)
+        shutil.rmtree(short, ignore_errors=True)
 
 
 def _await(process: "subprocess.Popen[bytes]", socket: Path, log: Path) -> None:
@@ -140,7 +141,12 @@ def make_images(client: Any) -> None:
     home = ["ENV PYTHONHOME=/", "ENV PATH=/bin", "ENV PYTHONDONTWRITEBYTECODE=1"]
     client.api.import_image_from_data(_root_file_system(), BASE.partition(":")[0], "1", changes=home)
     image(client, "emboflow/urdf-check:1", 'ENTRYPOINT ["python3", "/check.py"]', {"check.py": URDF_CHECK})
-    image(client, "emboflow/lerobot-verify:0.4.4", 'ENTRYPOINT ["python3", "/check.py"]', {"check.py": LEROBOT_VERIFY})
+    image(
+        client,
+        "emboflow/lerobot-verify:0.4.4",
+        'ENTRYPOINT ["python3", "/check.py"]',
+        {"check.py": LEROBOT_VERIFY},
+    )
 
 
 def image(client: Any, tag: str, instructions: str, files: dict[str, str] | None = None) -> str:

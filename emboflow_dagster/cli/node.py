@@ -129,7 +129,7 @@ def _kind(row: dict[str, Any], schema: dict[str, Any]) -> str:
 def register(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The node: YAML or JSON.")],
 ) -> None:
-    """Register a node of this project: an image or a Dockerfile, and the contract of its inputs and outputs."""
+    """Register a node of this project: an image or a Dockerfile, and its contract."""
     with opened() as ef:
         done = ef.nodes.register(file)
     said = "unchanged" if done.unchanged else "registered; workflows of this project can use it"
@@ -169,7 +169,8 @@ def _list_custom() -> None:
     with opened() as ef:
         found = ef.nodes.list()
     rows = [
-        (n.slug, n.name, n.category.value, n.status.value, n.source.kind, figures.age(n.updated_at)) for n in found
+        (n.slug, n.name, n.category.value, n.status.value, n.source.kind, figures.age(n.updated_at))
+        for n in found
     ]
     output.emit(
         [n.to_json() for n in found],

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from emboflow_dagster.cli import execution, figures, output, progress
-from emboflow_dagster.cli.node import known_types
 from emboflow_dagster.cli.deployment import full_id, opened
+from emboflow_dagster.cli.node import known_types
 from emboflow_dagster.cli.options import Cache, Label, Limit, one_of
 from emboflow_dagster.cli.state import noun, verb
 from emboflow_dagster.errors import InvalidInputError

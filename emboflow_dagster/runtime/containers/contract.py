@@ -108,12 +108,12 @@ def check_outputs(folder: Path, at: str, expected: Sequence[Expected], child: Ch
     return found
 
 
-def _examined(one: Expected, path: Path, place: str, inner: Mapping[str, int | None], child: ChildCall) -> Found:
+def _examined(
+    one: Expected, path: Path, place: str, inner: Mapping[str, int | None], child: ChildCall
+) -> Found:
     preview: Any = None
     if one.kind in (JSON, TEXT):
-        said = child(
-            f"{__name__}:examine", str(path), one.kind, dict(one.properties or {}), memory_mb=1_024
-        )
+        said = child(f"{__name__}:examine", str(path), one.kind, dict(one.properties or {}), memory_mb=1_024)
         if said.get("problem"):
             raise _broken(one.field, f"{place} {said['problem']}")
         preview = said.get("preview")
@@ -122,7 +122,7 @@ def _examined(one: Expected, path: Path, place: str, inner: Mapping[str, int | N
 
 
 def _entries(folder: Path, at: str) -> dict[str, int | None]:
-    """Everything below a folder with its size, ``None`` for folders; links and special files are refused: they lead elsewhere."""
+    """Everything below a folder with its size, ``None`` for folders; links are refused."""
     found: dict[str, int | None] = {}
     for place, folders, files in os.walk(folder):
         for name in (*folders, *files):
@@ -195,7 +195,9 @@ def examine(path: str, kind: str, properties: dict[str, str]) -> dict[str, Any]:
             if _type_of(value[name]) != wanted and not (
                 wanted == "number" and _type_of(value[name]) == "integer"
             ):
-                return {"problem": f"has {shown(name)} as {_type_of(value[name])}; the contract says {wanted}"}
+                return {
+                    "problem": f"has {shown(name)} as {_type_of(value[name])}; the contract says {wanted}"
+                }
     return {"preview": value} if len(data) <= MAX_SHOWN_BYTES else {}
 
 

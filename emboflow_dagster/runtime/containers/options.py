@@ -40,7 +40,9 @@ class ContainerLimits(NodeOptions):
     def _named(cls, given: dict[str, str]) -> dict[str, str]:
         for name, value in given.items():
             if not re.fullmatch(_NAME, name) or len(value) > _VALUE_CHARS:
-                raise ValueError(f"{name[:80]!r}: names are words of A-Z a-z 0-9 _; values {_VALUE_CHARS} characters")
+                raise ValueError(
+                    f"{name[:80]!r}: names are words of A-Z a-z 0-9 _; values {_VALUE_CHARS} characters"
+                )
         return given
 
     @property

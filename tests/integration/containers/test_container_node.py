@@ -44,7 +44,7 @@ def printed(ef: EmboFlow, task: RunTask, stream: str = "stdout") -> list[str]:
     return list(task.stdout_lines if stream == "stdout" else task.stderr_lines)
 
 
-REPORT = 'echo \'{"ok": true}\' > /out/report.json'
+REPORT = "echo '{\"ok\": true}' > /out/report.json"
 
 
 def test_an_image_works_on_its_inputs_and_leaves_a_report(
@@ -60,7 +60,10 @@ def test_an_image_works_on_its_inputs_and_leaves_a_report(
     assert (task.status.value, task.error_message) == ("success", None)
     assert task.stdout_lines == ["read 12"]
     [artifact] = ef.artifacts.of_task(task)
-    assert (artifact.type, artifact.storage_ref.content_type) == ("intermediate_task_output", "application/json")
+    assert (artifact.type, artifact.storage_ref.content_type) == (
+        "intermediate_task_output",
+        "application/json",
+    )
     report = json.loads(ef.artifacts.fetch(artifact, tmp_path / "report.json").read_text())
     assert report == {"name": "rows.csv", "text": asset_file.read_text()}
     pinned = docker_client.images.get(docker_engine.BASE).id
@@ -97,11 +100,23 @@ def test_it_can_do_nothing_else(docker_client: Any, ef: EmboFlow, asset_file: Pa
     [
         ("true", {}, "contract.output: /out/report.json is missing"),
         ("echo no > /out/report.json", {}, "contract.output: /out/report.json is not JSON"),
-        ("mkdir /out/report.json", {}, "contract.output: /out/report.json is a folder; the contract says json"),
+        (
+            "mkdir /out/report.json",
+            {},
+            "contract.output: /out/report.json is a folder; the contract says json",
+        ),
         (f"{REPORT}; echo x > /out/model.bin", {}, "contract: /out/model.bin is not in it"),
         ("ln -s /etc/passwd /out/report.json", {}, "contract: /out/report.json is a link or special file"),
-        ("echo x > /out/frames", {"contract": {"output": "/out/frames/"}}, "contract.output: /out/frames is a file"),
-        ("echo x > /out/x", {"contract": {"output": None}}, "contract: /out/x is not in it; allowed is nothing"),
+        (
+            "echo x > /out/frames",
+            {"contract": {"output": "/out/frames/"}},
+            "contract.output: /out/frames is a file",
+        ),
+        (
+            "echo x > /out/x",
+            {"contract": {"output": None}},
+            "contract: /out/x is not in it; allowed is nothing",
+        ),
     ],
 )
 def test_what_breaks_the_contract_fails_the_task_and_nothing_is_stored(
@@ -117,7 +132,9 @@ def test_what_breaks_the_contract_fails_the_task_and_nothing_is_stored(
     assert ef.mongo["objects"].count_documents({"type": "artifact"}) == before
 
 
-def test_a_folder_can_be_the_output(docker_client: Any, ef: EmboFlow, asset_file: Path, tmp_path: Path) -> None:
+def test_a_folder_can_be_the_output(
+    docker_client: Any, ef: EmboFlow, asset_file: Path, tmp_path: Path
+) -> None:
     script = "mkdir -p /out/frames/a; echo 1 > /out/frames/a/x; echo 22 > /out/frames/y"
     task = run(ef, asset_file, sh(script), contract={"output": "/out/frames/"})
 
@@ -134,7 +151,11 @@ def test_a_folder_can_be_the_output(docker_client: Any, ef: EmboFlow, asset_file
     [
         ("echo broken part >&2; exit 3", {}, "exit code 3: broken part"),
         ("sleep 60", {"timeoutSeconds": 1}, "stopped after 1 s of wall-clock time"),
-        ("dd if=/dev/zero of=/out/report.json bs=1M count=9 2>/dev/null; sleep 60", {"maxOutputMb": 4}, "more than 4 MiB"),
+        (
+            "dd if=/dev/zero of=/out/report.json bs=1M count=9 2>/dev/null; sleep 60",
+            {"maxOutputMb": 4},
+            "more than 4 MiB",
+        ),
         ("python3 -c 'x = bytearray(200 << 20)'", {"memoryMb": 64}, "more than 64 MiB of memory"),
     ],
 )
@@ -169,8 +190,10 @@ def test_a_run_stays_with_the_image_that_its_name_meant_when_it_was_requested(
         hits.append(task.cache_hit)
     assert words == [{"word": "first"}, {"word": "second"}, {"word": "second"}]
     assert hits == [False, False, True]
-    assert ef.runs.get(requested.id).to_json()["runtimeSnapshot"]["runtimeGraph"]["nodeConfigs"]["box"]["image"]
-    assert ef.tasks.get(requested.id, "box").executor_config["imageDigest"] == first  # pyright: ignore
+    assert ef.runs.get(requested.id).to_json()["runtimeSnapshot"]["runtimeGraph"]["nodeConfigs"]["box"][
+        "image"
+    ]
+    assert (ef.tasks.get(requested.id, "box").executor_config or {})["imageDigest"] == first
 
 
 def test_no_daemon_and_no_image_are_said_when_the_run_is_requested(

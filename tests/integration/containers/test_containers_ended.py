@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from emboflow_dagster.errors import ExecutionError
 from emboflow_dagster.model.run import RunTask, WorkflowRun
 from emboflow_dagster.project.handle import EmboFlow
 from emboflow_dagster.runtime.containers import guard
@@ -122,7 +123,9 @@ def test_cancelling_ends_the_container_and_the_task(
     assert ef.verify().problems == []
 
 
-def test_an_interrupt_ends_the_container(docker_client: Any, ef: EmboFlow, worker: tuple[WorkflowRun, Any]) -> None:
+def test_an_interrupt_ends_the_container(
+    docker_client: Any, ef: EmboFlow, worker: tuple[WorkflowRun, Any]
+) -> None:
     run, process = worker
     until(lambda: running(docker_client))
 
@@ -143,11 +146,12 @@ def test_a_guard_that_is_killed_takes_nothing_with_it(docker_client: Any) -> Non
 def test_output_comes_while_it_runs(docker_client: Any, ef: EmboFlow, asset_file: Path) -> None:
     run = requested(ef, asset_file)
     seen: list[bytes] = []
-    worker = threading.Thread(
-        target=lambda: pytest.raises(
-            Exception, ef.tasks.work, run.id, "box", watch=lambda _stream, data: seen.append(data)
-        )
-    )
+
+    def work() -> None:
+        with pytest.raises(ExecutionError):
+            ef.tasks.work(run.id, "box", watch=lambda _stream, data: seen.append(data))
+
+    worker = threading.Thread(target=work)
     ef.tasks.work(run.id, "src")
     worker.start()
     until(lambda: any(b"up" in data for data in seen))

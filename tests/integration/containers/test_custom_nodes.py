@@ -30,7 +30,7 @@ CONTRACT = {
         "required": ["unit"],
     },
 }
-DOCKERFILE = f"FROM {docker_engine.BASE}\nRUN echo built > /tmp/x && mkdir /made\nENTRYPOINT [\"sh\", \"-c\"]\n"
+DOCKERFILE = f'FROM {docker_engine.BASE}\nRUN mkdir /made\nENTRYPOINT ["sh", "-c"]\n'
 
 
 def node(slug: str = "count-rows", **more: Any) -> dict[str, Any]:
@@ -81,7 +81,10 @@ def test_both_variants_are_kept_with_their_contract(ef: EmboFlow) -> None:
     [
         ({"dockerfile": "FROM a", "imageTag": "b"}, "source: found image and dockerfile; exactly one"),
         ({"image": None}, "source: found none; exactly one of image and dockerfile"),
-        ({"image": None, "source": {"kind": "docker_image", "image": "a", "dockerfile": "FROM a"}}, "dockerfile"),
+        (
+            {"image": None, "source": {"kind": "docker_image", "image": "a", "dockerfile": "FROM a"}},
+            "dockerfile",
+        ),
         ({"image": None, "dockerfile": "FROM a"}, "imageTag"),
         ({"image": None, "imageTag": "a", "dockerfile": "FROM a\nCOPY x /y"}, "line 2: COPY without --from"),
         ({"image": None, "imageTag": "a", "dockerfile": "FROM a\nRUN b \\\n c\nadd x /y"}, "line 4: ADD"),
@@ -106,16 +109,25 @@ def test_what_is_refused(ef: EmboFlow, more: dict[str, Any], expected: str) -> N
     assert ef.nodes.list() == []
 
 
-def test_a_workflow_is_checked_against_the_node_and_belongs_to_its_project(ef: EmboFlow, opener: Opener) -> None:
+def test_a_workflow_is_checked_against_the_node_and_belongs_to_its_project(
+    ef: EmboFlow, opener: Opener
+) -> None:
     ef.nodes.register(node())
 
     published = ef.workflows.publish(workflow())
     assert published.version.logic_graph.nodes[1].type == "custom:count-rows"
     assert published.version.node("count")[1].executor.value == "docker"
     assert ef.workflows.publish(workflow("custom:count-rows")).unchanged
-    assert "config.unit: is needed and absent" in said(ef.workflows.publish, workflow(unit=None) | {
-        "nodes": [{"id": "src", "type": "source"}, {"id": "count", "type": "count-rows", "after": ["src"]}]
-    })
+    assert "config.unit: is needed and absent" in said(
+        ef.workflows.publish,
+        workflow(unit=None)
+        | {
+            "nodes": [
+                {"id": "src", "type": "source"},
+                {"id": "count", "type": "count-rows", "after": ["src"]},
+            ]
+        },
+    )
     assert "config.colour: unknown option" in said(ef.workflows.publish, workflow(colour=1))
     other = workflow()
     other["nodes"][1]["image"] = "another:1"
@@ -145,7 +157,9 @@ def test_a_disabled_node_is_refused_when_a_run_is_requested(ef: EmboFlow, asset_
 def test_it_is_executed_as_it_was_when_the_run_was_requested(
     docker_client: Any, ef: EmboFlow, asset_file: Path, tmp_path: Path
 ) -> None:
-    docker_engine.image(docker_client, "team/count:1", 'ENTRYPOINT ["python3", "/count.py"]', {"count.py": COUNT})
+    docker_engine.image(
+        docker_client, "team/count:1", 'ENTRYPOINT ["python3", "/count.py"]', {"count.py": COUNT}
+    )
     ef.nodes.register(node())
     ef.workflows.publish(workflow())
     asset = ef.assets.register(asset_file, type="raw_file")
@@ -162,7 +176,10 @@ def test_it_is_executed_as_it_was_when_the_run_was_requested(
     assert (task.status.value, task.error_message) == ("success", None)
     [artifact] = ef.artifacts.of_task(task)
     assert artifact.type == "row_count"
-    assert json.loads(ef.artifacts.fetch(artifact, tmp_path / "c.json").read_text()) == {"rows": 2, "unit": "rows"}
+    assert json.loads(ef.artifacts.fetch(artifact, tmp_path / "c.json").read_text()) == {
+        "rows": 2,
+        "unit": "rows",
+    }
     failed = ef.tasks.get(later.id, "count")
     assert failed.error_message == (
         "contract.outputs.count: /out/count.json has 'rows' as integer; the contract says string"

@@ -21,6 +21,7 @@ EXPECTED = {
     "normalize": {"normalise"},
     "publish-dataset": {"publish"},
     "python": {"python-transform"},
+    "container": set(),
 }
 
 
