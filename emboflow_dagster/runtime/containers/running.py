@@ -9,7 +9,7 @@ Source: spec/reliability.md, "Security decisions".
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,13 +87,15 @@ def run_container(client: "DockerClient", job: Job, out: Out, err: Out) -> None:
     except (APIError, DockerException) as error:
         raise _refused(error) from None
     try:
-        with guarded(str(container.id)):
-            _carried(client, container, job, said)
+        with guarded(str(container.id)) as gone:
+            try:
+                _carried(client, container, job, said)
+            finally:
+                with suppress(APIError, DockerException, OSError):  # then the guard tries
+                    container.remove(force=True, v=True)
+                    gone()
     except (APIError, DockerException) as error:
         raise _refused(error) from None
-    finally:
-        with suppress(APIError, DockerException, OSError):
-            container.remove(force=True, v=True)
 
 
 def _created(client: "DockerClient", job: Job) -> "Container":
@@ -211,7 +213,7 @@ class _Said:
 
         try:
             with suppress(OSError, ValueError):  # it was removed while we read
-                frames: Iterable[tuple[Any, Any]] = frames_iter_no_tty(stream)
+                frames: Any = frames_iter_no_tty(stream)  # its stubs take the number for a text
                 for which, data in frames:
                     (self._err if which == STDERR else self._out).feed(data)
                     self._tail = (self._tail + data)[-_TAIL:]
