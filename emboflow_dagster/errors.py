@@ -200,7 +200,6 @@ class ErrorKind(StrEnum):
     TIMEOUT = "timeout"
     IMAGE_MISSING = "image-missing"
     IMAGE_BUILD = "image-build"
-    ANNOTATION_REJECTED = "annotation-rejected"
     # servers and machine
     UNAVAILABLE = "unavailable"
     TOPOLOGY = "topology"

@@ -1,4 +1,4 @@
-"""A Docker daemon of the tests' own, and images made of this machine's files: nothing comes from a registry."""
+"""A Docker daemon of the tests' own, and images made of this machine's files, nobody else's."""
 
 import io
 import os
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -65,7 +66,8 @@ for root in found:
     for key, feature in info.get("features", {}).items():
         if feature.get("dtype") == "video" and not list((root / "videos" / key).rglob("*.mp4")):
             problems.append(f"videos/{key} has no mp4")
-    reports.append({"episodes": info.get("total_episodes"), "frames": info.get("total_frames"), "problems": problems})
+    counts = {"episodes": info.get("total_episodes"), "frames": info.get("total_frames")}
+    reports.append({**counts, "problems": problems})
 Path("/out/report.json").write_text(json.dumps({"datasets": reports}))
 sys.exit(not reports or any(r["problems"] for r in reports))
 """
@@ -82,18 +84,18 @@ def why_not() -> str | None:
 
 @contextmanager
 def daemon(folder: Path) -> Iterator[str]:
-    """The address of a daemon without network, ended and cleared away afterwards; skips where none can run."""
+    """The address of a daemon without network, ended and cleared away; skips where none can run."""
     if (why := why_not()) is not None:
         pytest.skip(why)
-    # The path of a socket is short.
-    socket = Path(f"/tmp/emboflow-dockerd-{os.getpid()}.sock")
+    short = Path(tempfile.mkdtemp(prefix="dockerd-"))  # the path of a socket has few characters
+    socket = short / "d.sock"
     with (folder / "dockerd.log").open("wb") as log:
         process = subprocess.Popen(
             [
                 "dockerd",
                 *("--host", f"unix://{socket}"),
                 *("--data-root", str(folder / "data")),
-                *("--exec-root", f"/tmp/emboflow-dockerd-{os.getpid()}"),
+                *("--exec-root", str(short / "exec")),
                 *("--pidfile", str(folder / "dockerd.pid")),
                 *("--iptables=false", "--ip6tables=false", "--bridge=none"),
             ],
@@ -112,8 +114,7 @@ def daemon(folder: Path) -> Iterator[str]:
             process.kill()
             process.wait()
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(f"/tmp/emboflow-dockerd-{os.getpid()}", ignore_errors=True)
-        socket.unlink(missing_ok=True)
+        shutil.rmtree(short, ignore_errors=True)
 
 
 def _await(process: "subprocess.Popen[bytes]", socket: Path, log: Path) -> None:

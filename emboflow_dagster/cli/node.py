@@ -129,7 +129,7 @@ def _kind(row: dict[str, Any], schema: dict[str, Any]) -> str:
 def register(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The node: YAML or JSON.")],
 ) -> None:
-    """Register a node of this project: an image or a Dockerfile, and the contract of its inputs and outputs."""
+    """Register a node of this project: an image or a Dockerfile, and its contract."""
     with opened() as ef:
         done = ef.nodes.register(file)
     said = "unchanged" if done.unchanged else "registered; workflows of this project can use it"

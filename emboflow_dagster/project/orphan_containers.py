@@ -25,18 +25,9 @@ def end_orphans(recorder: Recorder, *, lease_s: int = LEASE_S) -> list[str]:
     """
     if not engine.may_be_there():
         return []
-    ended: list[str] = []
     with suppress(ConfigurationError), engine.connected(_ANSWER_S) as client:
-        from docker.errors import DockerException
-
-        for container in client.containers.list(all=True, filters={"label": TASK_LABEL}, ignore_removed=True):
-            why = _why(recorder, container.labels, lease_s)
-            if why is None:
-                continue
-            with suppress(DockerException, OSError):  # somebody else was faster
-                container.remove(force=True, v=True)
-                ended.append(f"container {str(container.id)[:12]} was removed: {why}")
-    return ended
+        return engine.remove_where(client, TASK_LABEL, lambda labels: _why(recorder, labels, lease_s))
+    return []
 
 
 def _why(recorder: Recorder, labels: dict[str, Any], lease_s: int) -> str | None:

@@ -1,7 +1,7 @@
 """A project's own node type, made of what its document says: image, contract, options.
 
-The image's own command is run. It finds its inputs in ``/in`` (``index.json``, ``config.json``), and leaves in
-``/out`` what ``contract.outputs`` names.
+The image's own command is run. It finds its inputs in ``/in`` (``index.json``, ``config.json``), and leaves
+in ``/out`` what ``contract.outputs`` names.
 
 Source: requirements R-380..R-386.
 """
@@ -140,7 +140,7 @@ def _outputs(given: Mapping[str, Any]) -> list[Expected]:
 
 
 def _options(schema: Mapping[str, Any]) -> type[NodeOptions]:
-    """The options model of ``configSchema``: JSON Schema's ``properties`` and ``required``, one level deep."""
+    """The options model of ``configSchema``: JSON Schema's ``properties`` and ``required``, one level."""
     path = "contract.configSchema"
     _known(schema, frozenset({"type", "properties", "required"}), path)
     properties, required = schema.get("properties") or {}, schema.get("required") or []

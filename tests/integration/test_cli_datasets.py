@@ -122,6 +122,8 @@ def test_a_package_in_an_archive_says_which_version_it_is(deployment: Deployment
     refused = deployment.here("dataset", "export", "reach", "--format", "zarr", "-o", str(tmp_path / "no"))
     assert (refused.status, refused.err.partition("]")[0]) == (1, "error[invalid-input")
     assert not (tmp_path / "no").exists()
+
+
 def test_forgetting_shows_its_plan_then_does_it_and_says_so(deployment: Deployment) -> None:
     words = ["dataset", "forget", "reach", "2", "--reason", "no consent"]
     plan = deployment.here(*words, "--dry-run")

@@ -122,7 +122,7 @@ def _examined(
 
 
 def _entries(folder: Path, at: str) -> dict[str, int | None]:
-    """Everything below a folder with its size, ``None`` for folders; links and special files are refused: they lead elsewhere."""
+    """Everything below a folder with its size, ``None`` for folders; links are refused."""
     found: dict[str, int | None] = {}
     for place, folders, files in os.walk(folder):
         for name in (*folders, *files):

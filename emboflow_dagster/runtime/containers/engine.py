@@ -7,7 +7,7 @@ folders must be those of the worker, because inputs and outputs are mounted from
 import hashlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
@@ -150,6 +150,27 @@ def built(client: "DockerClient", dockerfile: str, tag: str) -> str:
 def _built_before(client: "DockerClient", digest: str) -> str | None:
     found = client.images.list(filters={"label": f"{DOCKERFILE}={digest}"})
     return str(found[0].id) if found else None
+
+
+def remove_where(
+    client: "DockerClient", label: str, why: Callable[[dict[str, str]], str | None]
+) -> list[str]:
+    """Remove the containers with a label of which ``why``, given their labels, says a reason.
+
+    Returns:
+        A line for each.
+    """
+    from docker.errors import DockerException
+
+    removed: list[str] = []
+    for container in client.containers.list(all=True, filters={"label": label}, ignore_removed=True):
+        reason = why(container.labels)
+        if reason is None:
+            continue
+        with suppress(DockerException, OSError):  # somebody else was faster
+            container.remove(force=True, v=True)
+            removed.append(f"container {str(container.id)[:12]} was removed: {reason}")
+    return removed
 
 
 def _reason(error: Exception) -> str:

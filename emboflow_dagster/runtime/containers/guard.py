@@ -8,7 +8,7 @@ even that misses, because both were killed or the machine stopped, the recorder 
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -19,11 +19,15 @@ _BOOT: Final = (
     "from emboflow_dagster.runtime.containers.guard import wait_and_remove;wait_and_remove(a[1])"
 )
 _END_S: Final = 20
+_GONE: Final = b"."
 
 
 @contextmanager
-def guarded(container_id: str) -> Iterator[None]:
-    """See to it that a container is gone soon after the block, or this process, ends."""
+def guarded(container_id: str) -> Iterator[Callable[[], None]]:
+    """See to it that a container is gone soon after the block, or this process, ends.
+
+    Yields what says that it is gone already.
+    """
     paths = [str(Path(entry).resolve()) for entry in sys.path if entry]
     own = str(Path(__file__).resolve().parents[3])
     process = subprocess.Popen(
@@ -34,11 +38,19 @@ def guarded(container_id: str) -> Iterator[None]:
         env={name: os.environ[name] for name in _KEPT if name in os.environ},
         start_new_session=True,
     )
+    assert process.stdin is not None  # noqa: S101 - a pipe, by the call above
+    stdin = process.stdin
+
+    def gone() -> None:
+        with suppress(OSError):
+            stdin.write(_GONE)
+            stdin.flush()
+
     try:
-        yield
+        yield gone
     finally:
-        if process.stdin is not None:
-            process.stdin.close()
+        with suppress(OSError):
+            stdin.close()
         with suppress(subprocess.TimeoutExpired):
             process.wait(_END_S)
         if process.poll() is None:
@@ -47,9 +59,9 @@ def guarded(container_id: str) -> Iterator[None]:
 
 
 def wait_and_remove(container_id: str) -> None:
-    """Wait until standard input ends, then remove the container if it is still there."""
-    while os.read(0, 1):
-        pass
+    """Wait until standard input ends, then remove the container; not when we are told that it is gone."""
+    if os.read(0, 1) == _GONE:
+        return
     from emboflow_dagster.runtime.containers import engine
 
     with engine.connected() as client, suppress(Exception):

@@ -76,7 +76,7 @@ def run_container(client: "DockerClient", job: Job, out: Out, err: Out) -> None:
     Raises:
         LimitError: It needed too much memory, time or output (``limit-memory``, ``limit-time``,
             ``limit-size``).
-        ExecutionError: It ended with another exit code than 0; the message has the code and what it said last.
+        ExecutionError: It ended with another exit code than 0; the message has it and what was said last.
         ConfigurationError: The daemon could not start it (kind ``container-engine``).
     """
     from docker.errors import APIError, DockerException
@@ -87,13 +87,15 @@ def run_container(client: "DockerClient", job: Job, out: Out, err: Out) -> None:
     except (APIError, DockerException) as error:
         raise _refused(error) from None
     try:
-        with guarded(str(container.id)):
-            _carried(client, container, job, said)
+        with guarded(str(container.id)) as gone:
+            try:
+                _carried(client, container, job, said)
+            finally:
+                with suppress(APIError, DockerException, OSError):  # then the guard tries
+                    container.remove(force=True, v=True)
+                    gone()
     except (APIError, DockerException) as error:
         raise _refused(error) from None
-    finally:
-        with suppress(APIError, DockerException, OSError):
-            container.remove(force=True, v=True)
 
 
 def _created(client: "DockerClient", job: Job) -> "Container":
@@ -131,12 +133,12 @@ def _created(client: "DockerClient", job: Job) -> "Container":
 
 
 def _carried(client: "DockerClient", container: "Container", job: Job, said: "_Said") -> None:
-    limits, target = job.limits, job.outputs[0]
+    limits, target, container_id = job.limits, job.outputs[0], str(container.id)
     # Attached before it starts: nothing that it says is missed.
-    stream = client.api.attach_socket(container.id, {"stdout": 1, "stderr": 1, "stream": 1})
+    stream = client.api.attach_socket(container_id, {"stdout": 1, "stderr": 1, "stream": 1})
     reader = threading.Thread(target=said.take, args=(stream,), daemon=True, name="container output")
     ended = threading.Event()
-    waiter = threading.Thread(target=_await, args=(client, container.id, ended), daemon=True)
+    waiter = threading.Thread(target=_await, args=(client, container_id, ended), daemon=True)
     reader.start()
     container.start()
     deadline = time.monotonic() + limits.seconds
@@ -158,7 +160,7 @@ def _carried(client: "DockerClient", container: "Container", job: Job, said: "_S
     said.close()
     if (over := over or _too_large(target, limits)) is not None:
         raise over
-    state: dict[str, Any] = client.api.inspect_container(container.id)["State"]
+    state: dict[str, Any] = client.api.inspect_container(container_id)["State"]
     if state.get("OOMKilled"):
         raise LimitError(
             f"the container needed more than {limits.memory_mb} MiB of memory", kind=ErrorKind.LIMIT_MEMORY
@@ -211,7 +213,8 @@ class _Said:
 
         try:
             with suppress(OSError, ValueError):  # it was removed while we read
-                for which, data in frames_iter_no_tty(stream):
+                frames: Any = frames_iter_no_tty(stream)  # its stubs take the number for a text
+                for which, data in frames:
                     (self._err if which == STDERR else self._out).feed(data)
                     self._tail = (self._tail + data)[-_TAIL:]
         finally:

@@ -24,7 +24,7 @@ class ContainerContract(NodeOptions):
     )
     output: Annotated[str, Field(pattern=_PATH, max_length=200)] | None = Field(
         default="/out/report.json",
-        description="The one output, a file or (with a final `/`) a folder; `.json` must be JSON. Null: none.",
+        description="The one output: a file, or with a final `/` a folder; `.json` is JSON. Null: none.",
     )
 
     @model_validator(mode="after")
@@ -48,7 +48,7 @@ class ContainerOptions(ContainerLimits):
 
     image: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(
         default=None,
-        description="Name of an image, if not said beside `config`. Pinned to its digest by each run's request.",
+        description="Name of an image, if not said beside `config`. A run's request pins its digest.",
     )
     command: Annotated[list[Annotated[str, Field(max_length=8_192)]], Field(max_length=200)] = Field(
         default_factory=list, description="Arguments, one each, no shell; none: what the image says."
@@ -83,8 +83,8 @@ NODE = NodeType(
     version="1",
     title="Container",
     description=(
-        "Runs an image of your own on the assets and on what the nodes before it left, without network and with "
-        "a read-only root. It is pinned to its digest when the run is requested; what it leaves is checked "
+        "Runs an image of your own on the assets and on what the nodes before it left, without network and "
+        "with a read-only root. A run's request pins it to its digest; what it leaves is checked "
         "against `contract` before anything is stored."
     ),
     category=CustomNodeCategory.UTILITY,

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from emboflow_dagster.errors import ExecutionError
 from emboflow_dagster.model.run import RunTask, WorkflowRun
 from emboflow_dagster.project.handle import EmboFlow
 from emboflow_dagster.runtime.containers import guard
@@ -58,7 +59,11 @@ def worker(docker_client: Any, ef: EmboFlow, asset_file: Path) -> Any:
 
 
 def running(client: Any) -> list[Any]:
-    return [c for c in client.containers.list(filters={"label": TASK_LABEL}) if c.status == "running"]
+    return [
+        c
+        for c in client.containers.list(filters={"label": TASK_LABEL}, ignore_removed=True)
+        if c.status == "running"
+    ]
 
 
 def test_the_container_of_a_killed_worker_is_gone_and_its_task_settled(
@@ -71,7 +76,7 @@ def test_the_container_of_a_killed_worker_is_gone_and_its_task_settled(
 
     os.kill(process.pid, signal.SIGKILL)
     killed = time.monotonic()
-    until(lambda: not docker_client.containers.list(all=True), 30)
+    until(lambda: not docker_client.containers.list(all=True, ignore_removed=True), 30)
     assert time.monotonic() - killed < 30
     let_lease_run_out(ef, task)
     said = ef.runs.settle_stuck()
@@ -116,7 +121,7 @@ def test_cancelling_ends_the_container_and_the_task(
 
     assert any("was cancelled" in line for line in said)
     until(lambda: ef.tasks.get(run.id, "box").status.value == "cancelled")
-    assert docker_client.containers.list(all=True) == []
+    assert docker_client.containers.list(all=True, ignore_removed=True) == []
     assert ef.runs.get(run.id).status.value == "cancelled"
     process.wait(30)
     assert ef.verify().problems == []
@@ -131,7 +136,7 @@ def test_an_interrupt_ends_the_container(
     process.send_signal(signal.SIGINT)
     process.wait(30)
 
-    assert docker_client.containers.list(all=True) == []
+    assert docker_client.containers.list(all=True, ignore_removed=True) == []
     assert ef.tasks.get(run.id, "box").status.value == "cancelled"
 
 
@@ -139,17 +144,18 @@ def test_a_guard_that_is_killed_takes_nothing_with_it(docker_client: Any) -> Non
     container = docker_client.containers.create(docker_engine.BASE, sh("sleep 120"), network_mode="none")
     with guard.guarded(container.id):
         pass
-    assert docker_client.containers.list(all=True) == []
+    assert docker_client.containers.list(all=True, ignore_removed=True) == []
 
 
 def test_output_comes_while_it_runs(docker_client: Any, ef: EmboFlow, asset_file: Path) -> None:
     run = requested(ef, asset_file)
     seen: list[bytes] = []
-    worker = threading.Thread(
-        target=lambda: pytest.raises(
-            Exception, ef.tasks.work, run.id, "box", watch=lambda _stream, data: seen.append(data)
-        )
-    )
+
+    def work() -> None:
+        with pytest.raises(ExecutionError):
+            ef.tasks.work(run.id, "box", watch=lambda _stream, data: seen.append(data))
+
+    worker = threading.Thread(target=work)
     ef.tasks.work(run.id, "src")
     worker.start()
     until(lambda: any(b"up" in data for data in seen))

@@ -29,7 +29,8 @@ CONTRACT = {
     *(f"blob {verb}" for verb in ("announce", "upload", "abandon", "owner", "transfer", "release")),
     *(f"blob {verb}" for verb in ("withdraw", "reinstate", "retain", "why-kept")),
     *("blob import-flowcept", "blob export-flowcept"),
-    *("audit list", "node list", "node show"),
+    *(f"node {verb}" for verb in ("list", "show", "register", "disable", "enable")),
+    "audit list",
 }
 GLOBALS = {"workspace", "project", "actor", "json", "debug"}
 

@@ -26,6 +26,7 @@ EXPECTED = {
     "python": {"python-transform"},
     "extract-archive": {"extract"},
     "merge": set(),
+    "container": set(),
 }
 
 

@@ -2,6 +2,7 @@ import copy
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -194,8 +195,8 @@ def test_messages_say_what_was_found_and_what_is_allowed(small_types):
         "'n' (normalize) takes intermediate_task_output"
     )
     assert say(node("d", "transform", "s", executor="docker", image="x:1")) == (
-        "nodes[1] (d).executor: found 'docker'; only python is available in this release, "
-        "docker comes in a later one"
+        "nodes[1] (d).executor: found 'docker'; transform is executed by 'python'; "
+        "a node of type 'container' runs an image"
     )
     assert say(node("s2", "source", "s")) == (
         "nodes[1] (s2).after[0]: 's2' (source) is a beginning: it runs after nothing"
@@ -313,14 +314,25 @@ def test_only_nodes_that_run_code_have_a_hook(small_types):
     ]
 
 
+BOX: dict[str, Any] = {"id": "box", "aliases": (), "executor": ExecutorType.DOCKER}
+
+
 def test_executors(small_types):
     docker = node("d", "transform", "s", executor="docker")
     assert found(small_types, docker) == [
         ("node-executor", "nodes[1] (d).executor"),
         ("node-executor", "nodes[1] (d).image"),
     ]
-    with_docker = NodeTypes(small_types, executors=frozenset({ExecutorType.PYTHON, ExecutorType.DOCKER}))
-    assert found(with_docker, docker | {"image": "team/check:1"}) == []
+    boxed = node("b", "box", "s")
+    docker_types = NodeTypes([*small_types, replace(small_types.require("transform"), **BOX)])
+    assert found(docker_types, boxed | {"image": "team/check:1"}) == []
+    assert found(docker_types, boxed) == [("node-executor", "nodes[1] (b).image")]
+    assert found(docker_types, boxed | {"image": "a", "executor": "python"}) == [
+        ("node-executor", "nodes[1] (b).executor"),
+        ("node-executor", "nodes[1] (b).image"),
+    ]
+    python_alone = NodeTypes(small_types, executors=frozenset({ExecutorType.PYTHON}))
+    assert "only python can be had" in message(python_alone, docker | {"image": "team/check:1"})
     assert found(small_types, node("d", "transform", "s", image="x")) == [
         ("node-executor", "nodes[1] (d).image")
     ]
