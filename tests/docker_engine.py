@@ -26,13 +26,16 @@ URDF_CHECK = """
 import json, sys, xml.etree.ElementTree as tree
 from pathlib import Path
 
-names = sorted(Path(sys.argv[2]).rglob("*.urdf"))
-files, problems = {p.name for p in Path(sys.argv[2]).rglob("*") if p.is_file()}, []
+# What a node before it left, else the assets.
+place = Path(sys.argv[2])
+place = place / "artifacts" if (place / "artifacts").is_dir() else place
+names = sorted(place.rglob("*.urdf"))
+files, problems = {p.name for p in place.rglob("*") if p.is_file()}, []
 report = {"urdfs": []}
 for path in names:
     root = tree.parse(path).getroot()
     links = [link.get("name") for link in root.iter("link")]
-    joints = list(root.iter("joint"))
+    joints = root.findall("joint")  # those of a transmission have other contents
     for joint in joints:
         for end in ("parent", "child"):
             link = joint.find(end)
@@ -44,7 +47,7 @@ for path in names:
     report["urdfs"].append({"name": path.name, "links": len(links), "joints": len(joints)})
 report["problems"] = problems
 Path("/out/report.json").write_text(json.dumps(report))
-print(f"{len(names)} URDF files, {len(problems)} problems")
+print(f"{len(names)} URDF files, {len(problems)} problems", *problems[:3], sep="; ")
 sys.exit(bool(problems) or not names)
 """
 
@@ -53,7 +56,9 @@ import json, sys
 from pathlib import Path
 
 # The layout of a LeRobot v3 dataset, read with the standard library; lerobot itself reads it elsewhere.
-found = [p.parent.parent for p in Path(sys.argv[2]).rglob("meta/info.json")]
+place = Path(sys.argv[2])
+place = place / "artifacts" if (place / "artifacts").is_dir() else place
+found = [p.parent.parent for p in place.rglob("meta/info.json")]
 reports = []
 for root in found:
     info = json.loads((root / "meta/info.json").read_text())
@@ -69,6 +74,7 @@ for root in found:
     counts = {"episodes": info.get("total_episodes"), "frames": info.get("total_frames")}
     reports.append({**counts, "problems": problems})
 Path("/out/report.json").write_text(json.dumps({"datasets": reports}))
+print(reports)
 sys.exit(not reports or any(r["problems"] for r in reports))
 """
 
