@@ -57,16 +57,16 @@ def forgotten() -> None:
 
 
 def _list(rows: list[dict[str, Any]]) -> None:
-    columns = ("ID", "EPISODES", "WHEN", "WHO", "WHY", ">BYTES?", "STATUS")
+    columns = ("ID", "STATUS", "WHEN", "WHY", "WHO?", "EPISODES?", ">BYTES?")
     listed = [
         (
             row["id"],
-            ", ".join(episode["id"] for episode in row["episodes"]),
-            figures.moment(datetime.fromisoformat(row["createdAt"])),
-            row["by"],
-            row["reason"],
-            figures.size(row.get("destroyed", {}).get("bytes")),
             row["state"],
+            figures.age(datetime.fromisoformat(row["createdAt"])),
+            row["reason"],
+            row["by"],
+            ", ".join(episode["id"] for episode in row["episodes"]),
+            figures.size(row.get("destroyed", {}).get("bytes")),
         )
         for row in rows
     ]

@@ -23,6 +23,19 @@ COUNT_LIMIT: Final = 10_000
 _OWN_COUNT: Final = {"workflowDefinitionId", "workflowVersionId", "config.label"}
 
 
+def status_of(text: str) -> RunStatus:
+    """The status that a person named.
+
+    Raises:
+        InvalidInputError: There is none of that name.
+    """
+    try:
+        return RunStatus(text)
+    except ValueError:
+        allowed = ", ".join(RunStatus)
+        raise InvalidInputError(f"status: found {text!r}; allowed are {allowed}") from None
+
+
 @dataclass(frozen=True, slots=True)
 class RunFilter:
     """Which runs; ``None`` everywhere means all."""

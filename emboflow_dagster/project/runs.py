@@ -32,7 +32,7 @@ from emboflow_dagster.mongo.client import Session, translated
 from emboflow_dagster.mongo.documents import OLDEST
 from emboflow_dagster.project import bindings, lost_logs, orphan_containers
 from emboflow_dagster.project.assets import Assets
-from emboflow_dagster.project.history import History, RunCount, RunFilter
+from emboflow_dagster.project.history import History, RunCount, RunFilter, status_of
 from emboflow_dagster.project.nodes import Nodes
 from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.project.selection import Selection
@@ -484,7 +484,7 @@ class Runs:
         head = self._workflows.get(workflow) if workflow is not None else None
         chosen = self._workflows.version(head.id, version) if head and version is not None else None
         return RunFilter(
-            status=_status(status) if status is not None else None,
+            status=status_of(status) if status is not None else None,
             definition_id=head.id if head and not chosen else None,
             version_id=chosen.id if chosen else None,
             asset_id=self._assets.get(asset).id if asset is not None else None,
@@ -493,11 +493,3 @@ class Runs:
             since=since,
             until=until,
         )
-
-
-def _status(text: str) -> RunStatus:
-    try:
-        return RunStatus(text)
-    except ValueError:
-        allowed = ", ".join(RunStatus)
-        raise InvalidInputError(f"status: found {text!r}; allowed are {allowed}") from None

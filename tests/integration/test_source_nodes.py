@@ -220,6 +220,6 @@ def test_a_derived_recording_counts_for_the_cache_and_a_report_does_not() -> Non
     assert seen(bundle) != seen()
 
 
-def test_an_asset_without_a_report_is_of_no_format(node) -> None:
-    with pytest.raises(InvalidInputError, match="format unknown"):
-        node("normalize", [bound("mcap/nav_sample")], {"fps": 20})
+def test_an_asset_that_was_never_probed_is_looked_at(node) -> None:
+    result = node("normalize", [bound("hdf5/robosuite_101_lift_panda")], {"fps": 20}).result
+    assert {key: result.preview[key] for key in ("episodes", "frames")} == {"episodes": 1, "frames": 412}

@@ -253,9 +253,9 @@ def test_the_samples_images_check_what_they_are_given(
         "problems": [],
     }
     assert ef.tasks.get(runs[1].id, "box").error_message == (
-        "the container ended with exit code 1: 1 URDF files, 1 problems"
+        "the container ended with exit code 1: 1 URDF files, 1 problems; r.urdf: joint j: child is no link"
     )
     ef.workflows.publish(boxed(["verify", "/in"], "emboflow/lerobot-verify:0.4.4"))
     run = ef.runs.request("boxed", assets=[whole.id])
     ef.runs.work(run.id)
-    assert ef.tasks.get(run.id, "box").error_message == "the container ended with exit code 1"
+    assert ef.tasks.get(run.id, "box").error_message == "the container ended with exit code 1: []"

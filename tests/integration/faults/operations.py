@@ -314,6 +314,7 @@ class Work(WithRun):
     """Claimed, executed, put, settled; whoever comes after a kill ends the lost run and asks for another."""
 
     name = "work-artifact"
+    threads: ClassVar[bool] = True  # one of them keeps the log
     audit: ClassVar[Counts] = {"run.create": 1}
     last: ClassVar[str] = "count"
 
@@ -382,7 +383,6 @@ class Work(WithRun):
 
 class WorkDataset(Work):
     name = "work-dataset"
-    threads: ClassVar[bool] = True
     flow = DATASET_FLOW
     last = "publish"
 

@@ -19,7 +19,7 @@ MOMENTS = ("started", "succeeded")
 #: How long after a command, in milliseconds: while the next one is made, while files are written and hashed.
 DELAYS_MS = (0.3, 2.0)
 SAMPLE = 3  # commands of an operation
-FILE_SAMPLE = 2  # calls on files
+FILE_SAMPLE = 4  # calls on files
 
 
 class Point(NamedTuple):
