@@ -200,6 +200,8 @@ class ErrorKind(StrEnum):
     TIMEOUT = "timeout"
     IMAGE_MISSING = "image-missing"
     IMAGE_BUILD = "image-build"
+    ANNOTATION_REJECTED = "annotation-rejected"
+    WAITS_FOR_PEOPLE = "waits-for-people"
     # servers and machine
     UNAVAILABLE = "unavailable"
     TOPOLOGY = "topology"

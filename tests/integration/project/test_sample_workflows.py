@@ -15,6 +15,7 @@ from emboflow_dagster.errors import ErrorKind
 from emboflow_dagster.model.run import RunTask, WorkflowRun
 from emboflow_dagster.project.handle import EmboFlow
 from emboflow_dagster.runtime import validate
+from emboflow_dagster.runtime.gates import waits_for
 from emboflow_dagster.runtime.registry import node_types
 
 SAMPLES = Path(os.environ.get("EMBOFLOW_SAMPLES") or Path(__file__).parents[3].parent / "shared" / "samples")
@@ -161,12 +162,39 @@ def test_filters_and_hooks(ef: EmboFlow, tmp_path: Path, name: str, last: str):
     assert {key: made[key] for key in expected} == expected
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if not name.startswith(("01-", "06-"))])
+@pytest.mark.parametrize("name", [name for name in FILES if not name.startswith(("01-", "05-", "06-"))])
 def test_the_whole_graph(ef: EmboFlow, tmp_path: Path, name: str):
     raw = graph(name)
     require(raw)
     run, tasks = ran(ef, raw, tmp_path)
     compare(ef, raw, run, tasks)
+
+
+def test_05_waits_for_people_and_delivers_what_they_said(ef: EmboFlow, tmp_path: Path):
+    raw = graph("05-resample-annotate.json")
+    require(raw)
+    run, tasks = ran(ef, raw, tmp_path)
+    compare(ef, raw, run, tasks)
+    first, second = raw["expectedRun"]["status"].split(", then ")
+    assert (first, run.status, tasks["label"].status) == ("waiting-for-annotation", "running", "queued")
+    asked = waits_for(tasks["label"])
+    assert asked is not None
+    segment = {"from": 0, "to": 200, "label": "turn left"}
+    ef.annotations.add(asked, segment)
+    ef.annotations.submit(asked)
+    ef.annotations.approve(asked, "seen")
+
+    ended = ef.runs.work(run.id)
+
+    tasks = {task.node_id: task for task in ef.runs.tasks(ended)}
+    assert ended.status == second, tasks["delivery"].error_message
+    (artifact,) = ef.artifacts.of_task(tasks["delivery"])
+    folder = ef.artifacts.fetch(artifact, tmp_path / "delivery")
+    (row,) = [json.loads(line) for line in (folder / "annotations.jsonl").read_text().splitlines()]
+    assert (row["payload"], row["annotationTaskId"], row["labelType"]) == (segment, asked, "segment")
+    (told,) = (folder / "annotation_tasks.jsonl").read_text().splitlines()
+    assert json.loads(told)["comment"] == "seen"
+    assert (artifact.summary or {})["frames"] == raw["expectedRun"]["frames"]
 
 
 def test_06_a_failed_branch(ef: EmboFlow, tmp_path: Path):

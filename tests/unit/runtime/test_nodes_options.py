@@ -27,6 +27,8 @@ EXPECTED = {
     "extract-archive": {"extract"},
     "merge": set(),
     "container": set(),
+    "annotation": set(),
+    "recover": {"salvage"},
 }
 
 
