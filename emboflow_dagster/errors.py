@@ -200,6 +200,7 @@ class ErrorKind(StrEnum):
     TIMEOUT = "timeout"
     IMAGE_MISSING = "image-missing"
     IMAGE_BUILD = "image-build"
+    WAITS_FOR_PEOPLE = "waits-for-people"
     # servers and machine
     UNAVAILABLE = "unavailable"
     TOPOLOGY = "topology"

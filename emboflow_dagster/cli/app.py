@@ -6,6 +6,7 @@ from typing import Annotated, Final
 import typer
 
 from emboflow_dagster.cli import (
+    annotation,
     artifact,
     asset,
     audit,
@@ -39,13 +40,14 @@ NOUNS: Final = {
     "schedule": schedule,
     "task": task,
     "artifact": artifact,
+    "annotation": annotation,
     "blob": blob,
     "node": node,
     "audit": audit,
     "mongo": mongo,
 }
 _PANELS: Final = {
-    **dict.fromkeys(("asset", "dataset", "artifact", "blob"), "Data"),
+    **dict.fromkeys(("asset", "dataset", "artifact", "annotation", "blob"), "Data"),
     **dict.fromkeys(("workflow", "run", "schedule", "task", "node", "worker", "recorder"), "Work"),
 }
 _OTHERS: Final = "Installation"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from emboflow_dagster.cli import figures, output, run_page, watch
+from emboflow_dagster.cli import figures, output, run_page, run_tasks, watch
 from emboflow_dagster.errors import EmboflowError, ErrorKind, ExecutionError, TransitionError
 
 if TYPE_CHECKING:
@@ -93,9 +93,11 @@ def require_success(run: "WorkflowRun", tasks: "Sequence[RunTask]") -> None:
 
     Raises:
         ExecutionError: It failed or was cancelled; names the first task that did (kind ``run-failed``).
+        TransitionError: It waits for people (kind ``waits-for-people``); the hint says for what.
     """
     if run.status == "success":
         return
+    run_tasks.require_decided(run, tasks)
     failed = next((t for t in tasks if t.status == "failed"), None)
     why = f": {failed.node_id}: {failed.error_message or 'no message'}" if failed else ""
     hint = f"`emboflow task logs {run.id}:{failed.node_id}` shows its log" if failed else None

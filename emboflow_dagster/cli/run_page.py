@@ -33,6 +33,7 @@ def show(run: "WorkflowRun", tasks: "Sequence[RunTask]", *, everything: bool = F
     )
     run_tasks.table(tasks, everything=everything)
     run_tasks.errors(tasks, everything=everything)
+    run_tasks.waiting(tasks)
 
 
 def cache(task: "RunTask") -> str | None:

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from emboflow_dagster.cli import figures, output
+from emboflow_dagster.errors import ErrorKind, TransitionError
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from emboflow_dagster.model.run import RunTask
+    from emboflow_dagster.model.run import RunTask, WorkflowRun
 
 COLUMNS: Final = (
     "NODE",
@@ -94,6 +95,36 @@ def errors(tasks: "Sequence[RunTask]", *, everything: bool) -> None:
         output.lines(f"  {line}" for line in (task.error_message or "").splitlines())
     if len(first) < len(failed):
         output.lines(["", f"and {len(failed) - len(first)} more with a message of their own"])
+
+
+def waiting(tasks: "Sequence[RunTask]") -> None:
+    """What of a run waits for people, and how they are asked."""
+    from emboflow_dagster.runtime.gates import waits_for
+
+    held = [(task.node_id, gate) for task in tasks if (gate := waits_for(task))]
+    for node_id, gate in held[:_ERRORS]:
+        output.heading(f"{node_id} waits for people")
+        output.lines([f"  emboflow annotation show {gate}"])
+    if len(held) > _ERRORS:
+        output.lines(["", f"and {len(held) - _ERRORS} more: emboflow annotation list"])
+
+
+def require_decided(run: "WorkflowRun", tasks: "Sequence[RunTask]") -> None:
+    """Nothing for a run that does not wait for people.
+
+    Raises:
+        TransitionError: It does (kind ``waits-for-people``); it goes on by itself when they have decided.
+    """
+    from emboflow_dagster.runtime.gates import waits_for
+
+    for task in tasks:
+        gate = waits_for(task)
+        if gate:
+            raise TransitionError(
+                f"run {run.id} waits for people: {task.node_id}",
+                kind=ErrorKind.WAITS_FOR_PEOPLE,
+                hint=f"`emboflow annotation show {gate}`; approved, it is in the queue again",
+            )
 
 
 def counts(task_counts: "dict[str, int]") -> str | None:

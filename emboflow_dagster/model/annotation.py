@@ -1,7 +1,9 @@
 """Manual labelling: tasks and what people answered."""
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import Field
 
@@ -37,6 +39,36 @@ class AnnotationTaskStatus(StrEnum):
     APPROVED = "approved"
     REJECTED = "rejected"
     CANCELLED = "cancelled"
+
+
+#: What may follow what; the last three are for ever.
+ANNOTATION_TRANSITIONS: Final[Mapping[AnnotationTaskStatus, frozenset[AnnotationTaskStatus]]] = (
+    MappingProxyType(
+        {
+            AnnotationTaskStatus.OPEN: frozenset(
+                {
+                    AnnotationTaskStatus.IN_PROGRESS,
+                    AnnotationTaskStatus.IN_REVIEW,
+                    AnnotationTaskStatus.CANCELLED,
+                }
+            ),
+            AnnotationTaskStatus.IN_PROGRESS: frozenset(
+                {AnnotationTaskStatus.IN_REVIEW, AnnotationTaskStatus.CANCELLED}
+            ),
+            AnnotationTaskStatus.IN_REVIEW: frozenset(
+                {
+                    AnnotationTaskStatus.APPROVED,
+                    AnnotationTaskStatus.REJECTED,
+                    AnnotationTaskStatus.CANCELLED,
+                }
+            ),
+            AnnotationTaskStatus.APPROVED: frozenset(),
+            AnnotationTaskStatus.REJECTED: frozenset(),
+            AnnotationTaskStatus.CANCELLED: frozenset(),
+        }
+    )
+)
+ANNOTATION_OPEN: Final = frozenset(status for status, after in ANNOTATION_TRANSITIONS.items() if after)
 
 
 class AnnotationTask(Document):

@@ -10,6 +10,7 @@ Source: requirements R-421..R-424; conflicts C-12 and C-13; spec/parity.md P-60 
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from emboflow_dagster.model.annotation import AnnotationTaskStatus
 from emboflow_dagster.model.collections import COLLECTIONS, Reference
 from emboflow_dagster.model.dataset import DATASET_VERSION_TRANSITIONS
 
@@ -79,6 +80,12 @@ RECORDS: Final[Mapping[str, Record]] = {
         update="annotation_task.update",
         deactivate="annotation_task.cancel",
         inactive="cancelled",
+        # Approving has a verb: who did it, and over what, is in the audit log, and a run may go on.
+        transitions={
+            before.value: frozenset(after.value for after in AnnotationTaskStatus) - {"approved"}
+            for before in AnnotationTaskStatus
+            if before is not AnnotationTaskStatus.APPROVED
+        },
     ),
     "annotations": Record(
         create="annotation.create",

@@ -113,7 +113,8 @@ def work_all(
 ) -> Iterator[Any]:
     """Work the tasks in graph order, each as its own materialisation; returns the nodes that failed.
 
-    A task below a failed one is left `pending`; other branches run to their end.
+    A task below a failed one, or below one that waits for people, is left `pending`; other branches run to
+    their end.
     """
     failed: list[str] = []
     for task in ef.runs.tasks(run):
@@ -127,6 +128,8 @@ def work_all(
         except dg.Failure as error:
             context.log.warning("%s: %s", task.node_id, error.description)
             failed.append(task.node_id)
+            continue
+        if worked is None:
             continue
         yield dg.AssetMaterialization(
             asset_key_of(run, task, worked.dataset_name, place),

@@ -59,6 +59,7 @@ class Node(TypedDict):
     executor: str
     retries: int
     kinds: NotRequired[list[str]]
+    waits: NotRequired[bool]
     assetKeys: list[str]
 
 

@@ -45,7 +45,14 @@ def _node_asset(
         compute_fn=_compute(workflow, props, nodes),
         name=props.op_name,
         ins={name: dg.In(dg.Nothing) for name in inputs},
-        outs={OUTPUT: dg.Out(io_manager_key=IO_MANAGER, code_version=props.node["codeVersion"])},
+        outs={
+            OUTPUT: dg.Out(
+                io_manager_key=IO_MANAGER,
+                code_version=props.node["codeVersion"],
+                # A step that waits for people ends without one, and Dagster skips what is below.
+                is_required=not props.node.get("waits", False),
+            )
+        },
         required_resource_keys={RESOURCE, RUN_OPTIONS},
         pool=pool_of(props.node),
         tags={
@@ -95,6 +102,8 @@ def execute(context: dg.OpExecutionContext, props: NodeProps, target: steps.Targ
         # A node that refused its input says what it found: its checks turn red, not just its step.
         log_checks(context, props, steps.refused_preview(failed))
         raise
+    if worked is None:
+        return
     log_checks(context, props, worked.task.last_result_preview)
     version, metadata = worked.digest, steps.metadata_of(worked)
     if props.logged_dataset_key is not None and worked.dataset_version is not None:

@@ -167,6 +167,7 @@ class EmboFlowTranslator:
             kinds=node_kinds(node),
             owners=self.owners(props.place, workflow["createdBy"]),
             code_version=node["codeVersion"],
+            skippable=node.get("waits", False),
             metadata=metadata,
         )
 

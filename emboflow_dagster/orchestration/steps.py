@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import dagster as dg
 
-from emboflow_dagster.errors import EmboflowError, NotFoundError, TransitionError
+from emboflow_dagster.errors import EmboflowError, ErrorKind, NotFoundError, TransitionError
 from emboflow_dagster.model.run import WorkflowRun
 from emboflow_dagster.orchestration import keys, page, step_log
 from emboflow_dagster.orchestration.run_options import RunOptions, require_same_graph
@@ -187,8 +187,10 @@ def run_tags(run: WorkflowRun) -> dict[str, str]:
 
 def work(
     ef: EmboFlow, run: WorkflowRun, node_id: str, *, worker: str, context: dg.OpExecutionContext
-) -> Worked:
+) -> Worked | None:
     """Take the task and execute it; every failure as Dagster's, with the code and the hint.
+
+    ``None`` where it waits for people now: the step ends, and a later Dagster run takes the task.
 
     A step that is stopped meanwhile (cancel, SIGTERM) has settled its task when the interrupt passes here.
 
@@ -200,6 +202,9 @@ def work(
     try:
         return ef.tasks.work(run.id, node_id, worker=worker, log=log.line, watch=log.printed)
     except EmboflowError as error:
+        if error.kind is ErrorKind.WAITS_FOR_PEOPLE:
+            context.log.info("%s: %s", error.message, error.hint or "somebody else opened it")
+            return None
         where = step_log.link_of(ef, run.id, node_id)
         more = {**where, **_left(error)}
         raise failure(error, run_id=run.id, node_id=node_id, more=more) from error

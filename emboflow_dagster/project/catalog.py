@@ -201,5 +201,6 @@ def _node(
         "executor": config.executor.value,
         "retries": config.retries,
         "kinds": list(known.kinds) if known else [],
+        **({"waits": True} if known and known.waits else {}),
         "assetKeys": raw,
     }

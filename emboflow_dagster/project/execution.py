@@ -12,9 +12,10 @@ from emboflow_dagster.errors import ErrorKind, TransitionError
 from emboflow_dagster.model.artifact import Lineage
 from emboflow_dagster.model.asset import AssetStatus
 from emboflow_dagster.model.base import invalid
-from emboflow_dagster.model.run import RunTask
+from emboflow_dagster.model.run import RunTask, WorkflowRun
 from emboflow_dagster.project.artifacts import Artifacts
 from emboflow_dagster.project.assets import Assets
+from emboflow_dagster.project.gate import Gate
 from emboflow_dagster.project.runs import Runs
 from emboflow_dagster.runtime import custom_node
 from emboflow_dagster.runtime.cache_key import cache_key, code_digest
@@ -49,12 +50,24 @@ class Execution:
     """Executes claimed tasks of one project."""
 
     def __init__(
-        self, assets: Assets, artifacts: Artifacts, runs: Runs, fetch_version: FetchVersion | None = None
+        self,
+        assets: Assets,
+        artifacts: Artifacts,
+        runs: Runs,
+        gate: Gate,
+        fetch_version: FetchVersion | None = None,
     ) -> None:
         self._assets = assets
         self._artifacts = artifacts
         self._runs = runs
+        self._gate = gate
         self._fetch_version = fetch_version
+
+    def hold(self, run: WorkflowRun, task: RunTask) -> None:
+        """Let a task that people have to decide about wait for them; see :meth:`Gate.hold`."""
+        node_type = _type_of(task)
+        inputs = self._inputs(Claimed(run, task), node_type, Path())
+        self._gate.hold(task, _options(node_type, task), inputs)
 
     def prepare(self, claimed: Claimed, folder: Path) -> Prepared:
         """Gather what a claimed task is given, and its cache key; no bytes are read.
@@ -117,6 +130,7 @@ class Execution:
                 out=lines.streams["stdout"],
                 err=lines.streams["stderr"],
                 version=self._fetch_version,
+                review=self._gate.review(task, inputs) if node_type.waits else None,
             )
             return node_type.run(context)
 

@@ -15,6 +15,7 @@ from emboflow_dagster.mongo.client import Mongo, connect
 from emboflow_dagster.mongo.documents import Documents
 from emboflow_dagster.mongo.setup import SetupReport, is_current, set_up
 from emboflow_dagster.object_storage.store import open_store
+from emboflow_dagster.project.annotations import Annotations
 from emboflow_dagster.project.artifacts import Artifacts
 from emboflow_dagster.project.assets import Assets
 from emboflow_dagster.project.changes import Change
@@ -157,6 +158,11 @@ class EmboFlow:
     def artifacts(self) -> Artifacts:
         """What runs produced."""
         return Artifacts(self._opened)
+
+    @cached_property
+    def annotations(self) -> Annotations:
+        """What people label, submit, approve and reject."""
+        return Annotations(self._opened, self.runs.recorder)
 
     @cached_property
     def nodes(self) -> Nodes:

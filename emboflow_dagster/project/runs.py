@@ -30,7 +30,7 @@ from emboflow_dagster.model.run import (
 from emboflow_dagster.model.workflow import WorkflowDefinition, WorkflowDefinitionVersion, WorkflowStatus
 from emboflow_dagster.mongo.client import Session, translated
 from emboflow_dagster.mongo.documents import OLDEST
-from emboflow_dagster.project import bindings, lost_logs, orphan_containers
+from emboflow_dagster.project import bindings, stuck
 from emboflow_dagster.project.assets import Assets
 from emboflow_dagster.project.history import History, RunCount, RunFilter, status_of
 from emboflow_dagster.project.nodes import Nodes
@@ -38,7 +38,7 @@ from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.project.selection import Selection
 from emboflow_dagster.project.task_logs import TaskLogs
 from emboflow_dagster.project.workflows import Workflows
-from emboflow_dagster.runtime import advance, control, lease
+from emboflow_dagster.runtime import advance, control, gates
 from emboflow_dagster.runtime.compare import Change, compare
 from emboflow_dagster.runtime.plan import plan_run
 from emboflow_dagster.runtime.record import Recorder
@@ -367,14 +367,16 @@ class Runs:
             time.sleep(POLL_S)
 
     def work(self, run: str, *, worker: str = "emboflow-worker") -> WorkflowRun:
-        """Execute a run's queued tasks in this process, without Dagster, until none is left.
+        """Execute a run's queued tasks in this process, without Dagster, until none is left but for people.
 
         Everything needed is in the tasks themselves (R-357, R-358).
         """
         while True:
             found = self.get(run)
             ready = self.recorder.queued_nodes(found)
-            if found.status not in RUN_ACTIVE or not ready:
+            if found.status not in RUN_ACTIVE:
+                return found
+            if not ready and not gates.release(self.recorder, run, ask=False):
                 return found
             for node_id in ready:
                 try:
@@ -391,15 +393,7 @@ class Runs:
         Returns:
             What was done, one line each.
         """
-        ended = lease.settle_expired(self.recorder)
-        idle = lease.requeue_idle(self.recorder)
-        logs = lost_logs.collect(TaskLogs(self._opened, self.recorder))
-        return [
-            *(f"task {t.node_id} of {t.workflow_run_id}: {t.error_message}" for t in ended),
-            *(f"{run.id} is in the queue again: nobody worked at it" for run in idle),
-            *(f"task {t.node_id} of {t.workflow_run_id}: the log of its lost worker was kept" for t in logs),
-            *orphan_containers.end_orphans(self.recorder),
-        ]
+        return stuck.settle(self._opened, self.recorder)
 
     def settle_lost(self, run_id: str, message: str, *, cancelled: bool = False) -> WorkflowRun:
         """End a run whose Dagster run ended without saying so; see :meth:`Recorder.settle_lost`."""

@@ -40,6 +40,7 @@ from emboflow_dagster.project.cache import Answer, Asked, Cache
 from emboflow_dagster.project.cached import Hit, NotWholeError
 from emboflow_dagster.project.dataset_fetch import fetch_version
 from emboflow_dagster.project.execution import Execution, Log, Prepared
+from emboflow_dagster.project.gate import Gate
 from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.project.runs import Runs
 from emboflow_dagster.project.task_logs import TaskLogs, log_fields
@@ -51,6 +52,7 @@ from emboflow_dagster.runtime.logs import TaskLog, Watch
 from emboflow_dagster.runtime.node import NodeResult, RefusedError, refusal
 from emboflow_dagster.runtime.outputs import Outputs, dataset_moved, main_digest, store_outputs
 from emboflow_dagster.runtime.record import Claimed
+from emboflow_dagster.runtime.registry import node_types
 
 PUBLISH_TRIES = 20
 
@@ -76,6 +78,10 @@ class _RetryableError(ExecutionError):
     """An attempt failed and the node's retry policy has another."""
 
 
+def _gated() -> frozenset[str]:
+    return frozenset(node_type.id for node_type in node_types() if node_type.waits)
+
+
 def _told(node_id: str, error: EmboflowError, *, last: bool) -> ExecutionError:
     again = not last and isinstance(error, ExecutionError)
     kind = _RetryableError if again else NodeFailedError
@@ -88,7 +94,8 @@ class Tasks:
     def __init__(self, opened: Opened, assets: Assets, artifacts: Artifacts, runs: Runs) -> None:
         self._opened = opened
         self._runs = runs
-        self._execution = Execution(assets, artifacts, runs, partial(fetch_version, opened))
+        gate = Gate(opened, runs.recorder)
+        self._execution = Execution(assets, artifacts, runs, gate, partial(fetch_version, opened))
         self._cache = Cache(opened, runs.recorder)
         self._logs = TaskLogs(opened, runs.recorder)
         self.documents: Documents[RunTask] = Documents(opened.mongo, opened.scope, RunTask)
@@ -165,17 +172,33 @@ class Tasks:
             watch: Takes stream and records of all that comes (:mod:`~emboflow_dagster.runtime.log_records`).
 
         Raises:
-            TransitionError: The task may not be taken: not queued, run over, or taken by another.
+            TransitionError: The task may not be taken: not queued, run over, or taken by another; kind
+                ``waits-for-people``: it waits for them now, and no worker is needed until they have decided.
             ExecutionError: The node failed; the task says so already.
         """
         owner = worker or f"{socket.gethostname()}"
-        claimed = self._runs.recorder.claim(run_id, node_id, owner)
+        claimed = self._claim(run_id, node_id, owner)
         while True:
             try:
                 return self._attempt(claimed, log or _quiet, watch)
             except _RetryableError:
                 # The failed attempt's log is stored; the document starts over.
                 claimed = self._runs.recorder.again(claimed, owner)
+
+    def _claim(self, run_id: str, node_id: str, owner: str) -> Claimed:
+        recorder = self._runs.recorder
+        try:
+            return recorder.claim(run_id, node_id, owner, gated=_gated())
+        except TransitionError as error:
+            if error.kind != ErrorKind.WAITS_FOR_PEOPLE:
+                raise
+            try:
+                self._execution.hold(self._runs.get(run_id), self.get(run_id, node_id))
+            except EmboflowError as held:
+                if held.kind in (ErrorKind.WAITS_FOR_PEOPLE, ErrorKind.STATE, ErrorKind.UNAVAILABLE):
+                    raise
+                # Nothing that people could decide: it fails where it is executed, and its task says so.
+        return recorder.claim(run_id, node_id, owner)
 
     def _attempt(self, claimed: Claimed, log: Log, watch: Watch | None) -> Worked:
         opened, task = self._opened, claimed.task

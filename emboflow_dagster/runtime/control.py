@@ -23,6 +23,7 @@ from emboflow_dagster.model.run import (
 )
 from emboflow_dagster.mongo import audit
 from emboflow_dagster.mongo.client import Session
+from emboflow_dagster.runtime import gates
 from emboflow_dagster.runtime.machine import below, effective_assets, not_retryable, summarise
 from emboflow_dagster.runtime.record import CLEARED, Recorder
 
@@ -53,10 +54,16 @@ def cancel(recorder: Recorder, run_id: str) -> WorkflowRun:
             if task.status in (TaskStatus.PENDING, TaskStatus.QUEUED):
                 changed[task.id] = recorder.tasks.change(
                     task.id,
-                    {"status": TaskStatus.CANCELLED.value, "finishedAt": now, "updatedAt": now},
+                    {
+                        "status": TaskStatus.CANCELLED.value,
+                        "finishedAt": now,
+                        "updatedAt": now,
+                        "leaseOwner": None,
+                    },
                     expected={"status": task.status.value, "attempt": task.attempt},
                     session=session,
                 )
+        gates.withdraw(recorder, tasks, session)
         _audit(recorder, session, "run.cancel", run, {"cancelled": len(changed)})
         ended = recorder.runs.change(
             run.id,

@@ -14,6 +14,7 @@ from emboflow_dagster.errors import EmboflowError, NotFoundError, TransitionErro
 from emboflow_dagster.model.base import utc_now
 from emboflow_dagster.model.run import RUN_ACTIVE, WAITING, RunStatus, RunTask, TaskStatus, WorkflowRun
 from emboflow_dagster.mongo.client import Session, translated
+from emboflow_dagster.runtime.gates import waits_for
 from emboflow_dagster.runtime.record import Claimed, Recorder, clip, ending, fence
 
 RENEW_EVERY_S: Final = 5.0
@@ -75,7 +76,8 @@ def requeue_idle(recorder: Recorder, *, idle_s: int = IDLE_S) -> list[WorkflowRu
     filter_: dict[str, Any] = {"status": RunStatus.RUNNING.value, "dagsterRunIds": [], **stale}
     requeued = []
     for run in recorder.runs.find(filter_):
-        statuses = {task.status for task in recorder.in_order(run)}
+        # What waits for people is nobody's to do.
+        statuses = {task.status for task in recorder.in_order(run) if not waits_for(task)}
         if TaskStatus.QUEUED not in statuses or TaskStatus.RUNNING in statuses:
             continue
         try:

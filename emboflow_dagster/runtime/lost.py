@@ -15,6 +15,7 @@ from emboflow_dagster.errors import TransitionError
 from emboflow_dagster.model.base import utc_now
 from emboflow_dagster.model.run import RUN_ACTIVE, WAITING, RunStatus, RunTask, TaskStatus, WorkflowRun
 from emboflow_dagster.mongo.client import Session, translated
+from emboflow_dagster.runtime.gates import waits_for
 from emboflow_dagster.runtime.lease import EXPIRED, IDLE_S, LEASE_S, older_than
 from emboflow_dagster.runtime.record import Recorder, clip, millis
 
@@ -118,6 +119,8 @@ def _why(run: WorkflowRun, task: RunTask, observed: Observed, *, stopped: bool) 
         # Whoever took it without Dagster is judged by the lease alone.
         return next(iter(its), _last(observed) if observed.complete and owner.startswith(_DAGSTER) else None)
     if task.status == TaskStatus.QUEUED:
+        if waits_for(task) and not stopped:
+            return None  # for people: nobody needs to work at it
         # A step of an earlier Dagster run says nothing about a task that was reset since.
         if failure is not None and run.dagster_run_ids[-1:] == [failure.dagster_run_id]:
             return failure.message

@@ -6,7 +6,7 @@ settle step records all of it in one transaction.
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -158,6 +158,20 @@ class FetchVersion(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Review:
+    """What people approved of the annotations that a task waited for."""
+
+    annotation_task_id: str
+    label_type: str
+    reviewers: tuple[str, ...]
+    comment: str
+    target: Mapping[str, Any]
+    """What was labelled: type, id and selector."""
+    annotations: Callable[[], Iterator[Mapping[str, Any]]]
+    """Reads them, oldest first: ``id``, ``target``, ``payload``, ``createdBy``, ``createdAt``."""
+
+
+@dataclass(frozen=True, slots=True)
 class NodeContext:
     """Everything a node may use while it runs."""
 
@@ -177,6 +191,8 @@ class NodeContext:
     err: Callable[[str], None] = lambda _line: None
     version: "FetchVersion | None" = None
     """Brings a published version to disk, where the node type is executed with a database at hand."""
+    review: Review | None = None
+    """Of a node that waits for people: what they approved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,4 +322,4 @@ class NodeType:
     image: str | None = None
     """The image that it is always executed with; ``None`` where each node names its own, or needs none."""
     waits: bool = False
-    """Is executed only after people have decided: until then its task is queued and nobody takes it."""
+    """Is executed only when people have approved: until then its task is queued and nobody takes it."""

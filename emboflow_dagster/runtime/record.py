@@ -6,7 +6,7 @@ summary move together, fenced on (task, status, attempt, lease owner).
 Source: spec/state-machines.md 4.2; spec/reliability.md I9-I13.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeVar
@@ -115,11 +115,14 @@ class Recorder:
             },
         )
 
-    def claim(self, run_id: str, node_id: str, worker: str) -> Claimed:
-        """Take one queued task: exactly one worker gets it.
+    def claim(
+        self, run_id: str, node_id: str, worker: str, *, gated: Collection[str] = frozenset()
+    ) -> Claimed:
+        """Take one queued task: exactly one worker gets it; of the node types ``gated`` nobody does.
 
         Raises:
-            TransitionError: It is not queued, or its run is over.
+            TransitionError: It is not queued, or its run is over; kind ``waits-for-people``: it is not to be
+                taken before people have decided.
             NotFoundError: No such run or node.
         """
 
@@ -138,6 +141,11 @@ class Recorder:
                     f"run {run_id}: task {node_id} is pending: an upstream task has not succeeded",
                     kind=ErrorKind.UPSTREAM_NOT_SUCCEEDED,
                 )
+            held = before.status is TaskStatus.QUEUED and before.lease_owner is not None
+            if held or before.node_type in gated:
+                raise TransitionError(
+                    f"run {run_id}: task {node_id} waits for people", kind=ErrorKind.WAITS_FOR_PEOPLE
+                )
             now = utc_now()
             task = self.tasks.change(
                 before.id,
@@ -147,7 +155,11 @@ class Recorder:
                     "updatedAt": now,
                     "leaseOwner": worker,
                 },
-                expected={"status": TaskStatus.QUEUED.value, "attempt": before.attempt},
+                expected={
+                    "status": TaskStatus.QUEUED.value,
+                    "attempt": before.attempt,
+                    "leaseOwner": before.lease_owner,
+                },
                 server_time=("heartbeatAt",),
                 session=session,
             )
@@ -269,11 +281,16 @@ class Recorder:
             for task in tasks:
                 if task.status not in open_:
                     continue
-                ends: dict[str, Any] = {"status": lost.value, "finishedAt": now, "updatedAt": now}
+                ends: dict[str, Any] = {
+                    "status": lost.value,
+                    "finishedAt": now,
+                    "updatedAt": now,
+                    "leaseOwner": None,
+                }
                 if not cancelled or task.status == TaskStatus.RUNNING:
                     # A failed task has both times, also when nothing ever took it (invariant I14).
                     started = task.started_at or now
-                    ends |= {"startedAt": started, "durationMs": millis(started, now), "leaseOwner": None}
+                    ends |= {"startedAt": started, "durationMs": millis(started, now)}
                     ends["errorMessage"] = clip(message)
                 expected = {"status": task.status.value, "attempt": task.attempt}
                 changed[task.id] = self.tasks.change(task.id, ends, expected=expected, session=session)
@@ -332,7 +349,8 @@ class Recorder:
 
     def queued_nodes(self, run: WorkflowRun) -> list[str]:
         """The nodes of a run that a worker may take now, in graph order."""
-        queued = {"workflowRunId": run.id, "status": TaskStatus.QUEUED.value}
+        # One that waits for people is held by what it waits for.
+        queued = {"workflowRunId": run.id, "status": TaskStatus.QUEUED.value, "leaseOwner": None}
         with translated():
             nodes = {row["nodeId"] for row in self.tasks.raw.find(queued, {"_id": 0, "nodeId": 1})}
         return [node for node in run.runtime_snapshot.node_types if node in nodes]

@@ -58,6 +58,14 @@ def served(tmp_path_factory):
     file = deployment.folder / "plain.json"
     file.write_text(json.dumps({"workflow": "plain", "nodes": quick}))
     deployment.emboflow("workflow", "publish", str(file))
+    asked = [
+        {"id": "take", "type": "source"},
+        {"id": "label", "type": "annotation", "after": ["take"], "config": {"labelType": "segment"}},
+        {"id": "after", "type": "filter", "after": ["label"]},
+    ]
+    file = deployment.folder / "labelled.json"
+    file.write_text(json.dumps({"workflow": "labelled", "nodes": asked}))
+    deployment.emboflow("workflow", "publish", str(file))
     with serving.serve(deployment) as running:
         yield running
 
@@ -176,3 +184,28 @@ def test_selected_steps_that_end_the_graph_go_on_in_the_document_others_are_a_ru
     newest, _ = served.deployment.emboflow("run", "list", "--workflow", "plain")
     assert (newest["dagsterRunIds"], newest["selectedNodeIds"]) == ([third], ["work"])
     assert served.deployment.emboflow("verify")["ok"]
+
+
+def test_a_run_waits_for_people_with_no_dagster_run_alive(served):
+    emboflow = served.deployment.emboflow
+    run = emboflow("workflow", "run", "labelled", "--asset", "rows")
+
+    (asked,) = serving.until(lambda: emboflow("annotation", "list", "--run", run["_id"]) or None, 240)
+    waiting = shown(served, run)
+    assert tasks(waiting) == {"take": ("success", 1), "label": ("queued", 1), "after": ("pending", 1)}
+    [first] = waiting["dagsterRunIds"]
+    # The step has ended without an output, and what is below it was skipped: there is nothing to wait with.
+    assert served.ended(first) == "SUCCESS"
+    assert shown(served, run)["status"] == "running"
+
+    labels = served.deployment.folder / "labels.json"
+    labels.write_text(json.dumps({"from": 0, "to": 1, "label": "grasp"}))
+    emboflow("annotation", "add", asked["_id"], str(labels))
+    emboflow("annotation", "submit", asked["_id"])
+    emboflow("annotation", "approve", asked["_id"], "--comment", "fine")
+
+    ended = over(served, run, "success", "failed")
+    assert tasks(ended) == {"take": ("success", 1), "label": ("success", 1), "after": ("success", 1)}
+    assert ended["dagsterRunIds"][0] == first
+    assert served.ended(ended["dagsterRunIds"][1]) == "SUCCESS"
+    assert emboflow("verify")["ok"]

@@ -249,8 +249,9 @@ def test_the_example_of_the_errors_page_prints_what_it_shows(environment):
     assert done.stdout == shown
 
 
-def test_the_examples_of_the_blobs_page_print_what_they_show(folder, environment):
-    page = blocks(ROOT / "docs" / "blobs.md")
+@pytest.mark.parametrize("name", ["blobs", "annotations"])
+def test_the_examples_of_a_page_print_what_they_show(folder, environment, name):
+    page = blocks(ROOT / "docs" / f"{name}.md")
     examples = [(a.text, b.text) for a, b in pairwise(page) if a.kind == "python" and b.kind == "text"]
     assert len(examples) == sum(block.kind == "python" for block in page)
 

@@ -15,6 +15,7 @@ from emboflow_dagster.errors import ErrorKind
 from emboflow_dagster.model.run import RunTask, WorkflowRun
 from emboflow_dagster.project.handle import EmboFlow
 from emboflow_dagster.runtime import validate
+from emboflow_dagster.runtime.gates import waits_for
 from emboflow_dagster.runtime.registry import node_types
 from tests.integration.containers.conftest import docker_client, docker_host
 
@@ -151,22 +152,6 @@ def test_04_sets(ef: EmboFlow, tmp_path: Path):
     assert len(raw["logicGraph"]["nodes"]) == 7
 
 
-@pytest.mark.parametrize(
-    ("name", "last"),
-    [("05-resample-annotate.json", "resample")],
-)
-def test_filters_and_hooks(ef: EmboFlow, tmp_path: Path, name: str, last: str):
-    raw = up_to(graph(name), {last})
-    run, tasks = ran(ef, {**raw, "expectedRun": {**raw["expectedRun"], "status": "success"}}, tmp_path)
-    compare(ef, raw, run, tasks)
-    assert run.status == "success", {n: t.error_message for n, t in tasks.items()}
-    made = tasks[last].last_result_preview or {}
-    expected = raw["expectedRun"].get("dataset", {}) | {
-        key: raw["expectedRun"][key] for key in ("frames",) if key in raw["expectedRun"]
-    }
-    assert {key: made[key] for key in expected} == expected
-
-
 @pytest.mark.parametrize("name", [name for name in FILES if name.startswith(("02-", "04-"))])
 def test_the_whole_graph(ef: EmboFlow, tmp_path: Path, name: str):
     raw = graph(name)
@@ -180,12 +165,8 @@ def test_the_whole_graph(ef: EmboFlow, tmp_path: Path, name: str):
     assert sum(package["frames"] for package in delivered) == made["frames"]
     if "g1EpisodesKept" in raw["expectedRun"]:
         # One package for each set of features and rate; of G1's 100 episodes two have their video.
-        assert [package["episodes"] for package in delivered] == [
-            raw["expectedRun"]["g1EpisodesKept"],
-            5,
-            2,
-            1,
-        ]
+        kept = raw["expectedRun"]["g1EpisodesKept"]
+        assert [package["episodes"] for package in delivered] == [kept, 5, 2, 1]
 
 
 @pytest.mark.usefixtures("docker_client")
@@ -205,6 +186,33 @@ def test_03_repair(ef: EmboFlow, tmp_path: Path):
     assert (tasks["verify"].last_result_preview or {})["value"] == {
         "datasets": [{"episodes": 5, "frames": 2096, "problems": []}]
     }
+
+
+def test_05_waits_for_people_and_delivers_what_they_said(ef: EmboFlow, tmp_path: Path):
+    raw = graph("05-resample-annotate.json")
+    require(raw)
+    run, tasks = ran(ef, raw, tmp_path)
+    compare(ef, raw, run, tasks)
+    first, second = raw["expectedRun"]["status"].split(", then ")
+    assert (first, run.status, tasks["label"].status) == ("waiting-for-annotation", "running", "queued")
+    asked = waits_for(tasks["label"])
+    assert asked is not None
+    segment = {"from": 0, "to": 200, "label": "turn left"}
+    ef.annotations.add(asked, segment)
+    ef.annotations.submit(asked)
+    ef.annotations.approve(asked, "seen")
+
+    ended = ef.runs.work(run.id)
+
+    tasks = {task.node_id: task for task in ef.runs.tasks(ended)}
+    assert ended.status == second, tasks["delivery"].error_message
+    (artifact,) = ef.artifacts.of_task(tasks["delivery"])
+    folder = ef.artifacts.fetch(artifact, tmp_path / "delivery")
+    (row,) = [json.loads(line) for line in (folder / "annotations.jsonl").read_text().splitlines()]
+    assert (row["payload"], row["annotationTaskId"], row["labelType"]) == (segment, asked, "segment")
+    (told,) = (folder / "annotation_tasks.jsonl").read_text().splitlines()
+    assert json.loads(told)["comment"] == "seen"
+    assert (artifact.summary or {})["frames"] == raw["expectedRun"]["frames"]
 
 
 @pytest.mark.usefixtures("docker_client")

@@ -30,6 +30,8 @@ CONTRACT = {
     *(f"blob {verb}" for verb in ("withdraw", "reinstate", "retain", "why-kept")),
     *("blob import-flowcept", "blob export-flowcept"),
     *(f"node {verb}" for verb in ("list", "show", "register", "disable", "enable")),
+    *(f"annotation {verb}" for verb in ("list", "show", "open", "assign", "add", "submit")),
+    *(f"annotation {verb}" for verb in ("approve", "reject", "cancel")),
     "audit list",
 }
 GLOBALS = {"workspace", "project", "actor", "json", "debug"}

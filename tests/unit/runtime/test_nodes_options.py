@@ -27,6 +27,7 @@ EXPECTED = {
     "extract-archive": {"extract"},
     "merge": set(),
     "container": set(),
+    "annotation": set(),
     "recover": {"salvage"},
 }
 
