@@ -94,7 +94,7 @@ def recover_recording(path: Path, out: Path, tell: Tell | None = None) -> dict[s
         written[name] = _rewrite(part, target, facts, tell)
         warnings += facts.warnings
     counted = sum(content.table.count for content in written.values())
-    damaged = any(warning.code in DAMAGE for warning in warnings)
+    damaged = any(warning.code in DAMAGE | {"unreadable"} for warning in warnings)
     if not damaged or not counted:
         for name in written:
             (base / name).unlink()

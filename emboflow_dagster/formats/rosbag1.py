@@ -40,7 +40,11 @@ def messages(path: Path, facts: Facts, wanted: Wanted) -> Iterator[Message]:
     """The messages of one bag in file order (see :class:`~emboflow_dagster.formats.recording.Reader`)."""
     size = path.stat().st_size
     with path.open("rb", buffering=256 * 1024) as file:
-        if file.read(len(MAGIC)) != MAGIC:
+        first = file.read(len(MAGIC))
+        if first != MAGIC and MAGIC.startswith(first):
+            facts.warn("truncated", f"the file ends in its first line, after {size} bytes", path.name)
+            return
+        if first != MAGIC:
             facts.warn("unreadable", "only ROS bags of version 2.0 are read", path.name)
             return
         reader = _BagReader(facts, wanted, path.name)

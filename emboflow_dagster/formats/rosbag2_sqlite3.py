@@ -66,9 +66,12 @@ def _messages(path: Path, facts: Facts, wanted: Wanted, *, compression: str) -> 
     if wal.is_file() and wal.stat().st_size:
         text = f"{wal.stat().st_size} bytes in {wal.name} were never merged and are not read"
         facts.warn("unapplied_wal", text, path.name)
-    _check_size(path, facts)
     seen = Seen()
     topics: dict[int, Connection] = {}
+    if _is_short(path, facts):
+        # SQLite would read zeros where the last page is cut, and take them for the end of a message.
+        yield from _salvaged(path, facts, wanted, compression, topics, seen)
+        return
     try:
         yield from _rows(path, facts, wanted, compression, topics, seen)
     except (DatabaseError, UnicodeDecodeError) as error:  # the latter for a message about damaged names
@@ -154,17 +157,19 @@ def _topics_of(pages: Pages, facts: Facts, compression: str) -> dict[int, Connec
     return found
 
 
-def _check_size(path: Path, facts: Facts) -> None:
+def _is_short(path: Path, facts: Facts) -> bool:
+    """Whether the file has fewer bytes than it announces; warns of it."""
     with path.open("rb") as file:
         head = file.read(100)
     if len(head) < 100:  # noqa: PLR2004 - the header's length
-        return
+        return False
     (page,) = struct.unpack_from(">H", head, 16)
     (pages,) = struct.unpack_from(">I", head, 28)
     announced = (65_536 if page == 1 else page) * pages
     size = path.stat().st_size
     if size < announced:
         facts.warn("truncated", f"the database announces {announced} bytes, {size} are there", path.name)
+    return size < announced
 
 
 def _topics(database: "Database", facts: Facts, compression: str) -> dict[int, Connection]:
