@@ -13,7 +13,7 @@ _SHOWN: Final = 3
 
 
 def tombstones(mongo: Mongo, workspace_id: str | None, project_id: str = "") -> Iterator[Raw]:
-    """What was forgotten, oldest first, in a workspace or (``None``) everywhere."""
+    """What was forgotten, in a workspace or (``None``) everywhere."""
     prefix = f"{project_id}:" if project_id else ""
     yield from marks.every(mongo, Mark.FORGOTTEN, prefix, workspace_id)
 

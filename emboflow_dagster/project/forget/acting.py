@@ -18,7 +18,7 @@ from emboflow_dagster.errors import (
 )
 from emboflow_dagster.model.annotation import Annotation
 from emboflow_dagster.model.asset import Asset
-from emboflow_dagster.model.base import new_id, utc_now
+from emboflow_dagster.model.base import utc_now
 from emboflow_dagster.model.collections import CACHE, META
 from emboflow_dagster.model.dataset import Dataset, DatasetStatus, DatasetVersion, DatasetVersionStatus
 from emboflow_dagster.mongo import audit, marks
@@ -34,6 +34,7 @@ from emboflow_dagster.project.forget.matching import Match, chosen
 from emboflow_dagster.project.forget.survey import Survey, survey
 from emboflow_dagster.project.forget.tombstone import digest_of, lists, shown, told_of
 from emboflow_dagster.project.opened import Opened
+from emboflow_dagster.runtime.digest import sha256_of
 
 MAX_EPISODES: Final = 1000
 #: How far it came.
@@ -101,14 +102,15 @@ class Forgetting:
                 ],
                 **{name: value for name, value in note.items() if name not in ("match", "state")},
             }
-        name = f"{self._scope.project_id}:{new_id('fgt')}"
-        marks.write(self._mongo, Mark.FORGOTTEN, name, self._scope.workspace_id, **note)
+        # Named by what was asked: who was told that the note may not be kept says it again, and finds it.
+        name = f"{self._scope.project_id}:fgt_{sha256_of({**asked, 'base': base.id})[:26]}"
+        marks.once(self._mongo, Mark.FORGOTTEN, name, self._scope.workspace_id, **note)
         return shown(self._finish(self._read(f"{Mark.FORGOTTEN.value}:{name}")))
 
     def tombstones(self) -> list[dict[str, Any]]:
         """What was forgotten in the project, oldest first."""
         notes = tombstones(self._mongo, self._scope.workspace_id, self._scope.project_id)
-        return [shown(note) for note in notes]
+        return [shown(note) for note in sorted(notes, key=lambda note: note["createdAt"])]
 
     # ------------------------------------------------------------------------------------------ before
 
