@@ -25,7 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from emboflow_dagster.errors import ExecutionError, LimitError
 from emboflow_dagster.runtime.child import run_child
@@ -230,22 +230,21 @@ def zip_(folder: Path) -> list[str]:
 
 def tar_gz(folder: Path) -> list[str]:
     """A compressed tar with an archive in it."""
-    with tarfile.open(folder / "a.tar.gz", "w:gz") as archive:
-        for name, data in _members():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return ["a.tar.gz"]
+    return _tar(folder, "a.tar.gz", "w:gz")
 
 
 def tar(folder: Path) -> list[str]:
     """A plain tar."""
-    with tarfile.open(folder / "a.tar", "w") as archive:
-        for name, data in _members():
-            info = tarfile.TarInfo(name)
+    return _tar(folder, "a.tar", "w")
+
+
+def _tar(folder: Path, name: str, mode: Literal["w", "w:gz"]) -> list[str]:
+    with tarfile.open(folder / name, mode) as archive:
+        for member, data in _members():
+            info = tarfile.TarInfo(member)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
-    return ["a.tar"]
+    return [name]
 
 
 def gz(folder: Path) -> list[str]:

@@ -1,6 +1,6 @@
 """What the exporting nodes share: which versions they export, and how a package is shown."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,8 +10,9 @@ from pydantic import Field
 from emboflow_dagster.errors import ErrorKind, InvalidInputError, Problem
 from emboflow_dagster.model.artifact import NORMALIZED_DATASET_PACKAGE
 from emboflow_dagster.model.base import Slug
+from emboflow_dagster.model.storage import LISTING_TYPE
 from emboflow_dagster.model.text import TAG_PATTERN
-from emboflow_dagster.runtime.node import NodeContext
+from emboflow_dagster.runtime.node import NodeContext, NodeOutput, NodeResult
 from emboflow_dagster.runtime.nodes._limits import ChildOptions
 from emboflow_dagster.runtime.nodes._shown import short
 
@@ -112,3 +113,44 @@ def feature_rows(features: Mapping[str, Any]) -> list[dict[str, Any]]:
         {"feature": short(name), "type": spec["dtype"], "shape": "x".join(map(str, spec["shape"]))}
         for name, spec in list(features.items())[:50]
     ]
+
+
+def package(context: NodeContext, kind: str, folder: Path, summary: dict[str, Any]) -> NodeOutput:
+    """A folder that was written as the artifact of type ``kind``."""
+    return NodeOutput(
+        type=kind,
+        payload=folder,
+        content_type=LISTING_TYPE,
+        title=context.task.artifact_title,
+        summary=summary,
+    )
+
+
+def exported(
+    what: str,
+    outputs: Sequence[NodeOutput],
+    rows: Sequence[dict[str, Any]],
+    features: Mapping[str, Any],
+    use: str,
+) -> NodeResult:
+    """What an exporting node leaves, and its page.
+
+    Args:
+        what: Name of the table of packages.
+        outputs: The packages.
+        rows: One a package: ``episodes``, ``files``, ``bytes`` and what else is shown of it.
+        features: Those of the last package.
+        use: How it is used, as Markdown.
+    """
+    return NodeResult(
+        outputs=tuple(outputs),
+        preview={what: list(rows)},
+        page={
+            what: {"table": list(rows)},
+            "episodes": sum(row["episodes"] for row in rows),
+            "files": sum(row["files"] for row in rows),
+            "bytes": sum(row["bytes"] for row in rows),
+            "features": {"table": feature_rows(features)},
+            "use": {"markdown": use},
+        },
+    )

@@ -11,14 +11,15 @@ from emboflow_dagster.model.artifact import (
     QUALITY_REPORT,
 )
 from emboflow_dagster.model.plugin import CustomNodeCategory
-from emboflow_dagster.model.storage import LISTING_TYPE
 from emboflow_dagster.runtime.delivering import ANNOTATED, LEROBOT, REPORTS
 from emboflow_dagster.runtime.node import NodeContext, NodeOutput, NodeResult, NodeType, Reach, Sight
 from emboflow_dagster.runtime.nodes._delivered import (
     VersionOptions,
     deliver,
+    exported,
     feature_rows,
     missing,
+    package,
     uncached,
     versions,
 )
@@ -65,22 +66,11 @@ def run(context: NodeContext) -> NodeResult:
         )
         summary = {key: value for key, value in made.items() if key != "features"}
         summary["features"] = feature_rows(made["features"])
-        outputs.append(_output(context, out, summary))
+        outputs.append(package(context, DELIVERY_PACKAGE, out, summary))
         shown = ("format", "episodes", "frames", "files", "bytes", "versionSha256")
         rows.append({key: made[key] for key in shown})
     name = options.name or made.get("name") or "dataset"
-    return NodeResult(
-        outputs=tuple(outputs),
-        preview={"packages": rows},
-        page={
-            "packages": {"table": rows},
-            "episodes": sum(row["episodes"] for row in rows),
-            "files": sum(row["files"] for row in rows),
-            "bytes": sum(row["bytes"] for row in rows),
-            "features": {"table": feature_rows(made["features"])},
-            "use": {"markdown": _use(options.format, name)},
-        },
-    )
+    return exported("packages", outputs, rows, made["features"], _use(options.format, name))
 
 
 def _reports(context: NodeContext, options: DeliveryOptions) -> NodeResult:
@@ -101,7 +91,7 @@ def _reports(context: NodeContext, options: DeliveryOptions) -> NodeResult:
     )
     rows = [{key: short(value) for key, value in row.items()} for row in made["reports"][:100]]
     return NodeResult(
-        outputs=(_output(context, out, made | {"reports": rows}),),
+        outputs=(package(context, DELIVERY_PACKAGE, out, made | {"reports": rows}),),
         preview={**made, "reports": rows},
         page={"files": made["files"], "bytes": made["bytes"], "reports": {"table": rows}},
     )
@@ -118,16 +108,6 @@ def _annotations(context: NodeContext) -> list[str]:
     if not paths:
         raise missing(context, "no node before this one left annotations")
     return paths
-
-
-def _output(context: NodeContext, out: Any, summary: dict[str, Any]) -> NodeOutput:
-    return NodeOutput(
-        type=DELIVERY_PACKAGE,
-        payload=out,
-        content_type=LISTING_TYPE,
-        title=context.task.artifact_title,
-        summary=summary,
-    )
 
 
 def _use(form: str, name: str) -> str:

@@ -12,13 +12,14 @@ from emboflow_dagster.model.artifact import (
     TRAINING_CONFIG_PACKAGE,
 )
 from emboflow_dagster.model.plugin import CustomNodeCategory
-from emboflow_dagster.model.storage import LISTING_TYPE
 from emboflow_dagster.runtime.delivering import LEROBOT
 from emboflow_dagster.runtime.node import NodeContext, NodeOutput, NodeResult, NodeType, Reach, Sight
 from emboflow_dagster.runtime.nodes._delivered import (
     VersionOptions,
     deliver,
+    exported,
     feature_rows,
+    package,
     uncached,
     versions,
 )
@@ -108,29 +109,11 @@ def run(context: NodeContext) -> NodeResult:
             f"{made['versionSha256']}: {made['command']}"
         )
         summary = {**made, "features": feature_rows(made["features"])}
-        outputs.append(
-            NodeOutput(
-                type=TRAINING_CONFIG_PACKAGE,
-                payload=out,
-                content_type=LISTING_TYPE,
-                title=context.task.artifact_title,
-                summary=summary,
-            )
-        )
+        outputs.append(package(context, TRAINING_CONFIG_PACKAGE, out, summary))
         shown = ("policy", "episodes", "frames", "files", "bytes", "versionSha256")
         rows.append({key: made[key] for key in shown})
-    return NodeResult(
-        outputs=tuple(outputs),
-        preview={"configs": rows},
-        page={
-            "configs": {"table": rows},
-            "episodes": sum(row["episodes"] for row in rows),
-            "files": sum(row["files"] for row in rows),
-            "bytes": sum(row["bytes"] for row in rows),
-            "features": {"table": feature_rows(made["features"])},
-            "use": {"markdown": f"```sh\n{made['command']} --dataset.root={options.dataset_root}\n```"},
-        },
-    )
+    use = f"```sh\n{made['command']} --dataset.root={options.dataset_root}\n```"
+    return exported("configs", outputs, rows, made["features"], use)
 
 
 def _deliveries(context: NodeContext, options: TrainingOptions) -> list[Path]:

@@ -1,21 +1,17 @@
 """Sampling on a grid, for any stamps; and where a recording is cut into episodes."""
 
-import json
 from itertools import pairwise
 
 import numpy as np  # noqa: TID253 - this module is about what these libraries write
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mcap.writer import Writer  # noqa: TID253
 
 from emboflow_dagster.errors import InvalidInputError, LimitError
 from emboflow_dagster.formats.canonical import bag_streams, from_bags
 from emboflow_dagster.formats.canonical.grid import NS, grid_of, held
 from emboflow_dagster.formats.canonical.splitting import Split, spans_of, value_of
-
-MS = 1_000_000
-START = 1_700_000_000_000_000_000
+from tests.unit.formats.json_recordings import MS, START, recording
 
 STAMPS = st.lists(st.integers(0, 1_000 * MS), min_size=2, max_size=30).map(sorted)
 
@@ -85,20 +81,6 @@ def test_a_grid_that_would_not_fit_is_refused():
 )
 def test_what_a_boundary_message_says(message, value):
     assert value_of(message) == value
-
-
-def recording(path, topics):
-    with path.open("wb") as sink:
-        writer = Writer(sink)
-        writer.start()
-        schema = writer.register_schema("fields", "jsonschema", b'{"type": "object"}')
-        channels = {topic: writer.register_channel(topic, "json", schema) for topic in topics}
-        rows = [(ms, topic, fields) for topic, found in topics.items() for ms, fields in found]
-        for ms, topic, fields in sorted(rows, key=lambda row: row[0]):
-            stamp = START + round(ms * MS)
-            writer.add_message(channels[topic], stamp, json.dumps(fields).encode(), stamp)
-        writer.finish()
-    return path
 
 
 def arm(first, last, step=10):

@@ -13,10 +13,9 @@ from emboflow_dagster.errors import InvalidInputError, NotFoundError
 from emboflow_dagster.formats.canonical import from_bags, from_hdf5
 from emboflow_dagster.formats.canonical.reader import open_canonical
 from emboflow_dagster.formats.canonical.writer import write_canonical
+from tests.unit.formats.json_recordings import MS, START, recording
 
 SAMPLES = Path(os.environ.get("EMBOFLOW_SAMPLES") or Path(__file__).parents[3].parent / "shared" / "samples")
-START = 1_700_000_000_000_000_000
-MS = 1_000_000
 
 
 @pytest.fixture
@@ -28,21 +27,6 @@ def hdf5_samples():
             pytest.fail(reason)
         pytest.skip(reason)
     return folder
-
-
-def recording(path, topics):
-    """An MCAP of JSON messages: {topic: [(ms, fields)]}."""
-    with path.open("wb") as stream:
-        writer = Writer(stream)
-        writer.start()
-        schema = writer.register_schema("fields", "jsonschema", b'{"type": "object"}')
-        channels = {topic: writer.register_channel(topic, "json", schema) for topic in topics}
-        rows = [(ms, topic, fields) for topic, found in topics.items() for ms, fields in found]
-        for ms, topic, fields in sorted(rows, key=lambda row: row[0]):
-            stamp = START + round(ms * MS)
-            writer.add_message(channels[topic], stamp, json.dumps(fields).encode(), stamp)
-        writer.finish()
-    return path
 
 
 def arm(count=101, step=10.0):
