@@ -5,7 +5,6 @@ nowhere, since their own trailers hold them modulo 2**32 only.
 """
 
 import io
-import stat
 import tarfile
 import zipfile
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, BinaryIO
 from emboflow_dagster.formats.archive_inside import look_inside
 from emboflow_dagster.formats.archive_members import Listing, Member, is_bomb
 from emboflow_dagster.formats.archive_streams import BombError, Unpacked
+from emboflow_dagster.formats.archive_walk import tar_members, zip_member
 from emboflow_dagster.formats.detect import Format, Source, signature
 from emboflow_dagster.formats.report import Candidate, Probe
 
@@ -134,18 +134,7 @@ def _list_zip(stream: BinaryIO, size: int, listing: Listing) -> None:
     with zipfile.ZipFile(stream) as archive:
         infos = archive.infolist()
         for info in infos[:MAX_MEMBERS]:
-            mode = info.external_attr >> 16
-            member = Member(
-                name=info.orig_filename,
-                size=info.file_size,
-                packed=info.compress_size,
-                is_folder=info.orig_filename.endswith("/"),
-                link_to="unread" if stat.S_ISLNK(mode) else None,
-                is_special=stat.S_IFMT(mode) in (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK),
-                mode=mode,
-                encrypted=bool(info.flag_bits & 1),
-            )
-            listing.add(member, max_names=MAX_NAMES, max_problems=MAX_PROBLEMS)
+            listing.add(zip_member(info), max_names=MAX_NAMES, max_problems=MAX_PROBLEMS)
         listing.complete = len(infos) <= MAX_MEMBERS
         _check_places(stream, infos, listing)
     if is_bomb(listing.size, size):
@@ -190,22 +179,11 @@ def _check_places(stream: BinaryIO, infos: list[zipfile.ZipInfo], listing: Listi
 
 
 def _list_tar(stream: "BinaryIO | io.BufferedReader", listing: Listing) -> None:
-    with tarfile.open(fileobj=stream, mode="r|", errorlevel=2) as archive:
-        for count, info in enumerate(archive):
-            if count >= MAX_MEMBERS:
-                listing.complete = False
-                return
-            member = Member(
-                name=info.name + ("/" if info.isdir() else ""),
-                size=info.size if info.isreg() else 0,
-                is_folder=info.isdir(),
-                link_to=info.linkname if info.issym() or info.islnk() else None,
-                is_special=info.isdev(),
-                mode=info.mode,
-            )
-            listing.add(member, max_names=MAX_NAMES, max_problems=MAX_PROBLEMS)
-            # The stream reader keeps every header it saw; this listing must not grow with the archive.
-            archive.members.clear()  # pyright: ignore[reportAttributeAccessIssue] - absent from the stubs
+    for count, (member, _, _) in enumerate(tar_members(stream)):
+        if count >= MAX_MEMBERS:
+            listing.complete = False
+            return
+        listing.add(member, max_names=MAX_NAMES, max_problems=MAX_PROBLEMS)
 
 
 def _list_compressed(stream: BinaryIO, kind: str, path: Path, listing: Listing) -> str:

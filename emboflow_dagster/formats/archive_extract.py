@@ -4,21 +4,19 @@ Nothing of ``zipfile``'s or ``tarfile``'s own extraction is used: files are made
 never over one that is there, and neither links nor special files nor modes are made at all.
 """
 
-import io
 import shutil
-import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Final, Literal
+from typing import Final, Literal
 
 from emboflow_dagster.errors import ErrorKind, InvalidInputError, LimitError
 from emboflow_dagster.formats.archive import KINDS, list_archive
-from emboflow_dagster.formats.archive_members import MAX_RATIO, RATIO_FROM_BYTES, Member, faults
-from emboflow_dagster.formats.archive_streams import BombError, Unpacked
+from emboflow_dagster.formats.archive_members import MAX_RATIO, RATIO_FROM_BYTES, faults
+from emboflow_dagster.formats.archive_streams import BombError
+from emboflow_dagster.formats.archive_walk import members
 from emboflow_dagster.formats.detect import read_head, signature
 
 Links = Literal["reject", "skip"]
@@ -139,7 +137,7 @@ def _unpack(path: Path, out: Path, name: str, bounds: Bounds, found: Extracted) 
     packed = path.stat().st_size
     came = 0
     try:
-        for member, stream in _members(path, kind):
+        for member, stream in members(path, kind):
             bounds.count()
             if member.link_to is not None:
                 found.left_out.append(f"{name}: {member.name}: a link")
@@ -181,59 +179,3 @@ def _error_of(code: str) -> ErrorKind:
     if code.startswith("archive_path") or code in ("archive_link", "archive_special", "archive_duplicate"):
         return ErrorKind.PATH_TRAVERSAL
     return ErrorKind.LIMIT_SIZE if code == "archive_bomb" else ErrorKind.FILE_CORRUPT
-
-
-def _members(path: Path, kind: str) -> Iterator[tuple[Member, IO[bytes] | None]]:
-    """Every member with its bytes, to be read before the next one is asked for."""
-    with path.open("rb") as stream:
-        if kind == "zip":
-            yield from _of_zip(stream)
-        elif kind == "tar":
-            yield from _of_tar(stream)
-        else:
-            plain = {"tar.gz": "gzip", "tar.bz2": "bzip2", "tar.xz": "xz"}.get(kind, kind)
-            reader = io.BufferedReader(Unpacked(stream, plain), PIECE)
-            if plain != kind:
-                yield from _of_tar(reader)
-            else:
-                name = path.name.removesuffix({"gzip": ".gz", "bzip2": ".bz2", "xz": ".xz"}[kind])
-                yield Member(name), reader
-            # Behind the last entry stands the checksum that says whether all of it is right.
-            while reader.read(PIECE):
-                pass
-
-
-def _of_zip(stream: IO[bytes]) -> Iterator[tuple[Member, IO[bytes] | None]]:
-    with zipfile.ZipFile(stream) as archive:
-        for info in archive.infolist():
-            mode = info.external_attr >> 16
-            link = "unread" if stat.S_ISLNK(mode) else None
-            member = Member(
-                info.orig_filename,
-                info.file_size,
-                info.compress_size,
-                is_folder=info.orig_filename.endswith("/"),
-                link_to=link,
-                mode=mode,
-                encrypted=bool(info.flag_bits & 1),
-            )
-            if member.is_folder or link:
-                yield member, None
-                continue
-            with archive.open(info) as data:
-                yield member, data
-
-
-def _of_tar(stream: Any) -> Iterator[tuple[Member, IO[bytes] | None]]:
-    with tarfile.open(fileobj=stream, mode="r|", errorlevel=2) as archive:
-        for info in archive:
-            member = Member(
-                info.name,
-                info.size if info.isreg() else 0,
-                is_folder=info.isdir(),
-                link_to=info.linkname if info.issym() or info.islnk() else None,
-                is_special=info.isdev(),
-                mode=info.mode,
-            )
-            yield member, archive.extractfile(info) if info.isreg() else None
-            archive.members.clear()  # pyright: ignore[reportAttributeAccessIssue] - absent from the stubs

@@ -6,16 +6,13 @@ archive is looked into once more, one in that is only listed.
 """
 
 import stat
-import tarfile
 import tempfile
-import zipfile
-from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from emboflow_dagster.formats.archive_members import Listing, Member, faults
-from emboflow_dagster.formats.archive_streams import Unpacked
+from emboflow_dagster.formats.archive_members import Listing, faults
+from emboflow_dagster.formats.archive_walk import members
 from emboflow_dagster.formats.detect import read_head, signature
 from emboflow_dagster.formats.report import Probe
 
@@ -113,50 +110,28 @@ def _unpack(path: Path, kind: str, folder: Path) -> tuple[int, int]:
     """Write the members that have no fault: how many were, how many were not."""
     written = left_out = 0
     budget = MAX_BYTES
-    with path.open("rb") as stream:
-        for member, content in _contents(stream, kind, path.name):
-            parts = [part for part in member.name.split("/") if part not in ("", ".")]
-            wrong = {code for code, _ in faults(member)} - _HARMLESS
-            target = folder.joinpath(*parts)
-            if wrong or content is None or not parts or target.exists() or written >= MAX_FILES:
-                left_out += 1
-                continue
-            try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-            except (FileExistsError, NotADirectoryError):
-                left_out += 1
-                continue
-            with target.open("xb") as file:
-                while piece := content.read(PIECE):
-                    budget -= len(piece)
-                    if budget < 0:
-                        raise ValueError("it unpacks to more bytes than it announces")
-                    file.write(piece)
-            written += 1
+    for member, content in members(path, kind):
+        if member.is_folder:
+            continue
+        alone = kind in ("gzip", "bzip2", "xz") and member.name == path.name
+        name = f"{path.name}.unpacked" if alone else member.name
+        parts = [part for part in name.split("/") if part not in ("", ".")]
+        wrong = {code for code, _ in faults(member)} - _HARMLESS
+        plain = stat.S_IFMT(member.mode) in (0, stat.S_IFREG)
+        target = folder.joinpath(*parts)
+        if wrong or not plain or content is None or not parts or target.exists() or written >= MAX_FILES:
+            left_out += 1
+            continue
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            left_out += 1
+            continue
+        with target.open("xb") as file:
+            while piece := content.read(PIECE):
+                budget -= len(piece)
+                if budget < 0:
+                    raise ValueError("it unpacks to more bytes than it announces")
+                file.write(piece)
+        written += 1
     return written, left_out
-
-
-def _contents(stream: BinaryIO, kind: str, name: str) -> Iterator[tuple[Member, Any]]:
-    """The files of an archive in order, each with a stream of its content; links and devices have none."""
-    if kind == "zip":
-        with zipfile.ZipFile(stream) as archive:
-            for info in archive.infolist():
-                plain = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
-                if info.orig_filename.endswith("/"):
-                    continue
-                member = Member(info.orig_filename, encrypted=bool(info.flag_bits & 1))
-                if not plain or member.encrypted:
-                    yield member, None
-                    continue
-                with archive.open(info) as content:
-                    yield member, content
-    elif kind.startswith("tar"):
-        packed = {"tar.gz": "gzip", "tar.bz2": "bzip2", "tar.xz": "xz"}.get(kind)
-        source: Any = Unpacked(stream, packed) if packed else stream
-        with tarfile.open(fileobj=source, mode="r|", errorlevel=2) as archive:
-            for info in archive:
-                if not info.isdir():
-                    yield Member(info.name), archive.extractfile(info) if info.isreg() else None
-    elif kind in ("gzip", "bzip2", "xz"):
-        stem = name.removesuffix({"gzip": ".gz", "bzip2": ".bz2", "xz": ".xz"}[kind])
-        yield Member(stem if stem != name else f"{name}.unpacked"), Unpacked(stream, kind)
