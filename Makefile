@@ -136,6 +136,9 @@ bench: $(STAMP)  ## Benchmarks, printed as ratios where a peer exists
 bench-blobs: $(STAMP)  ## The blob store beside nine others into benchmarks/RESULTS.md, 25 minutes; OPTIONS=--quick: 5
 	@$(BIN)/python benchmarks/blobs $(OPTIONS)
 
+bench-promises: $(STAMP)  ## Four writers at once, and writers killed, ours and nine others, into benchmarks/PROMISES.md, 15 minutes
+	@$(BIN)/python benchmarks/promises $(OPTIONS)
+
 PEERS := lerobot-doctor==0.2.0 robovet[video]==0.2.2 robot-data-audit[parquet,video]==0.11.0
 TREES ?= $(wildcard $(EMBOFLOW_SAMPLES)/standard_dataset/*)
 compare-quality: $(STAMP)  ## Our quality checks beside three others over LeRobot trees (TREES=folders; EMBOFLOW_SAMPLES)

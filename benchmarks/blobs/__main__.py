@@ -7,20 +7,16 @@ import argparse
 import os
 import re
 import shutil
-import socket
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from measure import Plan, Runner
 from peers import GIB, MIB, PEERS, Peer
 from process import SideError
 from report import write
+from s3_server import moto
 from venvs import ROOT, python_of
 
 from emboflow_dagster.mongo import embedded
@@ -102,28 +98,6 @@ def _sizes(text: str) -> tuple[int, ...]:
     if not found:
         raise argparse.ArgumentTypeError("write 1KiB,64MiB,1GiB")
     return tuple(int(n) << {"KiB": 10, "MiB": 20, "GiB": 30}[unit] for n, unit in found)
-
-
-@contextmanager
-def moto() -> Iterator[str]:
-    """The URL of an S3 server on this machine."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(300):
-            try:
-                urllib.request.urlopen(url, timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield url
-    finally:
-        server.terminate()
-        server.wait()
 
 
 if __name__ == "__main__":

@@ -70,6 +70,11 @@ class Process:
             raise SideError(answer["error"])
         return answer
 
+    def kill(self) -> None:
+        """End it as a power cut would: no chance to tidy up."""
+        self._process.kill()
+        self._process.wait()
+
     def close(self) -> None:
         """End it."""
         assert self._process.stdin is not None  # noqa: S101 - a pipe was asked for

@@ -6,6 +6,7 @@ is measured by the same code, inside its own process, after everything is import
     python worker.py SIDE FOLDER OPTIONS
 """
 
+import hashlib
 import importlib
 import json
 import os
@@ -217,6 +218,53 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - that is the good case
             return {"keeps": keeps, "damage": f"refused ({type(error).__name__})"}
         return {"keeps": keeps, "damage": "not seen: read from elsewhere" if same else "returned as if right"}
+
+    def do_many(self, command: Command) -> dict[str, Any]:
+        """New versions of one object, one after the other, each told to a log before and after it."""
+        done = 0
+        with Path(command["log"]).open("a", buffering=1) as log:
+            for turn in range(command["count"]):
+                data = os.urandom(command["size"])
+                tried = {"try": hashlib.sha256(data).hexdigest()}
+                log.write(json.dumps(tried) + "\n")
+                try:
+                    handle = self.side.put(self._given(data, command["name"], turn), command["name"])
+                except Exception as error:  # noqa: BLE001 - a refusal is an answer
+                    log.write(
+                        json.dumps(tried | {"refused": type(error).__name__, "why": str(error)[:200]}) + "\n"
+                    )
+                    continue
+                log.write(json.dumps(tried | {"handle": handle}) + "\n")
+                done += 1
+        return {"done": done}
+
+    def do_sums(self, command: Command) -> dict[str, Any]:
+        """The sha256 of what each handle gives back, or the class of the refusal."""
+        every = getattr(self.side, "every", None)
+        handles = every(command["name"]) if every else command["handles"]
+        newest = getattr(self.side, "newest", None)
+        answer = {"sums": [self._sum(lambda h=h: self._got(h)) for h in handles], "listed": bool(every)}
+        return answer | ({"newest": self._sum(lambda: newest(command["name"]))} if newest else {})
+
+    def _given(self, data: bytes, name: str, turn: int) -> Any:
+        if self.side.takes == "bytes":
+            if hasattr(self.side, "before_put"):
+                self.side.before_put(data, name)
+            return data
+        folder = self.folder.parent / f"given-{self.folder.name}-{os.getpid()}-{turn % 2}"
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_bytes(data)
+        return self._source(folder / name, name)
+
+    def _got(self, handle: Any) -> Any:
+        self._before_get(handle)
+        return self.side.get(handle)
+
+    def _sum(self, read: Callable[[], Any]) -> str:
+        try:
+            return hashlib.sha256(content(read())).hexdigest()
+        except Exception as error:  # noqa: BLE001 - what it says of the loss
+            return f"refused ({type(error).__name__})"
 
 
 def make_frame(rows: int) -> Any:

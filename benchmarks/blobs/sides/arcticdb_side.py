@@ -12,10 +12,10 @@ class Side:
     def __init__(self, folder: Path, options: dict[str, Any]) -> None:
         import arcticdb
 
-        del options
         self.module: Any = arcticdb
         self.arctic: Any = arcticdb.Arctic(f"lmdb://{folder}?map_size=24GB")
-        self.library: Any = self.arctic.create_library("bench")
+        make = self.arctic.get_library if options.get("joins") else self.arctic.create_library
+        self.library: Any = make("bench")
 
     def versions(self) -> str:
         from importlib.metadata import version
@@ -27,6 +27,9 @@ class Side:
 
     def get(self, handle: list[Any]) -> Any:
         return self.library.read(handle[0], as_of=handle[1]).data
+
+    def newest(self, name: str) -> Any:
+        return self.library.read(name).data
 
     def put_frame(self, frame: Any, name: str) -> list[Any]:
         return [name, self.library.write(name, frame).version]

@@ -23,7 +23,8 @@ class Side(Files):
             aws_access_key_id="bench",
             aws_secret_access_key="bench",  # noqa: S106 - moto takes any
         )
-        self.s3.create_bucket(Bucket=self.BUCKET)
+        if not options.get("joins"):
+            self.s3.create_bucket(Bucket=self.BUCKET)
         self.manager = PickledObjectS3IOManager(s3_bucket=self.BUCKET, s3_session=self.s3, s3_prefix="p")
 
     def versions(self) -> str:

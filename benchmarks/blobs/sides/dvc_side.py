@@ -14,16 +14,18 @@ class Side:
         import dvc
         from dvc.repo import Repo
 
-        del options
         self.module: Any = dvc
         self.work, self.remote = folder / "work", folder / "remote"
+        if not options.get("joins"):
+            self._init(Repo)
+        self.repo = Repo(str(self.work))
+
+    def _init(self, kind: Any) -> None:
         self.work.mkdir()
         self.remote.mkdir()
-        self.repo: Any = Repo.init(str(self.work), no_scm=True)
-        with self.repo.config.edit() as config:
+        with kind.init(str(self.work), no_scm=True).config.edit() as config:
             config["core"] |= {"remote": "bench", "analytics": False}
             config["remote"]["bench"] = {"url": str(self.remote)}
-        self.repo = Repo(str(self.work))
 
     def versions(self) -> str:
         return f"dvc {self.module.__version__}"

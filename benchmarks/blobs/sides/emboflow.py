@@ -32,6 +32,9 @@ class Side:
     def get(self, handle: list[Any]) -> IO[bytes]:
         return self.ef.blobs.open(*handle)
 
+    def newest(self, name: str) -> IO[bytes]:
+        return self.ef.blobs.open(name)
+
     def put_frame(self, frame: Any, name: str) -> list[Any]:
         """As the IO manager stores one."""
         from emboflow_dagster.orchestration.payloads.handler import Draft

@@ -46,6 +46,13 @@ class Side:
     def get(self, handle: list[Any]) -> Any:
         return self.api.get_blob_object(handle[0], handle[1]).data
 
+    def newest(self, name: str) -> Any:
+        return self.api.get_blob_object(name).data
+
+    def every(self, name: str) -> list[list[Any]]:
+        """A put does not say which version it made: all that the API lists, newest and history."""
+        return [[name, row["version"]] for row in self.api.get_object_history(name)]
+
     def damage(self, handle: list[Any]) -> bool:
         row = self.database["objects"].find_one({"object_id": handle[0]})
         if self.inside:

@@ -50,6 +50,9 @@ class Side:
     def get(self, handle: list[str]) -> Any:
         return self._dataset("pickle", *handle).load()
 
+    def newest(self, name: str) -> Any:
+        return self._dataset("pickle", name, None).load()
+
     def put_frame(self, frame: Any, name: str) -> list[str]:
         return self._put("parquet", frame, name)
 

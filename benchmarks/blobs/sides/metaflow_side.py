@@ -1,5 +1,6 @@
 """Metaflow: artifacts of tasks in the local datastore, content-addressed and compressed."""
 
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -29,7 +30,7 @@ class Side:
     def put(self, source: Any, name: str) -> list[str]:
         with self._lock:
             self._tasks += 1
-            task = str(self._tasks)
+            task = f"{os.getpid()}{self._tasks:06}"  # unique, as its metadata service makes them
         datastore = self.store.get_task_datastore("1", "start", task, attempt=0, mode="w")
         datastore.init_task()
         datastore.save_artifacts([(name.replace("-", "_"), source)])

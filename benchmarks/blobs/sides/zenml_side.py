@@ -40,6 +40,9 @@ class Side:
     def get(self, handle: list[str]) -> Any:
         return self.zenml.load_artifact(handle[0], version=handle[1])
 
+    def newest(self, name: str) -> Any:
+        return self.zenml.load_artifact(name)
+
     put_frame = put
     get_frame = get
 
