@@ -21,7 +21,7 @@ unexport PYTHONPATH
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup demo dev test test-fast test-flowcept test-celery test-graphs verify-lerobot compare-samples mutants compare-quality faults faults-blobs faults-runs check fmt lint types imports docs bench bench-blobs lock clean
+.PHONY: help setup demo dev test test-fast test-flowcept test-celery test-graphs verify-lerobot compare-samples mutants compare-quality faults faults-blobs faults-runs check fmt lint types imports docs bench bench-blobs bench-promises lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -14,13 +14,13 @@ HEAD: Final = """\
 Made by `python benchmarks/promises`; do not edit. {date}, {machine}.
 
 *Together*: {writers} processes put {each} versions each of one object, 64 KiB, all at once. *Killed*: a
-process that puts versions of 16 MiB (256 KiB where a document takes no more) is killed with -9 at a random
-moment, {kills} times. *Acknowledged*: the put returned. *Readable*: a fresh process reads exactly its bytes
-by the handle that the put gave (Flowcept's gives none: by any of the versions that it lists). *Torn*: after
-the kill the newest version gives bytes that nobody had put. A put that is refused with an error is no loss,
-only work. MLflow stores each version in a run of its own. DVC's writers share one work tree, and ArcticDB's documentation
-says that writers of one symbol must not meet; both say nothing when they do. Dagster's IO managers keep one
-version at a name.
+process that puts versions of 16 MiB (256 KiB where a document takes no more) is killed with -9 at a
+random moment, {kills} times. *Acknowledged*: the put returned. *Readable*: a fresh process reads
+exactly its bytes by the handle that the put gave (Flowcept's gives none: by any of the versions that it
+lists). *Torn*: after the kill the newest version gives bytes that nobody had put. A put that is refused
+with an error is no loss, only work. MLflow stores each version in a run of its own. DVC's writers share
+one work tree, and ArcticDB's documentation says that writers of one symbol must not meet; both say
+nothing when they do. Dagster's IO managers keep one version at a name.
 
 """
 ONE_VERSION: Final = ("dagster_files", "dagster_s3")
