@@ -178,6 +178,7 @@ class ErrorKind(StrEnum):
     SERIALISED_UNKNOWN = "serialised-unknown"
     EPISODE_FORGOTTEN = "episode-forgotten"
     STORE_REFUSED = "store-refused"
+    OBJECT_CHANGED = "object-changed"
     PICKLE_GLOBAL = "pickle-global"
     PICKLE_OPCODE = "pickle-opcode"
     PICKLE_PERSISTENT = "pickle-persistent"

@@ -17,6 +17,9 @@ def register(app: typer.Typer) -> None:
         forget
     )
     verb(app, "forgotten", example="emboflow dataset forgotten")(forgotten)
+    verb(app, "reinstate", example="emboflow dataset reinstate fgt_1a2b --reason 'consent was given'")(
+        reinstate
+    )
 
 
 def forget(
@@ -56,12 +59,22 @@ def forgotten() -> None:
     output.emit(rows, lambda: _list(rows))
 
 
+def reinstate(
+    tombstone: Annotated[str, typer.Argument(metavar="TOMBSTONE", help="Id of a tombstone.")],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the audit log.")],
+) -> None:
+    """Let episodes that were forgotten be made and recorded again; nothing comes back by itself."""
+    with opened() as ef:
+        told = ef.datasets.reinstate(tombstone, reason=reason)
+    output.emit(told, lambda: _list([told]))
+
+
 def _list(rows: list[dict[str, Any]]) -> None:
     columns = ("ID", "STATUS", "WHEN", "WHY", "WHO?", "EPISODES?", ">BYTES?")
     listed = [
         (
             row["id"],
-            row["state"],
+            "reinstated" if "reinstated" in row else row["state"],
             figures.age(datetime.fromisoformat(row["createdAt"])),
             row["reason"],
             row["by"],

@@ -10,6 +10,8 @@ import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from emboflow_dagster.errors import ConfigurationError
+from emboflow_dagster.formats.archive_7z import EncryptedError, headers, open_7z
 from emboflow_dagster.formats.archive_inside import look_inside
 from emboflow_dagster.formats.archive_members import Listing, Member, is_bomb
 from emboflow_dagster.formats.archive_streams import BombError, Unpacked
@@ -64,7 +66,7 @@ def probe(source: Source, report: Probe) -> None:
             continue
         report.suggest(kind, 0.97, f"{name} was listed as {kind}")
         listings[name] = listing
-        if len(insides) < MAX_INSIDE and kind != "7z":
+        if len(insides) < MAX_INSIDE:
             insides[name] = look_inside(path, kind, listing, report)
         for code, message, member in listing.problems:
             report.warn(code, message, member if len(files) == 1 and member else f"{name}:{member or ''}")
@@ -103,7 +105,11 @@ def list_archive(path: Path) -> tuple[str | None, Listing]:
             elif kind in ("gzip", "bzip2", "xz"):
                 kind = _list_compressed(stream, kind, path, listing)
             elif kind == "7z":
-                _incomplete(listing, "listing_unavailable", "7z archives are recognised, not listed")
+                _list_7z(stream, path.stat().st_size, listing)
+        except EncryptedError as error:
+            _incomplete(listing, "archive_encrypted", str(error))
+        except ConfigurationError as error:
+            _incomplete(listing, "listing_unavailable", f"{error.message} ({error.hint})")
         except BombError as error:
             _incomplete(listing, "archive_bomb", f"unpacking was stopped: {error}")
         except EOFError as error:
@@ -176,6 +182,17 @@ def _check_places(stream: BinaryIO, infos: list[zipfile.ZipInfo], listing: Listi
             if declared == info.file_size:
                 text = "local header and table of contents disagree on the checksum"
             listing.problems.insert(0, ("corrupt", text, info.orig_filename))
+
+
+def _list_7z(stream: BinaryIO, size: int, listing: Listing) -> None:
+    with open_7z(stream) as archive:
+        for count, (member, _) in enumerate(headers(archive)):
+            if count >= MAX_MEMBERS:
+                listing.complete = False
+                break
+            listing.add(member, max_names=MAX_NAMES, max_problems=MAX_PROBLEMS)
+    if is_bomb(listing.size, size):
+        listing.problems.insert(0, ("archive_bomb", f"{listing.size} bytes from {size} in all", None))
 
 
 def _list_tar(stream: "BinaryIO | io.BufferedReader", listing: Listing) -> None:

@@ -178,4 +178,6 @@ def _unpack(path: Path, out: Path, name: str, bounds: Bounds, found: Extracted) 
 def _error_of(code: str) -> ErrorKind:
     if code.startswith("archive_path") or code in ("archive_link", "archive_special", "archive_duplicate"):
         return ErrorKind.PATH_TRAVERSAL
+    if code == "listing_unavailable":
+        return ErrorKind.EXTRA_MISSING
     return ErrorKind.LIMIT_SIZE if code == "archive_bomb" else ErrorKind.FILE_CORRUPT

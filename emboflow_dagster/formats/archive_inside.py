@@ -21,7 +21,7 @@ MAX_FILES = 5_000
 MAX_DEPTH = 2
 MAX_NESTED = 20
 MAX_STRUCTURE = 100
-ARCHIVES = frozenset({"zip", "gzip", "bzip2", "xz", "tar"})
+ARCHIVES = frozenset({"zip", "gzip", "bzip2", "xz", "7z", "tar"})
 PIECE = 256 * 1024
 #: Faults that say nothing about where a member is written.
 _HARMLESS = frozenset({"archive_nested", "archive_path_backslash", "archive_mode"})

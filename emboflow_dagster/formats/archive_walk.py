@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Final
 
+from emboflow_dagster.formats.archive_7z import members_7z
 from emboflow_dagster.formats.archive_members import Member
 from emboflow_dagster.formats.archive_streams import Unpacked
 
@@ -29,6 +30,7 @@ def members(path: Path, kind: str) -> Iterator[tuple[Member, IO[bytes] | None]]:
 
     Raises:
         BombError: A compressed stream gives more than honest data does.
+        LimitError: A decoder of a 7z needs too much memory.
         OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, tarfile.TarError: It is damaged.
     """
     with path.open("rb") as stream:
@@ -36,6 +38,8 @@ def members(path: Path, kind: str) -> Iterator[tuple[Member, IO[bytes] | None]]:
             yield from _of_zip(stream)
         elif kind == "tar":
             yield from _of_tar(stream)
+        elif kind == "7z":
+            yield from members_7z(stream)
         else:
             plain = _PACKED.get(kind, kind)
             reader = io.BufferedReader(Unpacked(stream, plain), _PIECE)

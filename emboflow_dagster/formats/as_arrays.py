@@ -1,7 +1,8 @@
 """Recordings as named arrays, for code that knows nothing of their formats: demonstrations, or streams.
 
-A demonstration is a mapping of dataset names to arrays, as the file has them; a recording of messages one of
-its numeric topics, each with its stamps and its numbers. Memory holds the one that was asked for.
+A demonstration is a mapping of dataset names to arrays, as the file has them; an episode of LeRobot or RLDS
+one of the features that `normalize` would make of it, without pictures; a recording of messages one of its
+numeric topics, each with its stamps and its numbers. Memory holds the one that was asked for.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["episode", "streams"]
 BAGS: Final = ("rosbag", "mcap")
+ROWS: Final = ("lerobot", "rlds")
 NS: Final = 1_000_000_000
 
 
@@ -61,6 +63,8 @@ def parts(path: Path, form: str, kind: Kind, reasons: list[str]) -> Iterator[Par
         return _recording(path, reasons)
     if kind == "episode" and form.startswith("hdf5"):
         return _demonstrations(path, reasons)
+    if kind == "episode" and form.startswith(ROWS):
+        return _rows(path, form, reasons)
     if kind == "episode" and form == from_arrays.FORMAT:
         return _computed(path)
     what = "numeric topics" if kind == "streams" else "demonstrations as arrays"
@@ -116,6 +120,34 @@ def _demonstration(file: "h5py.File", layout: Layout, demo: Demo, name: str, rea
     task = layout.attrs.get("language_instruction") or layout.attrs.get("task") or layout.env
     told = {"task": task if isinstance(task, str) else None, "fps": layout.control_hz}
     return Part(name, arrays, {} if clock is None else {"": clock}, told=told)
+
+
+def _rows(path: Path, form: str, reasons: list[str]) -> Iterator[Part]:
+    """Episodes whose rows are frames: numbers alone, no video is opened."""
+    from emboflow_dagster.formats.canonical import from_lerobot, from_rlds
+
+    left_out: list[dict[str, Any]] = []
+    if form.startswith("lerobot"):
+        rate = from_lerobot.suggested_fps(path)
+        episodes = from_lerobot.episodes(path, fps=rate or 1.0, videos=False, skipped=left_out)
+    else:
+        rate = None  # RLDS has none
+        episodes = from_rlds.episodes(path, videos=False, skipped=left_out)
+    for episode in episodes:
+        _say(left_out, reasons)
+        where = episode.source
+        # Records are counted anew in each shard.
+        ref = str(where["ref"]) if form.startswith("lerobot") else f"{where['path']}:{where['ref']}"
+        stamps = {} if episode.source_timestamp_ns is None else {"": episode.source_timestamp_ns}
+        names = {name: list(spec.names) for name, spec in episode.specs.items()}
+        told = {"task": episode.task or None, "success": episode.success, "fps": rate}
+        yield Part(ref, dict(episode.features), stamps, names, told)
+    _say(left_out, reasons)
+
+
+def _say(left_out: list[dict[str, Any]], reasons: list[str]) -> None:
+    reasons += [f"{row['source'].get('ref')}: {row['reason']}" for row in left_out]
+    left_out.clear()
 
 
 def _computed(path: Path) -> Iterator[Part]:

@@ -110,6 +110,18 @@ def _mcap(source: Ranged, _: bytes) -> dict[str, Any]:
     }
 
 
+def _rosbag1(source: Ranged, _: bytes) -> dict[str, Any]:
+    from emboflow_dagster.formats.rosbag1_index import summary
+
+    return summary(io.BufferedReader(source, BLOCK), source.size)
+
+
+def _sqlite3(source: Ranged, _: bytes) -> dict[str, Any]:
+    from emboflow_dagster.formats.rosbag2_ends import summary
+
+    return summary(io.BufferedReader(source, BLOCK), source.size)
+
+
 def _parquet(source: Ranged, _: bytes) -> dict[str, Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -165,10 +177,12 @@ def _csv(_: Ranged, head: bytes) -> dict[str, Any]:
     return {"columns": [cell.strip() for cell in line.split(",")][:MAX_NAMES]}
 
 
-_NAMES: Final = {"sqlite3": "rosbag2_sqlite3", "mp4": "video", "matroska": "video", "avi": "video"}
+_NAMES: Final = {"mp4": "video", "matroska": "video", "avi": "video"}
 _LOOKS: Final[dict[str, Callable[[Ranged, bytes], dict[str, Any]]]] = {
     "zip": _zip,
     "mcap": _mcap,
+    "rosbag1": _rosbag1,
+    "sqlite3": _sqlite3,
     "parquet": _parquet,
     "hdf5": _hdf5,
     "mp4": _video,
@@ -178,14 +192,24 @@ _LOOKS: Final[dict[str, Callable[[Ranged, bytes], dict[str, Any]]]] = {
 }
 
 
-def counted(listing: "Sequence[tuple[str, int]]") -> dict[str, Any]:
-    """``files``, ``bytes`` and ``extensions`` of a listing of paths and sizes."""
-    counts: dict[str, int] = {}
-    for path, _ in listing:
+class Counts:
+    """``files``, ``bytes`` and ``extensions`` of a listing that goes by."""
+
+    def __init__(self) -> None:
+        self.files = self.bytes = 0
+        self.extensions: dict[str, int] = {}
+
+    def add(self, path: str, size: int) -> None:
+        """Count an object."""
         ext = extension(path)
-        ext = ext if ext in counts or len(counts) < MAX_EXTENSIONS else ""
-        counts[ext] = counts.get(ext, 0) + 1
-    return {"files": len(listing), "bytes": sum(size for _, size in listing), "extensions": counts}
+        ext = ext if ext in self.extensions or len(self.extensions) < MAX_EXTENSIONS else ""
+        self.extensions[ext] = self.extensions.get(ext, 0) + 1
+        self.files += 1
+        self.bytes += size
+
+    def to_json(self) -> dict[str, Any]:
+        """As a report has them."""
+        return {"files": self.files, "bytes": self.bytes, "extensions": self.extensions}
 
 
 def probe_json(url: str, counts: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:

@@ -89,7 +89,7 @@ class _BagReader:
         known = self.known.get(data[: size - 8])
         if known is not None:
             return self._message(window, known, data[size - 8 : size], length)
-        header = _fields(data[:size])
+        header = fields(data[:size])
         if b"op" not in header:
             raise DamagedError("a record without an op field")
         if header[b"op"] == b"\x05":
@@ -200,7 +200,7 @@ class _BagReader:
         key = header.get(b"conn", b"")
         if key in self.connections:
             return  # the index section repeats every connection
-        inner = _fields(data)
+        inner = fields(data)
         connection = Connection(
             topic=header.get(b"topic", b"").decode("utf-8", "backslashreplace"),
             type=inner.get(b"type", b"").decode("utf-8", "backslashreplace"),
@@ -234,10 +234,10 @@ class _BagReader:
                 self.facts.warn("metadata_mismatch", text, name)
 
 
-def _fields(data: bytes) -> dict[bytes, bytes]:
+def fields(data: bytes) -> dict[bytes, bytes]:
     r"""``name=value`` fields, each with its length before it.
 
-    >>> _fields(b"\x04\x00\x00\x00op=\x02")
+    >>> fields(b"\x04\x00\x00\x00op=\x02")
     {b'op': b'\x02'}
     """
     fields: dict[bytes, bytes] = {}

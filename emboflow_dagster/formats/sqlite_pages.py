@@ -26,18 +26,22 @@ Row = tuple[int, list[Any]]
 class Pages:
     """A database file as pages; use it as a context manager.
 
+    Args:
+        file: A path, or an open file that can be sought; it is closed in the end.
+        size: Its bytes; may be left out for a path.
+
     Raises:
         ValueError: The first 100 bytes are no header of a database.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file: BinaryIO = path.open("rb")
+    def __init__(self, file: "Path | BinaryIO", size: int | None = None) -> None:
+        self._file: BinaryIO = file.open("rb") if isinstance(file, Path) else file
         head = self._file.read(100)
         try:
             if len(head) < 100 or head[:16] != HEADER:  # noqa: PLR2004 - the header's length
                 raise ValueError("not the header of a SQLite database")
-            (size,) = struct.unpack_from(">H", head, 16)
-            self.page_size = 65_536 if size == 1 else size
+            (declared,) = struct.unpack_from(">H", head, 16)
+            self.page_size = 65_536 if declared == 1 else declared
             self._usable = self.page_size - head[20]
             if self.page_size < 512 or self.page_size & (self.page_size - 1) or self._usable < 480:  # noqa: PLR2004
                 raise ValueError(f"pages of {self.page_size} bytes")
@@ -46,7 +50,7 @@ class Pages:
         except ValueError:
             self._file.close()
             raise
-        self.size = path.stat().st_size
+        self.size = self._file.seek(0, 2) if size is None else size
         self.count = -(-self.size // self.page_size)
 
     def __enter__(self) -> Self:
@@ -82,6 +86,28 @@ class Pages:
                 children = [struct.unpack_from(">I", page, at)[0] for at in places]
                 children.append(struct.unpack_from(">I", page, start + 8)[0])
                 pending.extend((child, depth + 1) for child in reversed(children))
+
+    def end(self, root: int, *, last: bool, columns: int) -> Row | None:
+        """The first or last row of a table and some of its columns, read from one page a level.
+
+        ``None`` where the tree is not whole or the table is empty.
+        """
+        for _ in range(MAX_DEPTH):
+            page, start = self._page(root)
+            if len(page) < max(self.page_size, start + 12):
+                return None
+            if page[start] == INTERIOR:
+                first = next(_cells(page, start, 12), None)
+                right = start + 8 if last or first is None else first
+                (root,) = struct.unpack_from(">I", page, right)
+                continue
+            cells = list(_cells(page, start, 8)) if page[start] == LEAF else []
+            if not cells:
+                return None
+            _, at = _varint(page, cells[-1 if last else 0])
+            row, at = _varint(page, at)
+            return row, _values(page[at:], columns)
+        return None
 
     def all_rows(self) -> Iterator[Row]:
         """The rows of every table of the file but the first page's, in the order of the pages."""
@@ -183,8 +209,8 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
     return (value - (1 << 64) if value >> 63 else value), at + 9
 
 
-def _values(payload: bytes) -> list[Any]:
-    """The columns of a row: integers, floats, text, bytes, ``None``."""
+def _values(payload: bytes, most: int = MAX_COLUMNS) -> list[Any]:
+    """The columns of a row, or the first of them: integers, floats, text, bytes, ``None``."""
     end, at = _varint(payload, 0)
     kinds: list[int] = []
     while at < end:
@@ -194,7 +220,7 @@ def _values(payload: bytes) -> list[Any]:
             raise ValueError("too many columns")
     values: list[Any] = []
     at = end
-    for kind in kinds:
+    for kind in kinds[:most]:
         value, at = _value(payload, at, kind)
         values.append(value)
     return values

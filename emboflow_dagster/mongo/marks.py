@@ -30,6 +30,7 @@ class Mark(StrEnum):
     SCHEDULE = "schedule"  #: <project>:<name>: a schedule, or what became of the one in a workflow's file
     TAKEN = "taken"  #: <schedule>:<asset>: a run of the schedule has bound the asset
     FORGOTTEN = "forgotten"  #: <project>:<id>: episodes that were forgotten, and all that went with them
+    REINSTATED = "reinstated"  #: <project>:<id>: what was forgotten under that id may be made again
     RECORDER = "recorder"  #: <project>:<Dagster storage>: how far its runs were looked through
 
 

@@ -4,25 +4,18 @@ Nothing is ever written or removed there.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from emboflow_dagster.errors import ErrorKind, InvalidInputError
 from emboflow_dagster.model.storage import check_bucket
+from emboflow_dagster.object_storage.prefix_object import Listed, bring
 from emboflow_dagster.object_storage.s3_bucket import Bucket, ClientMaker
 
+__all__ = ["Listed", "Prefix"]
 SCHEME: Final = "s3://"
 LENT_SECONDS: Final = 3_600
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """One object: its key relative to the prefix, its bytes, and the server's tag of its content."""
-
-    path: str
-    size: int
-    etag: str
 
 
 class Prefix:
@@ -63,10 +56,27 @@ class Prefix:
 
     def lend(self, path: str) -> str:
         """A URL that reads one object for an hour, for a process that has no credentials."""
-        single = self.prefix.rpartition("/")[2] == path and not self.prefix.endswith("/")
-        root = self.prefix if not self.prefix or self.prefix.endswith("/") else f"{self.prefix}/"
-        key = self.prefix if single else f"{root}{path}"
         client, _ = self._s3.client()
         return client.generate_presigned_url(
-            "get_object", Params={"Bucket": self.bucket, "Key": key}, ExpiresIn=LENT_SECONDS
+            "get_object", Params={"Bucket": self.bucket, "Key": self._key(path)}, ExpiresIn=LENT_SECONDS
         )
+
+    def bring(self, found: Listed, target: Path) -> None:
+        """Write one object to a file, as it was when it was listed.
+
+        Raises:
+            IntegrityError: Kind ``object-changed`` or ``payload-missing``: it is another one, or gone;
+                ``hash-mismatch``: it came altered twice.
+            UnavailableError, ConfigurationError: The object store does not answer, or refuses.
+        """
+        bring(self._s3, self._key(found.path), found, target)
+
+    def _key(self, path: str) -> str:
+        if self.is_single(path):
+            return self.prefix
+        root = self.prefix if not self.prefix or self.prefix.endswith("/") else f"{self.prefix}/"
+        return f"{root}{path}"
+
+    def is_single(self, path: str) -> bool:
+        """Whether the object of this path is the one that is called as the prefix itself."""
+        return self.prefix.rpartition("/")[2] == path and not self.prefix.endswith("/")

@@ -20,7 +20,7 @@ from emboflow_dagster.errors import (
     NotFoundError,
     shown,
 )
-from emboflow_dagster.model.asset import MAX_TOP_LEVEL_PATHS, Asset, AssetSourceType
+from emboflow_dagster.model.asset import MAX_TOP_LEVEL_PATHS, Asset
 from emboflow_dagster.model.storage import LISTING_TYPE, PATH_BUCKET, StorageRef
 
 Progress = Callable[[int, int], None]
@@ -112,12 +112,6 @@ def view(blobs: Blobs, asset: Asset, scratch: Path) -> Iterator[Path]:
     Raises:
         IntegrityError: A byte is missing or differs.
     """
-    if asset.source_type == AssetSourceType.OBJECT_STORAGE:
-        raise InvalidInputError(
-            f"asset {asset.display_name}: a prefix of an object store is probed there, never brought here",
-            kind=ErrorKind.FORMAT_UNSUPPORTED,
-            hint="register a copy of what is to be read whole",
-        )
     scratch.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="asset-", dir=scratch))
     source = str((asset.summary or {}).get("sourcePath", ""))

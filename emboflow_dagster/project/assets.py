@@ -26,10 +26,13 @@ from emboflow_dagster.mongo.documents import Documents
 from emboflow_dagster.project.asset_files import Progress, Taken, take, view
 from emboflow_dagster.project.lookup import by_id_or_name
 from emboflow_dagster.project.opened import Opened
+from emboflow_dagster.project.prefix_files import prefix_view
 from emboflow_dagster.project.prefixes import prefix_url, probe_prefix, take_prefix
 from emboflow_dagster.project.settings import full_path
 from emboflow_dagster.runtime.child import run_child
+from emboflow_dagster.runtime.forgotten import Forgotten, Place
 from emboflow_dagster.runtime.in_child import probe_safely
+from emboflow_dagster.runtime.node import ChildCall
 from emboflow_dagster.runtime.outputs import add_probe_report
 from emboflow_dagster.runtime.probe_report import newest_report_ids, store_probe
 
@@ -197,10 +200,45 @@ class Assets:
         return {report.asset_id: report for report in found}
 
     @contextmanager
-    def path(self, asset: Asset) -> Iterator[Path]:
-        """The asset's verified bytes as a read-only path, for the time of the block."""
-        with view(self._opened.blobs, asset, self._opened.settings.home / "work") as path:
+    def path(self, asset: Asset, *, say: Callable[[str], None] = lambda _text: None) -> Iterator[Path]:
+        """The asset's verified bytes as a read-only path, for the time of the block.
+
+        The objects of a prefix are brought from where they are, each as it was when it was listed.
+
+        Args:
+            asset: Which.
+            say: Takes a text now and then: how many of a prefix have come.
+
+        Raises:
+            IntegrityError: A byte is missing or differs; an object changed (kind ``object-changed``).
+            LimitError: A prefix is larger than ``EMBOFLOW_PREFIX_MAX_BYTES``.
+        """
+        blobs, settings = self._opened.blobs, self._opened.settings
+        scratch = settings.home / "work"
+        if asset.source_type == AssetSourceType.OBJECT_STORAGE:
+            how = {"max_bytes": settings.prefix_max_bytes, "say": say}
+            with prefix_view(blobs, asset, scratch, **how) as path:
+                yield path
+            return
+        with view(blobs, asset, scratch) as path:
             yield path
+
+    def forgotten(self, assets: Sequence[Asset]) -> dict[str, list[Place]]:
+        """Where in some assets episodes are that were forgotten; those without any are left out."""
+        found = Forgotten(self._opened.mongo, self._opened.scope)
+        return {asset.id: places for asset in assets if (places := found.places(asset))} if found else {}
+
+    def probe_there(
+        self, asset: Asset, child: ChildCall, *, timeout_s: float, memory_mb: int | None = None
+    ) -> dict[str, Any]:
+        """What :func:`~emboflow_dagster.project.prefixes.probe_prefix` says of a prefix, as JSON."""
+        return probe_prefix(
+            self._opened.blobs,
+            asset,
+            child=child,
+            timeout_s=timeout_s,
+            memory_mb=PROBE_MEMORY_MB if memory_mb is None else memory_mb,
+        )
 
     def probe(self, asset: str, *, progress: Callable[[str], None] | None = None) -> AssetProbeReport:
         """Look into an asset and append what was found.
@@ -220,10 +258,7 @@ class Assets:
         # The status moves with the report only: nobody would take a `probing` back that a kill left.
         try:
             if found.source_type == AssetSourceType.OBJECT_STORAGE:
-                probe = probe_prefix(
-                    self._opened.blobs, found, timeout_s=PROBE_TIMEOUT_S, memory_mb=PROBE_MEMORY_MB
-                )
-                return self._reported(found, probe)
+                return self._reported(found, self.probe_there(found, run_child, timeout_s=PROBE_TIMEOUT_S))
             with self.path(found) as path:
                 probe = probe_safely(
                     functools.partial(run_child, on_log=progress),

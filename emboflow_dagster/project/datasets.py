@@ -318,6 +318,21 @@ class Datasets:
 
         return Forgetting(self._opened).tombstones()
 
+    def reinstate(self, tombstone: str, *, reason: str) -> dict[str, Any]:
+        """Let what was forgotten be made again; nothing comes back by itself, and the tombstone stays.
+
+        Args:
+            tombstone: The ``id`` of one of :meth:`forgotten`.
+            reason: Why, for the audit log.
+
+        Raises:
+            NotFoundError: There is no such tombstone in the project.
+            ConflictError: The forgetting is not finished.
+        """
+        from emboflow_dagster.project.forget.reinstating import reinstate
+
+        return reinstate(self._opened, tombstone, check_reason(reason))
+
     def _restored(
         self,
         dataset: str,

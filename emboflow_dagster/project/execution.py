@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from emboflow_dagster.errors import ErrorKind, TransitionError
 from emboflow_dagster.model.artifact import Lineage
-from emboflow_dagster.model.asset import AssetStatus
+from emboflow_dagster.model.asset import AssetSourceType, AssetStatus
 from emboflow_dagster.model.base import invalid
 from emboflow_dagster.model.run import RunTask, WorkflowRun
 from emboflow_dagster.project.artifacts import Artifacts
@@ -20,6 +20,8 @@ from emboflow_dagster.project.runs import Runs
 from emboflow_dagster.runtime import custom_node
 from emboflow_dagster.runtime.cache_key import cache_key, code_digest
 from emboflow_dagster.runtime.child import child_call
+from emboflow_dagster.runtime.digest import sha256_of
+from emboflow_dagster.runtime.forgotten import Place
 from emboflow_dagster.runtime.logs import TaskLog
 from emboflow_dagster.runtime.node import (
     BoundAsset,
@@ -44,6 +46,7 @@ class Prepared(NamedTuple):
     options: Any
     inputs: Mapping[str, NodeInput]
     key: str
+    forgotten: Mapping[str, list[Place]]
 
 
 class Execution:
@@ -89,7 +92,10 @@ class Execution:
         reports = self._assets.latest_reports(task.asset_ids) if Sight.REPORT in node_type.sees else {}
         slug = claimed.run.runtime_snapshot.workflow_slug
         key = cache_key(task, slug, node_type, assets, reports, inputs)
-        return Prepared(node_type, options, inputs, key)
+        forgotten = self._assets.forgotten(assets)
+        if forgotten:  # what was made while they were not is another result
+            key = f"sha256:{sha256_of({'key': key, 'forgotten': forgotten})}"
+        return Prepared(node_type, options, inputs, key, forgotten)
 
     def run(self, claimed: Claimed, prepared: Prepared, folder: Path, lines: TaskLog, tee: Log) -> NodeResult:
         """Execute a claimed task; nothing is written to the database.
@@ -109,7 +115,7 @@ class Execution:
         if not task.asset_ids and not node_type.runs_on_empty:
             tee("no asset is left for this node; it is not executed")
             return NodeResult(outcome="empty", preview={"assets": 0})
-        with self._bound(task, node_type) as assets:
+        with self._bound(task, node_type, tee) as assets:
             workdir = folder / "out"
             workdir.mkdir()
             context = NodeContext(
@@ -130,19 +136,24 @@ class Execution:
                 out=lines.streams["stdout"],
                 err=lines.streams["stderr"],
                 version=self._fetch_version,
+                forgotten=prepared.forgotten,
+                there=self._assets.probe_there,
                 review=self._gate.review(task, inputs) if node_type.waits else None,
             )
             return node_type.run(context)
 
     @contextmanager
-    def _bound(self, task: RunTask, node_type: NodeType) -> Iterator[list[BoundAsset]]:
+    def _bound(self, task: RunTask, node_type: NodeType, tee: Log) -> Iterator[list[BoundAsset]]:
         with ExitStack() as stack:
             rows: list[BoundAsset] = []
             for asset_id in task.asset_ids:
                 asset = self._assets.documents.get(asset_id)
                 if asset.status == AssetStatus.ARCHIVED:
                     raise TransitionError(f"asset {asset.display_name} is archived")
-                path = stack.enter_context(self._assets.path(asset)) if node_type.needs_bytes else Path()
+                there = node_type.looks_there and asset.source_type == AssetSourceType.OBJECT_STORAGE
+                path = Path()
+                if node_type.needs_bytes and not there:
+                    path = stack.enter_context(self._assets.path(asset, say=tee))
                 rows.append(BoundAsset(asset, self._assets.latest_report(asset), path))
             yield rows
 

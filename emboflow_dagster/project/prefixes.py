@@ -1,7 +1,8 @@
 """Assets that are a prefix of an object store: registered by their listing, probed by ranged reads.
 
 The listing (path, size and the server's tag of each object) is the asset's payload; the objects stay where
-they are and are never downloaded whole.
+they are. Nodes that read an asset whole get them for as long as they run
+(:mod:`~emboflow_dagster.project.prefix_files`).
 """
 
 import json
@@ -11,11 +12,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from emboflow_dagster.blobs.store import Blobs
+from emboflow_dagster.formats.remote import Counts
 from emboflow_dagster.formats.report import Probe
 from emboflow_dagster.model.asset import MAX_TOP_LEVEL_PATHS, Asset
 from emboflow_dagster.object_storage.prefix import Listed, Prefix
 from emboflow_dagster.project.asset_files import Progress, Taken
 from emboflow_dagster.runtime.child import run_child
+from emboflow_dagster.runtime.node import ChildCall
 
 PREFIX_TYPE: Final = "application/vnd.emboflow.prefix+jsonl"
 MAX_LOOKED_AT: Final = 200
@@ -61,50 +64,82 @@ def take_prefix(blobs: Blobs, url: str, *, make: Make = Prefix, progress: Progre
 
 
 def probe_prefix(
-    blobs: Blobs, asset: Asset, *, make: Make = Prefix, timeout_s: float, memory_mb: int
+    blobs: Blobs,
+    asset: Asset,
+    *,
+    make: Make = Prefix,
+    child: ChildCall = run_child,
+    timeout_s: float,
+    memory_mb: int,
 ) -> dict[str, Any]:
     """Look into a prefix in a child process that gets URLs of single objects, and no credentials.
 
-    Objects that are gone or changed since they were listed are warnings.
+    Objects that are gone or changed since they were listed are warnings. Both listings go by row by row.
 
     Returns:
         The JSON of a probe.
     """
     prefix = make(str((asset.summary or {}).get("sourcePath")))
-    then, now = _read(blobs, asset), {found.path: found for found in prefix.objects()}
-    chosen = _chosen(then)
-    rows = [[found.path, found.size, prefix.lend(found.path)] for found in chosen if found.path in now]
-    counts = _counts(then)
-    report: dict[str, Any] = run_child(
+    compared = _Compared(lambda path: (not prefix.is_single(path), path.encode()))
+    chosen, counts = [], Counts()
+    for found, there in compared.of(listed(blobs, asset), prefix.objects()):
+        counts.add(found.path, found.size)
+        if there and len(chosen) < MAX_LOOKED_AT and found.path.lower().endswith(TELLING):
+            chosen.append(found)
+    report: dict[str, Any] = child(
         "emboflow_dagster.formats.remote:probe_json",
         prefix.url,
-        counts,
-        rows,
+        counts.to_json(),
+        [[found.path, found.size, prefix.lend(found.path)] for found in chosen],
         timeout_s=timeout_s,
         memory_mb=memory_mb,
     )
-    notes = Probe()
-    gone = [found.path for found in then if found.path not in now]
-    changed = [f.path for f in then if f.path in now and now[f.path].etag != f.etag]
-    if gone:
-        notes.warn("missing_parts", f"{len(gone)} listed objects are not there any more", gone[0])
-    if changed:
-        notes.warn("metadata_mismatch", f"{len(changed)} objects changed since they were listed", changed[0])
-    return {**report, "warnings": [*notes.to_json()["warnings"], *report["warnings"]]}
+    return {**report, "warnings": [*compared.warnings(), *report["warnings"]]}
 
 
-def _read(blobs: Blobs, asset: Asset) -> list[Listed]:
+def listed(blobs: Blobs, asset: Asset) -> Iterator[Listed]:
+    """What the prefix held when it was registered, in the order of the server; memory holds a row."""
     with blobs.open_ref(asset.storage_ref) as stream:
-        return [Listed(*json.loads(line)) for line in stream.read().splitlines()]
+        for line in stream:
+            yield Listed(*json.loads(line))
 
 
-def _chosen(listing: Iterable[Listed]) -> list[Listed]:
-    """The objects that are looked into: telling ones first, otherwise in the order of the listing."""
-    telling = [found for found in listing if found.path.lower().endswith(TELLING)]
-    return telling[:MAX_LOOKED_AT]
+class _Compared:
+    """A listing of then beside that of now, both in the order of their keys: what is gone, what changed.
 
+    Args:
+        order: Of a path in such a listing.
+    """
 
-def _counts(listing: list[Listed]) -> dict[str, Any]:
-    from emboflow_dagster.formats.remote import counted
+    def __init__(self, order: Callable[[str], tuple[bool, bytes]]) -> None:
+        self._order = order
+        self.gone = self.changed = 0
+        self.first_gone = self.first_changed = ""
 
-    return counted([(found.path, found.size) for found in listing])
+    def of(self, then: Iterable[Listed], now: Iterable[Listed]) -> Iterator[tuple[Listed, bool]]:
+        """Every object of then, and whether it is still there."""
+        left = iter(now)
+        current = next(left, None)
+        for found in then:
+            key = self._order(found.path)
+            while current is not None and self._order(current.path) < key:
+                current = next(left, None)
+            there = current is not None and current.path == found.path
+            if not there:
+                self.gone += 1
+                self.first_gone = self.first_gone or found.path
+            elif current is not None and (current.etag, current.size) != (found.etag, found.size):
+                self.changed += 1
+                self.first_changed = self.first_changed or found.path
+            yield found, there
+
+    def warnings(self) -> list[dict[str, Any]]:
+        """As a report has them."""
+        notes = Probe()
+        if self.gone:
+            text = f"{self.gone} listed objects are not there any more"
+            notes.warn("missing_parts", text, self.first_gone)
+        if self.changed:
+            text = f"{self.changed} objects changed since they were listed"
+            notes.warn("metadata_mismatch", text, self.first_changed)
+        return notes.to_json()["warnings"]

@@ -14,6 +14,8 @@ DEFAULT_DATABASE = "emboflow"
 DEFAULT_SLUG = "default"
 DEFAULT_CACHE_WAIT_S = 3600.0
 MAX_CACHE_WAIT_S = 7 * 86_400.0
+DEFAULT_PREFIX_MAX_BYTES = 256 << 30
+_PREFIX = "EMBOFLOW_PREFIX_MAX_BYTES"
 _DATABASE = re.compile(r"^[A-Za-z0-9_-]{1,63}$")
 _SERVERS_OWN = frozenset({"admin", "config", "local"})
 _ACTOR = re.compile(r"^(user|system):([A-Za-z0-9_-]{1,64})$")
@@ -41,6 +43,8 @@ class Settings:
     cache: CachePolicy = CachePolicy.USE
     #: How long a task waits for another one that computes the same, in seconds.
     cache_wait_s: float = DEFAULT_CACHE_WAIT_S
+    #: How much of a prefix of an object store is brought here for one task.
+    prefix_max_bytes: int = DEFAULT_PREFIX_MAX_BYTES
 
     @classmethod
     def from_env(
@@ -56,6 +60,7 @@ class Settings:
         allow_gridfs: bool | None = None,
         cache: CachePolicy | None = None,
         cache_wait_s: float | None = None,
+        prefix_max_bytes: int | None = None,
     ) -> "Settings":
         """Settings from ``EMBOFLOW_*`` and ``DAGSTER_HOME``; arguments win over the environment.
 
@@ -77,6 +82,7 @@ class Settings:
             allow_gridfs=_flag("EMBOFLOW_ALLOW_GRIDFS") if allow_gridfs is None else allow_gridfs,
             cache=_cache() if cache is None else cache,
             cache_wait_s=_cache_wait_s() if cache_wait_s is None else cache_wait_s,
+            prefix_max_bytes=_prefix_max_bytes() if prefix_max_bytes is None else prefix_max_bytes,
         )
         settings.check()
         return settings
@@ -129,6 +135,8 @@ class Settings:
             variables["EMBOFLOW_CACHE"] = self.cache.value
         if self.cache_wait_s != DEFAULT_CACHE_WAIT_S:
             variables["EMBOFLOW_CACHE_WAIT_S"] = f"{self.cache_wait_s:g}"
+        if self.prefix_max_bytes != DEFAULT_PREFIX_MAX_BYTES:
+            variables[_PREFIX] = str(self.prefix_max_bytes)
         return variables
 
 
@@ -162,6 +170,13 @@ def _cache_wait_s() -> float:
             f"EMBOFLOW_CACHE_WAIT_S: found {text!r}; allowed are seconds from 0 to {MAX_CACHE_WAIT_S:g}"
         )
     return seconds
+
+
+def _prefix_max_bytes() -> int:
+    text = os.environ.get(_PREFIX, "").strip() or str(DEFAULT_PREFIX_MAX_BYTES)
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise InvalidInputError(f"{_PREFIX}: found {text!r}; a whole number of bytes is needed")
+    return int(text)
 
 
 def full_path(path: Path | str) -> Path:

@@ -43,10 +43,14 @@ def extract(request: dict[str, Any]) -> list[dict[str, Any]]:
 def _write(folder: Path, recording: Mapping[str, Any], kind: Any, reasons: list[str]) -> int:
     from emboflow_dagster.formats.as_arrays import parts
     from emboflow_dagster.formats.canonical.from_arrays import save_arrays
+    from emboflow_dagster.formats.probe import format_of
 
     count = 0
+    form = recording["format"]
+    if form == "unknown":  # never probed, or made of a prefix
+        form = format_of(Path(recording["path"]))
     with (folder / INDEX).open("w", encoding="utf-8") as index:
-        for part in parts(Path(recording["path"]), recording["format"], kind, reasons):
+        for part in parts(Path(recording["path"]), form, kind, reasons):
             # Datasets may be called as no file may: in the archive they have numbers.
             arrays = {name: f"a{i}" for i, name in enumerate(part.arrays)}
             stamps = {name: f"t{i}" for i, name in enumerate(part.stamps)}

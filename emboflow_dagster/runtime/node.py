@@ -17,7 +17,7 @@ from pydantic.alias_generators import to_camel
 
 from emboflow_dagster.errors import ErrorKind, ExecutionError, Problem
 from emboflow_dagster.model.artifact import Artifact, Lineage
-from emboflow_dagster.model.asset import Asset, AssetProbeReport
+from emboflow_dagster.model.asset import Asset, AssetProbeReport, AssetSourceType
 from emboflow_dagster.model.plugin import CustomNodeCategory
 from emboflow_dagster.model.run import RunTask
 from emboflow_dagster.model.workflow import ExecutorType
@@ -104,7 +104,7 @@ class BoundAsset:
     """An asset as a node sees it: its document, its newest probe report, its bytes as a path.
 
     ``path`` is a file, or a folder whose files have their registered names. It is read-only and
-    checked against the recorded sha256 before the node gets it.
+    checked against the recorded sha256 (of a prefix: tag and size of each object) before the node gets it.
     """
 
     asset: Asset
@@ -120,6 +120,16 @@ class BoundAsset:
     def name(self) -> str:
         """The asset's display name."""
         return self.asset.display_name
+
+    @property
+    def is_prefix(self) -> bool:
+        """Whether it is a prefix of an object store."""
+        return self.asset.source_type == AssetSourceType.OBJECT_STORAGE
+
+    @property
+    def of_path(self) -> AssetProbeReport | None:
+        """The report where it is about what ``path`` is: that of a prefix is about single objects."""
+        return None if self.is_prefix else self.report
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +167,16 @@ class FetchVersion(Protocol):
         ...
 
 
+class ProbeThere(Protocol):
+    """Looks into a prefix of an object store where it is; the JSON of a probe."""
+
+    def __call__(
+        self, asset: Asset, child: ChildCall, *, timeout_s: float, memory_mb: int | None = None
+    ) -> dict[str, Any]:
+        """Do it, the parsers in a child process of ``child``."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Review:
     """What people approved of the annotations that a task waited for."""
@@ -191,6 +211,10 @@ class NodeContext:
     err: Callable[[str], None] = lambda _line: None
     version: "FetchVersion | None" = None
     """Brings a published version to disk, where the node type is executed with a database at hand."""
+    forgotten: Mapping[str, Sequence[tuple[str | None, str | None]]] = field(default_factory=dict)
+    """Asset id to the places in it (path or ``None`` for any, and ref) of episodes that were forgotten."""
+    there: "ProbeThere | None" = None
+    """Looks into a prefix of an object store by ranged reads, where an object store is at hand."""
     review: Review | None = None
     """Of a node that waits for people: what they approved."""
 
@@ -304,6 +328,8 @@ class NodeType:
     directly before it in ``inputs``, the nearer ones first."""
     needs_bytes: bool = True
     """Whether the node reads its assets' bytes; one that does not gets ``Path()`` and starts faster."""
+    looks_there: bool = False
+    """Whether it looks into a prefix of an object store by itself: such assets get ``Path()``."""
     runs_on_empty: bool = False
     """Is executed even when no asset is left."""
     sees: frozenset[Sight] = frozenset(Sight)

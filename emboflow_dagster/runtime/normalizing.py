@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from emboflow_dagster.errors import EmboflowError, InvalidInputError, LimitError
 from emboflow_dagster.runtime import child_main
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from emboflow_dagster.formats.canonical.schema import Episode, Manifest
 
 MAX_SKIPPED = 200
+FORGOTTEN: Final = "forgotten (episode-forgotten): `emboflow dataset forgotten` says by whom and why"
 
 
 def normalize(request: dict[str, Any]) -> dict[str, Any]:
@@ -23,6 +24,7 @@ def normalize(request: dict[str, Any]) -> dict[str, Any]:
             ``task`` (or null), ``topics``, ``mapping``, ``ratePolicy``, ``videos``, ``onMissingVideo``,
             ``split`` (or null), ``onMismatch``: ``separate`` gives a package in ``out/000``, ``out/001`` and
             so on for each set of features and rate, ``raise`` and ``skip`` one in ``out`` itself.
+            ``forgotten`` (optional): asset id to [path or null, ref] of episodes that are left out.
 
     Returns:
         ``packages`` [{folder, fps, episodes, frames, features, files, assets, sync}], ``robotType``,
@@ -38,7 +40,7 @@ def normalize(request: dict[str, Any]) -> dict[str, Any]:
     request = {**request, "assets": [_known(asset) for asset in request["assets"]]}
     separate, out = request["onMismatch"] == "separate", Path(request["out"])
     work = _Work(request, request["fps"] if separate else _frame_rate(request))
-    config = {key: value for key, value in request.items() if key not in ("assets", "out")}
+    config = {key: value for key, value in request.items() if key not in ("assets", "forgotten", "out")}
     if separate:
         written = write_separate(
             work.episodes(),
@@ -128,7 +130,12 @@ class _Work:
     def _counted(self, asset: Mapping[str, Any], row: dict[str, Any]) -> "Iterator[Episode]":
         known, by_convention = rate_of(asset) if self.fps is None else (None, False)
         flags = ("nominal_rate",) if by_convention else ()
+        places = {tuple(place) for place in self.request.get("forgotten", {}).get(asset["id"], ())}
         for episode in read(asset, self.request, self.fps or known, self.skipped):
+            ref, path = episode.source.get("ref"), episode.source.get("path")
+            if places & {(path, ref), (None, ref)}:
+                self.skipped.append({"source": dict(episode.source), "reason": FORGOTTEN})
+                continue
             # The writer may refuse it: then it is in `skipped` when we are asked for the next one.
             left_out = len(self.skipped)
             yield (

@@ -22,6 +22,7 @@ from emboflow_dagster.model.storage import LISTING_TYPE, MANIFEST_TYPE
 from emboflow_dagster.mongo import audit, objects
 from emboflow_dagster.mongo.client import Mongo, Session
 from emboflow_dagster.mongo.documents import Documents
+from emboflow_dagster.runtime.forgotten import refuse_version
 from emboflow_dagster.runtime.node import DatasetDraft, NodeOutput, NodeResult
 from emboflow_dagster.runtime.probe_report import store_probe
 
@@ -50,12 +51,16 @@ def store_outputs(
     result: NodeResult,
     lineage: Lineage,
 ) -> Outputs:
-    """Put every payload and draw up the documents that will refer to them."""
+    """Put every payload and draw up the documents that will refer to them.
+
+    Raises:
+        ForbiddenError: A version has an episode that was forgotten (kind `episode-forgotten`).
+    """
     out = Outputs(probes={asset_id: store_probe(blobs, probe) for asset_id, probe in result.probes.items()})
-    for output in result.outputs:
-        out.artifacts.append(_artifact(blobs, scope, task, output, lineage))
     if result.dataset is not None:
         _dataset(mongo, blobs, scope, run, task, result.dataset, out)
+    for output in result.outputs:
+        out.artifacts.append(_artifact(blobs, scope, task, output, lineage))
     return out
 
 
@@ -165,6 +170,7 @@ def _dataset(
     found = datasets.find_one({"name": draft.name})
     latest = versions.get(found.latest_version_id) if found and found.latest_version_id else None
     manifest = json.loads((draft.package / "manifest.json").read_bytes())
+    refuse_version(mongo, scope, draft.package, manifest)
     digest = content_digest(manifest)
     if found and latest and (latest.summary or {}).get("contentDigest") == digest:
         out.dataset, out.version, out.unchanged = found, latest, True

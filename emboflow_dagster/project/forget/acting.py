@@ -110,7 +110,12 @@ class Forgetting:
     def tombstones(self) -> list[dict[str, Any]]:
         """What was forgotten in the project, oldest first."""
         notes = tombstones(self._mongo, self._scope.workspace_id, self._scope.project_id)
-        return [shown(note) for note in sorted(notes, key=lambda note: note["createdAt"])]
+        back = marks.every(self._mongo, Mark.REINSTATED, f"{self._scope.project_id}:")
+        allowed = {row["name"]: row for row in back}
+        return [
+            shown(note, allowed.get(note["name"]))
+            for note in sorted(notes, key=lambda note: note["createdAt"])
+        ]
 
     # ------------------------------------------------------------------------------------------ before
 

@@ -18,14 +18,20 @@ def digest_of(note: Raw) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def shown(note: Raw) -> dict[str, Any]:
-    """A tombstone as people and programs get it."""
+def shown(note: Raw, reinstated: Raw | None = None) -> dict[str, Any]:
+    """A tombstone as people and programs get it; ``reinstated`` says who let it be made again."""
     left_out = ("_id", "kind", "name", "workspaceId", "match", "oldManifests")
     said = {
         name: value.isoformat() if isinstance(value, datetime) else value
         for name, value in note.items()
         if name not in left_out
     }
+    if reinstated is not None:
+        said["reinstated"] = {
+            "by": reinstated["by"],
+            "reason": reinstated["reason"],
+            "at": reinstated["createdAt"].isoformat(),
+        }
     return {"id": note["name"].rpartition(":")[2], **said}
 
 

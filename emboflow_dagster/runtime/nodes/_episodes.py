@@ -90,7 +90,7 @@ def _recordings(context: NodeContext) -> list[Derived]:
             bound.asset.storage_ref.sha256,
             bound.name,
             str(bound.path),
-            bound.report.format if bound.report else "unknown",
+            bound.of_path.format if bound.of_path else "unknown",
         )
         for bound in context.assets
     ]

@@ -33,7 +33,7 @@ def recordings(context: NodeContext) -> list[dict[str, Any]]:
                     "id": bound.id,
                     "name": bound.name,
                     "path": str(bound.path),
-                    "format": bound.report.format if bound.report else "unknown",
+                    "format": bound.of_path.format if bound.of_path else "unknown",
                     "sha256": bound.asset.storage_ref.sha256,
                     "warnings": sorted({w.code for w in bound.report.warnings}) if bound.report else [],
                 }

@@ -43,7 +43,7 @@ def subjects(context: NodeContext) -> list[Subject]:
             bound.name,
             bound.path,
             False,
-            bound.report.to_json() if bound.report else None,
+            bound.of_path.to_json() if bound.of_path else None,
             bound.asset.storage_ref.sha256,
             bound.id,
         )

@@ -83,6 +83,7 @@ def run(context: NodeContext) -> NodeResult:
         "emboflow_dagster.runtime.normalizing:normalize",
         {
             "assets": recordings(context),
+            "forgotten": {asset: list(places) for asset, places in context.forgotten.items()},
             "out": str(context.workdir / "package"),
             "fps": options.fps,
             "robotType": options.robot_type or _robot_type(context),

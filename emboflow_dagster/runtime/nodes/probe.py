@@ -39,7 +39,7 @@ def run(context: NodeContext) -> NodeResult:
         for bound in context.assets
         if bound.report is not None and bound.asset.status is AssetStatus.READY and not options.refresh
     }
-    wanted = [bound for bound in context.assets if bound.id not in known]
+    wanted = [bound for bound in context.assets if bound.id not in known and not bound.is_prefix]
     found = each(
         context.child,
         "probe",
@@ -52,6 +52,9 @@ def run(context: NodeContext) -> NodeResult:
         bound.id: failed_probe(result) if isinstance(result, ExecutionError) else result
         for bound, result in zip(wanted, found, strict=True)
     }
+    for bound in context.assets:
+        if bound.is_prefix and bound.id not in known:
+            fresh[bound.id] = _there(context, bound)
     entries = []
     for bound in context.assets:
         report = known.get(bound.id)
@@ -90,6 +93,18 @@ def run(context: NodeContext) -> NodeResult:
         },
         probes=fresh,
     )
+
+
+def _there(context: NodeContext, bound: BoundAsset) -> dict[str, Any]:
+    """The report of a prefix, whose objects stay where they are."""
+    options: ProbeOptions = context.options
+    assert context.there is not None  # noqa: S101 - whoever binds such assets gives it
+    try:
+        return context.there(
+            bound.asset, context.child, timeout_s=options.timeout_seconds, memory_mb=options.memory_mb
+        )
+    except ExecutionError as error:
+        return failed_probe(error)
 
 
 def _entry(bound: BoundAsset, report: Mapping[str, Any], known: AssetProbeReport | None) -> dict[str, Any]:
@@ -136,6 +151,7 @@ NODE = NodeType(
     sees=frozenset(),
     uncached=lambda options: "`refresh` looks again" if options.refresh else None,
     reports=True,
+    looks_there=True,
     aliases=("inspect",),
     kinds=("probe",),
 )

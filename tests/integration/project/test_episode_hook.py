@@ -10,7 +10,8 @@ import h5py  # noqa: TID253 - the recordings are written here
 import numpy as np  # noqa: TID253
 import pytest
 
-from emboflow_dagster.errors import EmboflowError, ErrorKind, IntegrityError
+from emboflow_dagster.errors import EmboflowError, ErrorKind, IntegrityError, InvalidInputError
+from emboflow_dagster.formats.as_arrays import parts
 from emboflow_dagster.formats.canonical import from_arrays
 from emboflow_dagster.formats.canonical.from_arrays import EpisodeFolder
 from emboflow_dagster.model.artifact import Artifact
@@ -19,6 +20,8 @@ from emboflow_dagster.runtime import no_network
 from emboflow_dagster.runtime.child import run_child
 from emboflow_dagster.runtime.code_hook import check_code_hook, given_to
 from emboflow_dagster.runtime.derived import Derived, output, read
+from tests import mutants
+from tests.unit.formats.lerobot_trees import tree_v21, tree_v30
 
 SAMPLES = Path(os.environ.get("EMBOFLOW_SAMPLES") or Path(__file__).parents[3].parent / "shared" / "samples")
 #: As users write them: spec/formats.md's two graphs with hooks of this kind.
@@ -105,6 +108,46 @@ def test_demonstrations_one_by_one(ef: EmboFlow, samples: Path, tmp_path: Path):
     assert found[0].source_timestamp_ns is not None
     assert found[0].source_timestamp_ns[0] == round(states[0, 0] * 1e9)
     assert found[0].task == "Lift"
+
+
+ROWS = """
+def process(episode, context):
+    context.log(f"{context.ref}: {context.task} {sorted(episode)} {sorted(context.names)}")
+    return {"action": episode["action"] * 2, "observation.first": episode["action"][:, :1]}
+"""
+
+
+def test_rows_of_lerobot_and_rlds(ef: EmboFlow, tmp_path: Path):
+    lengths = {"old": [6, 4], "new": [6, 4, 5], "shards": [7] * 4}
+    tree_v21(tmp_path / "old")
+    tree_v30(tmp_path / "new")
+    (tmp_path / "shards").mkdir()
+    mutants.tfrecord(tmp_path / "shards")
+    for name in lengths:
+        ef.assets.register(tmp_path / name, name=name, type="standard_dataset")
+    flow = graph(ROWS)
+    normalize = {"id": "episodes", "type": "normalize", "after": ["code"], "config": {"fps": 10}}
+    flow["nodes"].append(normalize)
+
+    recordings = made(ef, flow, list(lengths), tmp_path)
+
+    found = {
+        r.name: list(from_arrays.episodes(Path(r.path), fps=10, asset_id=r.asset_id)) for r in recordings
+    }
+    assert {name: [e.length for e in episodes] for name, episodes in found.items()} == lengths
+    second = found["old"][1]
+    state = 100 + np.arange(4)[:, None] + np.array([0.0, 0.5])
+    np.testing.assert_array_equal(second.features["action"], ((state + 1) * 2).astype(np.float32))
+    assert (second.task, second.source["ref"]) == ("stack", "episode 1")
+    assert second.source_timestamp_ns is not None
+    assert second.source_timestamp_ns[-1] == pytest.approx(3e8, rel=1e-6)
+    assert second.specs["action"].names == ("a", "b")
+    assert found["shards"][2].source["ref"] == "demo-train.tfrecord-00000-of-00001:record 2"
+    [run] = ef.runs.list()
+    tasks = {task.node_id: task for task in ef.runs.tasks(run)}
+    assert tasks["episodes"].last_result_preview["episodes"] == 9  # those of another width are separate
+    with pytest.raises(InvalidInputError, match="numeric topics"):
+        parts(tmp_path / "old", "lerobot_v2.1", "streams", [])
 
 
 @pytest.mark.samples

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from emboflow_dagster.errors import EmboflowError, InvalidInputError
+from emboflow_dagster.errors import EmboflowError, IntegrityError
 from emboflow_dagster.formats.ranged import BudgetError, Ranged
 from emboflow_dagster.mongo.client import connect
 from emboflow_dagster.object_storage.prefix import Prefix
@@ -79,8 +79,41 @@ def recordings(folder: Path) -> dict[str, bytes]:
     found["c/clip.mp4"] = video + bulk if video.index(b"moov") < at else video[:at] + video[at:] + bulk
     np.save(folder / "n.npy", np.zeros((BULK // 40, 5)))
     found["c/n.npy"] = (folder / "n.npy").read_bytes()
+    ends = {"bag.bag": _bag(folder, noise), "bag.db3": _database(folder, noise)}
+    found |= {f"d/{name}": data for name, data in ends.items()}
     found["rows.csv"] = b"t,x\n" + b"0,1\n" * (BULK // 4)
     return found
+
+
+def _bag(folder: Path, noise: bytes) -> bytes:
+    """Chunks of bulk, their index behind them."""
+    from rosbags.rosbag1 import Writer
+    from rosbags.typesys import Stores, get_typestore
+
+    store = get_typestore(Stores.ROS1_NOETIC)
+    with Writer(folder / "r.bag") as writer:
+        for topic, count in (("/arm", 3), ("/hand", 2)):
+            connection = writer.add_connection(topic, "std_msgs/msg/String", typestore=store)
+            for number in range(count):
+                writer.write(connection, 10**9 * (1 + number), noise[: BULK // 5])
+    return (folder / "r.bag").read_bytes()
+
+
+def _database(folder: Path, noise: bytes) -> bytes:
+    import sqlite3
+
+    database = sqlite3.connect(folder / "r.db3")
+    database.executescript(
+        "CREATE TABLE topics(id INTEGER PRIMARY KEY, name TEXT, type TEXT, serialization_format TEXT,"
+        " offered_qos_profiles TEXT);"
+        "CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id INTEGER, timestamp INTEGER, data BLOB);"
+        "INSERT INTO topics VALUES (1, '/arm', 'std_msgs/msg/String', 'cdr', '');"
+    )
+    rows = ((n + 1, 10**9 + 10**6 * n, noise[: BULK // 600]) for n in range(600))
+    database.executemany("INSERT INTO messages VALUES (?, 1, ?, ?)", rows)
+    database.commit()
+    database.close()
+    return (folder / "r.db3").read_bytes()
 
 
 def test_a_prefix_is_probed_by_ranges_and_nothing_is_downloaded_whole(
@@ -102,10 +135,10 @@ def test_a_prefix_is_probed_by_ranges_and_nothing_is_downloaded_whole(
     report = ef.assets.probe(asset.id)
 
     total = sum(map(len, objects.values()))
-    assert (asset.file_count, asset.size_bytes, asset.source_type) == (7, total, "object_storage")
-    assert asset.top_level_paths == ["a", "b", "c", "rows.csv"]
+    assert (asset.file_count, asset.size_bytes, asset.source_type) == (9, total, "object_storage")
+    assert asset.top_level_paths == ["a", "b", "c", "d", "rows.csv"]
     found = report.structure_summary
-    assert (found["files"], found["bytes"]) == (7, total)
+    assert (found["files"], found["bytes"]) == (9, total)
     looked = found["objects"]
     assert looked["a/robot.zip"]["members"] == 2
     assert looked["a/arm.mcap"]["messageCount"] == 3
@@ -114,6 +147,15 @@ def test_a_prefix_is_probed_by_ranges_and_nothing_is_downloaded_whole(
     assert (looked["b/d.hdf5"]["format"], looked["b/d.hdf5"]["episodes"]) == ("hdf5_robomimic", 1)
     assert (looked["c/clip.mp4"]["codec"], looked["c/clip.mp4"]["width"]) == ("h264", 64)
     assert looked["c/n.npy"]["shape"] == [BULK // 40, 5]
+    assert (looked["d/bag.bag"]["format"], looked["d/bag.bag"]["messageCount"]) == ("rosbag1", 5)
+    assert {name: row["count"] for name, row in looked["d/bag.bag"]["topics"].items()} == {
+        "/arm": 3,
+        "/hand": 2,
+    }
+    assert looked["d/bag.bag"]["durationNs"] == 2 * 10**9
+    assert (looked["d/bag.db3"]["format"], looked["d/bag.db3"]["messageCount"]) == ("rosbag2_sqlite3", 600)
+    assert looked["d/bag.db3"]["durationNs"] == 599 * 10**6
+    assert looked["d/bag.db3"]["topics"] == {"/arm": {"type": "std_msgs/msg/String"}}
     assert looked["rows.csv"]["columns"] == ["t", "x"]
     assert not report.warnings
     # Every answer is a range, and all of them together are a part of what is there.
@@ -143,7 +185,7 @@ def test_what_changed_or_went_since_the_registration_is_said(s3_server, bucket, 
     report = ef.assets.probe(asset.id)
 
     assert {warning.code for warning in report.warnings} == {"missing_parts", "metadata_mismatch"}
-    with pytest.raises(InvalidInputError, match="never brought here"), ef.assets.path(asset):
+    with pytest.raises(IntegrityError, match=r"b\.csv|a\.csv"), ef.assets.path(asset):
         pass
 
 

@@ -175,11 +175,11 @@ def test_streams_one_behind_the_other_are_read_to_the_last(kind, pack):
     assert stream.count == len(first) + len(second)
 
 
-def test_an_unlisted_kind_is_recognised(tmp_path):
+def test_a_7z_that_is_only_its_first_bytes_is_damaged(tmp_path):
     report = _probe(tmp_path, b"7z\xbc\xaf\x27\x1c" + bytes(26), "x.7z")
 
     assert report.format == "7z"
-    assert "listing_unavailable" in report.codes
+    assert report.codes & {"corrupt", "truncated"} or report.structure["members"] == 0
 
 
 def test_several_archives_are_one_asset(tmp_path):
