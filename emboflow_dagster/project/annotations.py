@@ -4,7 +4,10 @@ A task is `open` until somebody adds the first annotation, `in_progress` until a
 submitted theirs, and `in_review` until as many as it needs have approved, or one has rejected. Who decided,
 why, and over which bytes is in the audit log; in the same transaction a run that waits goes on or fails.
 
-Source: requirements R-247..R-270; decision 34.
+What was said of an episode of a dataset version is found again in other versions by its hash
+(:meth:`Annotations.at`), never copied.
+
+Source: requirements R-247..R-270; decisions 34 and 42.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -37,6 +40,9 @@ from emboflow_dagster.mongo import audit, ownership
 from emboflow_dagster.mongo.client import Session, translated
 from emboflow_dagster.mongo.documents import OLDEST, Documents
 from emboflow_dagster.mongo.ownership import Mention
+from emboflow_dagster.project.annotation_places import bind, episode_of, times_of
+from emboflow_dagster.project.annotations_of_versions import OfVersions
+from emboflow_dagster.project.dataset_content import opened_content
 from emboflow_dagster.project.gate import approvals, canonical, payload_of, seen
 from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.runtime import gates
@@ -49,11 +55,11 @@ Status = AnnotationTaskStatus
 T = TypeVar("T")
 
 
-class Annotations:
+class Annotations(OfVersions):
     """The annotation tasks of one project, and what people answered."""
 
     def __init__(self, opened: Opened, recorder: Recorder) -> None:
-        self._opened = opened
+        super().__init__(opened)
         self._recorder = recorder
         self.tasks: Documents[AnnotationTask] = Documents(opened.mongo, opened.scope, AnnotationTask)
         self.documents: Documents[Annotation] = Documents(opened.mongo, opened.scope, Annotation)
@@ -149,15 +155,19 @@ class Annotations:
         Args:
             task: The annotation task.
             payload: A JSON object; one above 1 MiB is kept as a blob.
-            selector: Which part of the task's target it is about.
+            selector: Which part of the task's target it is about. Of a dataset version: ``episode`` (place
+                or id) and, in seconds from its start, ``from`` and ``to``; it is bound to the episode's hash.
 
         Raises:
             ForbiddenError: The task is given to others.
             TransitionError: The task is in review or over.
-            InvalidInputError: The payload is no JSON object that can be stored.
+            InvalidInputError: The payload is no JSON object that can be stored; or there is no such episode
+                or time.
         """
         actor = self._opened.scope.actor
-        self._require(self.get(task), "assignee_ids", "label")
+        about = self.get(task)
+        self._require(about, "assignee_ids", "label")
+        selector = self._bound(about, selector or {})
         made_id, now, scope = new_id(Annotation.prefix), utc_now(), self._opened.scope
         stored, blob = self._stored(payload)
 
@@ -344,6 +354,15 @@ class Annotations:
         selector = found.target_ref.selector or {}
         told = {key: selector[key] for key in ("inputs", "inputsSha256") if key in selector}
         return {**told, **seen(self._opened, rows)}
+
+    def _bound(self, task: AnnotationTask, selector: Mapping[str, Any]) -> dict[str, Any]:
+        """A selector with the hash of the episode that it names, where it names one of a version."""
+        episode = episode_of(selector)
+        if task.target_type is not AnnotationTargetType.DATASET_VERSION or episode is None:
+            return dict(selector)
+        start, stop = times_of(selector)
+        with opened_content(self._opened, self._version_of(task.target_ref.id)) as content:
+            return {**selector, **bind(content, episode, start, stop)}
 
     def _require(self, found: AnnotationTask, field: str, verb: str) -> None:
         people, actor = getattr(found, field), self._opened.scope.actor
