@@ -10,11 +10,18 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
 
 from emboflow_dagster.errors import ForbiddenError, InvalidInputError, TransitionError
-from emboflow_dagster.model.annotation import Annotation, AnnotationStatus, AnnotationTask, TargetRef
+from emboflow_dagster.model.annotation import (
+    Annotation,
+    AnnotationStatus,
+    AnnotationTargetType,
+    AnnotationTask,
+    TargetRef,
+)
 from emboflow_dagster.model.base import utc_now
 from emboflow_dagster.model.dataset import Dataset, DatasetVersion
 from emboflow_dagster.mongo import audit
@@ -97,6 +104,21 @@ class Carry:
         """How many are in each state at a version."""
         said = Counter(row.state.value for row in self.at(version))
         return {state.value: said[state.value] for state in State}
+
+    def annotated(self) -> list[tuple[Dataset, DatasetVersion, datetime]]:
+        """The datasets of which something was said: their latest version, and the newest change of a task."""
+        tasks = self._tasks.find({"targetType": AnnotationTargetType.DATASET_VERSION.value}, limit=0)
+        newest: dict[str, datetime] = {}
+        for task in tasks:
+            newest[task.target_ref.id] = max(task.updated_at, newest.get(task.target_ref.id, task.updated_at))
+        changed: dict[str, datetime] = {}
+        for version in self.versions.find({"_id": {"$in": sorted(newest)}}, limit=0):
+            at = newest[version.id]
+            changed[version.dataset_id] = max(at, changed.get(version.dataset_id, at))
+        datasets = self._datasets.find({"_id": {"$in": sorted(changed)}}, limit=0)
+        heads = [dataset.latest_version_id for dataset in datasets if dataset.latest_version_id]
+        latest = {v.dataset_id: v for v in self.versions.find({"_id": {"$in": heads}}, limit=0)}
+        return [(one, latest[one.id], changed[one.id]) for one in datasets if one.id in latest]
 
     def between(self, a: DatasetVersion, b: DatasetVersion) -> list[Held]:
         """What becomes at ``b`` of the annotations that are valid at ``a``."""

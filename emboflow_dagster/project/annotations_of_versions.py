@@ -1,10 +1,11 @@
 """The part of `ef.annotations` that is about dataset versions: what holds where, confirming, review flags."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from functools import cached_property
 
 from emboflow_dagster.model.annotation import Annotation
-from emboflow_dagster.model.dataset import DatasetVersion
+from emboflow_dagster.model.dataset import Dataset, DatasetVersion
 from emboflow_dagster.project.annotation_carry import Carry, Held
 from emboflow_dagster.project.annotation_flags import Flags
 from emboflow_dagster.project.datasets import Datasets
@@ -53,6 +54,10 @@ class OfVersions:
             NotFoundError: There is no such dataset or version.
         """
         return self._carry.counts(self._datasets.version(dataset, tag))
+
+    def annotated(self) -> list[tuple[Dataset, DatasetVersion, datetime]]:
+        """The datasets of which something was said: their latest version, and when that last changed."""
+        return self._carry.annotated()
 
     def carry(self, dataset: str, from_: str | None = None, to: str | None = None) -> list[Held]:
         """What becomes of the annotations that are valid at one version, at another.

@@ -1,4 +1,4 @@
-"""Annotations at the versions of a dataset: what is equal by hash stays valid, the rest says why it is not."""
+"""Annotations at the versions of a dataset: what is equal by hash stays valid, the rest says why not."""
 
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,15 @@ import pytest
 
 from emboflow_dagster.errors import EmboflowError, ForbiddenError, InvalidInputError, TransitionError
 from emboflow_dagster.model.dataset import DatasetVersion
+from emboflow_dagster.orchestration.annotation_events import annotations_told
+from emboflow_dagster.orchestration.catalog import Place
 from emboflow_dagster.project.dataset_changes import Delete, Merge, Relabel, Split, Trim
 from emboflow_dagster.project.handle import EmboFlow
 from tests.integration.project.conftest import Opener
 from tests.integration.project.versions_made import episode, made
 
 STAMPS = {"source_timestamp_ns": 2**60 + np.arange(20, dtype=np.int64) * 50_000_000, "t0_ns": 2**60}
+PLACE = Place("acme", "pick-place")
 FEW = [episode(1, 20, **STAMPS), episode(2, 20), episode(3, 20)]
 """A second each, at 20 frames a second; the first one has stamps."""
 
@@ -235,3 +238,27 @@ def test_review_flags_are_shared_and_say_who_and_why(ef: EmboFlow, opener: Opene
     with pytest.raises(InvalidInputError, match="no review flag"):
         ef.annotations.unflag(other)
     assert ef.verify(all=True).problems == []
+
+
+def test_the_dataset_s_page_in_dagster_counts_them(ef: EmboFlow, tmp_path: Path) -> None:
+    assert list(annotations_told(ef, PLACE)) == []
+    made(ef, tmp_path / "1", "reach", FEW)
+    ef.annotations.flag("reach", 0, "blurry")
+    [before] = annotations_told(ef, PLACE)
+    ef.annotations.flag("reach", 1, "blurry")
+    ef.datasets.edit("reach", [Relabel([0], task="place")])
+    [after] = annotations_told(ef, PLACE)
+
+    assert before.id == after.id
+    assert before.mark != after.mark
+    event = after.event()
+    assert event.asset_key.path[-2:] == ["datasets", "reach"]
+    said = {name: value.value for name, value in event.metadata.items()}
+    assert said == {
+        "dataset_version": "v2",
+        "annotations_valid": 1,
+        "annotations_stale": 1,
+        "annotations_removed": 0,
+        "annotations_forgotten": 0,
+        "annotations_list": "emboflow annotation list --version reach:v2",
+    }
