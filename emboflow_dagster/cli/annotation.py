@@ -90,10 +90,14 @@ def show(task: Id) -> None:
         _told(ef, ef.annotations.get(full_id(ef.annotations.tasks, task)))
 
 
-@verb(app, "open", example="emboflow annotation open ast_01JD3ZK4Q8X5V7N2M9B6C0T1RW --label-type segment")
+@verb(app, "open", example="emboflow annotation open pick-place:v3 --label-type segment")
 def open_(
     target: Annotated[
-        str, typer.Argument(metavar="TARGET", help="Id of an asset, a dataset version or an artifact.")
+        str,
+        typer.Argument(
+            metavar="TARGET",
+            help="Id of an asset, dataset version or artifact; name of an asset; DATASET[:TAG].",
+        ),
     ],
     label_type: Annotated[
         str, typer.Option("--label-type", metavar="WORD", help="What kind of label: segment, box, ...")

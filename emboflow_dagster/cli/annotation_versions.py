@@ -89,7 +89,7 @@ def carry(
     def page() -> None:
         _table(rows, limit, empty="no annotation is valid at the first of the two versions")
         if open_:
-            output.note(f"{open_} stale ones can be confirmed where they would be now: --confirm")
+            output.note(f"--confirm says of {open_} that they hold there: where each would be is known")
 
     output.emit([row.to_json() for row in rows[:limit]], page)
 

@@ -30,5 +30,5 @@ def one_of(kind: type[E], text: str | None, option: str) -> str | None:
     if text is None or text in list(kind):
         return text
     near = difflib.get_close_matches(text, list(kind), n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    hint = f"did you mean {str(near[0])!r}? " if near else ""
     raise typer.BadParameter(f"found {text!r}; {hint}allowed are {', '.join(kind)}", param_hint=f"'{option}'")

@@ -30,6 +30,7 @@ from emboflow_dagster.model.annotation import (
     AnnotationTaskStatus,
     TargetRef,
 )
+from emboflow_dagster.model.asset import Asset
 from emboflow_dagster.model.base import new_id, utc_now
 from emboflow_dagster.model.blob_fields import stored_ref
 from emboflow_dagster.model.collections import COLLECTIONS
@@ -92,7 +93,7 @@ class Annotations(OfVersions):
         """Ask people for labels; no run waits for them.
 
         Args:
-            target: Id of an asset, a dataset version or an artifact.
+            target: Id of an asset, a dataset version or an artifact; the name of an asset; ``DATASET[:TAG]``.
             label_type: What kind of label.
             assignees: How many people must have submitted before it is reviewed.
             reviewers: How many must approve.
@@ -104,6 +105,7 @@ class Annotations(OfVersions):
         """
         if min(assignees, reviewers) < 1:
             raise InvalidInputError("assignees and reviewers: at least 1 each")
+        kind, target = self._target(target)
         now, scope = utc_now(), self._opened.scope
         selector: dict[str, Any] = {"assignees": assignees, "reviewers": reviewers}
         if instructions:
@@ -112,7 +114,7 @@ class Annotations(OfVersions):
             id=new_id(AnnotationTask.prefix),
             workspace_id=scope.workspace_id,
             project_id=scope.project_id,
-            target_type=self._type_of(target),
+            target_type=kind,
             target_ref=TargetRef(id=target, selector=selector),
             label_type=label_type,
             created_by=scope.actor,
@@ -387,14 +389,32 @@ class Annotations(OfVersions):
         ref = BlobRef(object_id=blob.object_id, version=blob.version)
         return {"ref": {"objectId": ref.object_id, "version": ref.version}}, ref
 
-    def _type_of(self, target: str) -> AnnotationTargetType:
+    def _target(self, target: str) -> tuple[AnnotationTargetType, str]:
+        """What is labelled, by its id; `DATASET[:TAG]` and the name of an asset are as good."""
         for kind, name in TARGETS.items():
             documents: Documents[Any] = Documents(
                 self._opened.mongo, self._opened.scope, COLLECTIONS[name].document
             )
             if documents.find_one({"_id": target}) is not None:
-                return AnnotationTargetType(kind)
-        raise NotFoundError(f"{shown(target)}: no asset, dataset version or artifact of this project")
+                return AnnotationTargetType(kind), target
+        found: list[tuple[AnnotationTargetType, str]] = []
+        dataset, _, tag = target.partition(":")
+        if self._datasets.documents.find_one({"name": dataset}) is not None:
+            version = self._datasets.version(dataset, tag or None)
+            found.append((AnnotationTargetType.DATASET_VERSION, version.id))
+        assets: Documents[Asset] = Documents(self._opened.mongo, self._opened.scope, Asset)
+        named = assets.find({"displayName": target}, limit=2)
+        found += [(AnnotationTargetType.ASSET, asset.id) for asset in named]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise InvalidInputError(
+                f"{shown(target)}: several have that name", kind=ErrorKind.AMBIGUOUS, hint="use the id"
+            )
+        raise NotFoundError(
+            f"{shown(target)}: no asset, dataset version or artifact of this project",
+            hint="an id, the name of an asset, or DATASET[:TAG]",
+        )
 
     def _users(self, ids: Iterable[str]) -> list[str]:
         named = [name.removeprefix("user:") for name in dict.fromkeys(ids)]
