@@ -176,9 +176,9 @@ class EmboFlowTranslator:
         """Markdown for the top of the page."""
         workflow, node = props.workflow, props.node
         named = node["title"] if node["title"] != node["id"] else None
-        title = f"{_escaped(named)}: " if named else ""
+        word = f"{_escaped(named)}: node" if named else "Node"
         # Lists show the first line as it is written: no marks in it.
-        head = f"{title}node {node['id']} ({node['type']}) of workflow {workflow['slug']}"
+        head = f"{word} {node['id']} ({node['type']}) of workflow {workflow['slug']}"
         lines = [f"{head} v{workflow['versionNumber']}."]
         if node["description"]:
             lines.append(_escaped(node["description"]))
