@@ -173,7 +173,9 @@ def add(
         made = [ef.annotations.add(found, payload, selector=selector) for payload, selector in rows]
     output.emit(
         [row.to_json() for row in made],
-        lambda: output.lines([f"{len(made)} drafts; hand them in: emboflow annotation submit {found}"]),
+        lambda: output.lines(
+            [f"{len(made)} draft{'s' * (len(made) != 1)}; hand in: emboflow annotation submit {found}"]
+        ),
     )
 
 
