@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from emboflow_dagster.cli import figures, output
+from emboflow_dagster.cli import annotation_versions, figures, output
+from emboflow_dagster.cli.annotation_versions import From, To, which
 from emboflow_dagster.cli.deployment import full_id, opened
 from emboflow_dagster.cli.options import Limit, one_of
 from emboflow_dagster.cli.state import noun, verb
@@ -35,12 +36,31 @@ def list_(
     mine: Annotated[
         bool, typer.Option("--mine", help="Only those given to me to label or to review.")
     ] = False,
+    version: Annotated[
+        str | None,
+        typer.Option(
+            "--version",
+            metavar="DATASET[:TAG]",
+            help="The annotations at a dataset version instead: carried over, stale, gone.",
+        ),
+    ] = None,
+    state: Annotated[
+        str | None,
+        typer.Option(
+            "--state", metavar="STATE", help="With --version, only: valid, stale, removed, forgotten."
+        ),
+    ] = None,
     limit: Limit = 50,
 ) -> None:
-    """The project's annotation tasks, newest first."""
+    """The project's annotation tasks, newest first; or the annotations at a dataset version."""
     from emboflow_dagster.model.annotation import AnnotationTaskStatus
 
     one_of(AnnotationTaskStatus, status, "--status")
+    if version is not None:
+        _at(version, state, limit, tasks=(status, run, mine or None))
+        return
+    if state is not None:
+        raise typer.BadParameter("goes with --version", param_hint="'--state'")
     with opened() as ef:
         run_id = full_id(ef.runs.documents, run) if run is not None else None
         found = ef.annotations.list(status=status, run=run_id, mine=mine, limit=limit)
@@ -54,6 +74,15 @@ def list_(
     )
 
 
+def _at(version: str, state: str | None, limit: int, tasks: tuple[object, ...]) -> None:
+    from emboflow_dagster.project.annotation_fates import State
+
+    if any(one is not None for one in tasks):
+        raise typer.BadParameter("goes with neither --status, --run nor --mine", param_hint="'--version'")
+    one_of(State, state, "--state")
+    annotation_versions.listed(version, state, limit)
+
+
 @verb(app, "show", example=f"emboflow annotation show {_EXAMPLE}")
 def show(task: Id) -> None:
     """One annotation task: what is labelled, what was answered, what happens next."""
@@ -61,10 +90,14 @@ def show(task: Id) -> None:
         _told(ef, ef.annotations.get(full_id(ef.annotations.tasks, task)))
 
 
-@verb(app, "open", example="emboflow annotation open ast_01JD3ZK4Q8X5V7N2M9B6C0T1RW --label-type segment")
+@verb(app, "open", example="emboflow annotation open pick-place:v3 --label-type segment")
 def open_(
     target: Annotated[
-        str, typer.Argument(metavar="TARGET", help="Id of an asset, a dataset version or an artifact.")
+        str,
+        typer.Argument(
+            metavar="TARGET",
+            help="Id of an asset, dataset version or artifact; name of an asset; DATASET[:TAG].",
+        ),
     ],
     label_type: Annotated[
         str, typer.Option("--label-type", metavar="WORD", help="What kind of label: segment, box, ...")
@@ -114,15 +147,35 @@ def add(
         Path,
         typer.Argument(metavar="FILE", help="JSON: an object is one annotation, a list of objects one each."),
     ],
+    episode: Annotated[
+        str | None,
+        typer.Option(
+            "--episode",
+            metavar="E",
+            help="Episode of a dataset version, by place or id; bound to its hash.",
+        ),
+    ] = None,
+    from_: From = None,
+    to: To = None,
 ) -> None:
-    """Add annotations as drafts; `submit` hands them in."""
-    payloads = _payloads(file)
+    """Add annotations as drafts; `submit` hands them in.
+
+    An object with the two keys `selector` and `payload` says itself what it is about:
+    {"selector": {"episode": 3, "from": 1.5, "to": 2.0}, "payload": {"label": "grasp"}}.
+    """
+    if episode is None and (from_, to) != (None, None):
+        raise typer.BadParameter("goes with --episode", param_hint="'--from'")
+    given = {"episode": None if episode is None else which(episode), "from": from_, "to": to}
+    common = {key: value for key, value in given.items() if value is not None}
+    rows = [_about(row, common) for row in _payloads(file)]
     with opened() as ef:
         found = full_id(ef.annotations.tasks, task)
-        made = [ef.annotations.add(found, payload) for payload in payloads]
+        made = [ef.annotations.add(found, payload, selector=selector) for payload, selector in rows]
     output.emit(
         [row.to_json() for row in made],
-        lambda: output.lines([f"{len(made)} drafts; hand them in: emboflow annotation submit {found}"]),
+        lambda: output.lines(
+            [f"{len(made)} draft{'s' * (len(made) != 1)}; hand in: emboflow annotation submit {found}"]
+        ),
     )
 
 
@@ -158,6 +211,13 @@ def cancel(task: Id) -> None:
     """Close a task that people opened, without a decision."""
     with opened() as ef:
         _told(ef, ef.annotations.cancel(full_id(ef.annotations.tasks, task)))
+
+
+def _about(row: dict[str, Any], common: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Payload and selector of one object of a file."""
+    if set(row) == {"selector", "payload"} and all(isinstance(part, dict) for part in row.values()):
+        return row["payload"], {**common, **row["selector"]}
+    return row, common
 
 
 def _payloads(file: Path) -> list[dict[str, Any]]:
@@ -218,3 +278,6 @@ def _page(task: "AnnotationTask", rows: "list[Annotation]") -> None:
     then = {"open": "add", "in_progress": "submit", "in_review": "approve"}.get(task.status.value)
     if then:
         output.note(f"next: emboflow annotation {then} {task.id}{' FILE' if then == 'add' else ''}")
+
+
+annotation_versions.register(app)

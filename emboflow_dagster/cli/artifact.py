@@ -26,6 +26,8 @@ def list_(
     limit: Limit = 100,
 ) -> None:
     """The project's artifacts, newest first."""
+    from emboflow_dagster.blobs.listing import is_listing
+
     with opened() as ef:
         if run is not None:
             found = [
@@ -39,8 +41,8 @@ def list_(
             output.short(a.id),
             a.type,
             a.lineage.node_id,
-            figures.size(a.storage_ref.size),
-            a.storage_ref.content_type,
+            None if is_listing(a.storage_ref) else figures.size(a.storage_ref.size),
+            "folder" if is_listing(a.storage_ref) else a.storage_ref.content_type,
             figures.age(a.created_at),
             output.short(a.lineage.workflow_run_id),
         )
@@ -64,6 +66,7 @@ def show(artifact: Id) -> None:
         found = ef.artifacts.get(full_id(ef.artifacts.documents, artifact))
 
     def page() -> None:
+        from emboflow_dagster.blobs.listing import is_listing
         from emboflow_dagster.cli.report_page import values
 
         lineage, ref = found.lineage, found.storage_ref
@@ -71,8 +74,8 @@ def show(artifact: Id) -> None:
             [
                 ("artifact", output.styled(found.id, "bold")),
                 ("type", found.type),
-                ("size", figures.size(ref.size)),
-                ("content", ref.content_type),
+                ("size", None if is_listing(ref) else figures.size(ref.size)),
+                ("content", "folder" if is_listing(ref) else ref.content_type),
                 ("checksum", ref.checksum),
                 ("blob", f"{ref.object_id} version {ref.version}" if ref.object_id else None),
                 ("stored at", ref.uri),

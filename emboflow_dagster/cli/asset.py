@@ -7,6 +7,7 @@ import typer
 
 from emboflow_dagster.cli import figures, output, progress, report_page
 from emboflow_dagster.cli.deployment import full_id, opened
+from emboflow_dagster.cli.failures import UsageError
 from emboflow_dagster.cli.options import Limit, one_of
 from emboflow_dagster.cli.state import noun, verb
 from emboflow_dagster.errors import NotFoundError
@@ -72,7 +73,7 @@ def proven_type(path: Path) -> str:
 
     Raises:
         NotFoundError: There is nothing at ``path``.
-        typer.BadParameter: It proves none.
+        UsageError: It proves none.
     """
     from emboflow_dagster.formats.detect import read_head, signature
     from emboflow_dagster.project.settings import full_path
@@ -91,10 +92,7 @@ def proven_type(path: Path) -> str:
         if found == "sqlite3" and path.suffix == ".db3":
             return "rosbag"
     if found not in _PROVEN:
-        raise typer.BadParameter(
-            f"cannot tell the type of {path.name} from its content; allowed are {TYPES}",
-            param_hint="'--type'",
-        )
+        raise UsageError(f"what {path.name} is cannot be told from its content: say --type, one of {TYPES}")
     return _PROVEN[found]
 
 

@@ -60,6 +60,7 @@ def _page(found: dict[str, Any], limit: int) -> None:
             *((name, f"{v['from']} -> {v['to']}") for name, v in found["manifest"].items()),
             *((f"features {how}", ", ".join(names)) for how, names in found["features"].items() if names),
             *((name, _signed(moved)) for name, moved in found["labels"].items() if moved),
+            ("annotations", _annotations(found["annotations"]["counts"])),
             ("bytes", f"{figures.size(payloads['onlyTo'])} new, {figures.size(payloads['both'])} shared"),
         ]
     )
@@ -86,6 +87,8 @@ def _page(found: dict[str, Any], limit: int) -> None:
     if stats:
         columns = ("FEATURE", "DIMENSION", ">MEAN", ">NOW", ">SHIFT (STD)", ">STD?", ">NOW?")
         output.table(columns, stats, title="Statistics")
+    if found["annotations"]["rows"]:
+        output.note(f"what becomes of annotations: emboflow annotation carry {_versions(a, b)}")
     if len(found["stats"]) > _STATS_SHOWN:
         output.note(f"{_STATS_SHOWN} of {len(found['stats'])} dimensions are shown; --json shows all")
 
@@ -111,6 +114,18 @@ def _rows(found: dict[str, Any]) -> list[tuple[object, ...]]:
             (output.styled("changed", "yellow"), row["from"], row["to"], "; ".join(parts), "", row["id"])
         )
     return rows
+
+
+def _annotations(counts: dict[str, int]) -> str | None:
+    """What becomes of those that are valid at `from`; nothing where there are none."""
+    return ", ".join(f"{count} {state}" for state, count in counts.items() if count) or None
+
+
+def _versions(a: dict[str, Any], b: dict[str, Any]) -> str:
+    tags = [side["versionTag"] for side in (a, b)]
+    if a["dataset"] != b["dataset"]:
+        tags = [f"{side['dataset']}:{side['versionTag']}" for side in (a, b)]
+    return f"{b['dataset']} {' '.join(tags)}"
 
 
 def _source(source: dict[str, Any]) -> str:

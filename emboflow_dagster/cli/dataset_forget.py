@@ -112,7 +112,8 @@ def _rows(told: dict[str, Any], names: dict[str, str]) -> list[tuple[str, str, s
         rows.append(("version", row["id"], which, after))
     rows += [("artifact", row["id"], row["type"], "destroyed") for row in told["artifacts"]]
     rows += [("annotation", row["id"], row["targetId"], "rejected, emptied") for row in told["annotations"]]
-    rows += [("cached result", key, "", "not used again") for key in told["cache"]]
+    # A key is project, "sha256" and the digest: its beginning tells it from others.
+    rows += [("cached result", key.rpartition(":")[2][:12], "", "not used again") for key in told["cache"]]
     for row in told["sources"]:
         gone = told["asked"]["withSource"]
         why = "" if row["alone"] else ": other episodes come from it"

@@ -69,7 +69,7 @@ def _carried(ef: "EmboFlow", run: "WorkflowRun", instance: Any, timeout_s: float
 
     if direct.daemon_is_alive(ef, instance=instance):
         with watched(ef, run):
-            return ef.runs.wait(run.id, timeout_s=timeout_s)
+            return waited(ef, run, timeout_s)
     with watched(ef, run), _limited(run.id, timeout_s):
         try:
             with _ended_with_us(ef, run), _interruptible():
@@ -77,6 +77,21 @@ def _carried(ef: "EmboFlow", run: "WorkflowRun", instance: Any, timeout_s: float
         except TransitionError:
             # A worker or a daemon that has just come up was faster: the run is in its hands.
             return ef.runs.wait(run.id)
+
+
+def waited(ef: "EmboFlow", run: "WorkflowRun", timeout_s: float | None) -> "WorkflowRun":
+    """The run when it is over.
+
+    Raises:
+        ExecutionError: It is not after ``timeout_s`` seconds (kind ``timeout``).
+        TransitionError: It is not, and waits for people; the hint says for what.
+    """
+    try:
+        return ef.runs.wait(run.id, timeout_s=timeout_s)
+    except ExecutionError as error:
+        if error.kind == ErrorKind.TIMEOUT:
+            run_tasks.require_decided(run, ef.runs.tasks(run))
+        raise
 
 
 def outlook(ef: "EmboFlow") -> str:
@@ -134,13 +149,19 @@ def _moving(ef: "EmboFlow", run: "WorkflowRun", done: threading.Event) -> None:
 
 
 def _plain(ef: "EmboFlow", run: "WorkflowRun", done: threading.Event) -> None:
+    from emboflow_dagster.runtime.gates import waits_for
+
     seen: dict[str, str] = {}
     if done.wait(1.0):
         return
     while not done.wait(LOOK_EVERY_S):
         with suppress(EmboflowError):
             for task in ef.runs.recorder.in_order(run):
-                if task.status != "pending" and seen.get(task.node_id) != task.status:
+                gate = waits_for(task)
+                if gate and seen.get(task.node_id) != gate:
+                    seen[task.node_id] = gate
+                    output.note(f"{task.node_id}: waits for people: emboflow annotation show {gate}")
+                elif not gate and task.status != "pending" and seen.get(task.node_id) != task.status:
                     seen[task.node_id] = task.status
                     took = (
                         f" after {figures.duration(task.duration_ms)}" if task.duration_ms is not None else ""

@@ -34,7 +34,7 @@ def init() -> None:
     def page() -> None:
         for word, names in (("created", report.created), ("repaired", report.repaired)):
             output.lines(f"{word} {name}" for name in names)
-        output.lines([f"unchanged: {report.unchanged}"])
+        output.lines([f"{report.unchanged} collections, validators and indexes were as they should be"])
         if report.conflicts:
             output.table(("CONFLICT",), [(text,) for text in report.conflicts])
 

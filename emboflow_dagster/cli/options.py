@@ -1,5 +1,6 @@
 """Options that several verbs take, declared once."""
 
+import difflib
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -28,4 +29,6 @@ def one_of(kind: type[E], text: str | None, option: str) -> str | None:
     """``text`` if it is one of the words of ``kind``; wrong usage otherwise."""
     if text is None or text in list(kind):
         return text
-    raise typer.BadParameter(f"found {text!r}; allowed are {', '.join(kind)}", param_hint=f"'{option}'")
+    near = difflib.get_close_matches(text, list(kind), n=1, cutoff=0.5)
+    hint = f"did you mean {str(near[0])!r}? " if near else ""
+    raise typer.BadParameter(f"found {text!r}; {hint}allowed are {', '.join(kind)}", param_hint=f"'{option}'")

@@ -12,13 +12,15 @@ if TYPE_CHECKING:
 def show(run: "WorkflowRun", tasks: "Sequence[RunTask]", *, everything: bool = False) -> None:
     """One run with its tasks; of many those that matter most, with ``everything`` all of them."""
     snapshot, summary = run.runtime_snapshot, run.summary
+    # "Done" counts what failed and what was cancelled, too.
+    told = len(tasks) > run_tasks.MANY or any(summary.task_counts.get(s) for s in ("failed", "cancelled"))
     output.pairs(
         [
             ("run", output.styled(run.id, "bold")),
             ("workflow", f"{snapshot.workflow_slug} version {snapshot.version_number}"),
             ("status", run.status.value),
             ("tasks", f"{summary.completed_task_count} of {summary.total_task_count} done"),
-            ("", run_tasks.counts(summary.task_counts) if len(tasks) > run_tasks.MANY else None),
+            ("", run_tasks.counts(summary.task_counts) if told else None),
             ("artifacts", summary.artifact_count),
             ("assets", len(run.asset_ids)),
             ("took", figures.duration(run.duration_ms)),

@@ -80,7 +80,8 @@ def _telling(tell: Callable[[str], None], what: str) -> Callable[[int, int], Non
 
 
 def _show(report: "VerifyReport", left: str) -> None:
-    counted = ", ".join(f"{name} {count}" for name, count in sorted(report.counts.items()) if count)
+    told = {name: figures.size(count) if name == "bytes" else count for name, count in report.counts.items()}
+    counted = ", ".join(f"{name} {count}" for name, count in sorted(told.items()) if count)
 
     def page() -> None:
         if report.problems:

@@ -335,6 +335,14 @@ _PAGES: Final[dict[str, tuple[Index, ...]]] = dict.fromkeys(
 _MORE: Final = {
     # What came since a schedule looked last.
     "assets": (Index(("projectId", "updatedAt")),),
+    # What was said of the versions of a dataset, or confirmed for them.
+    "annotations": (
+        Index(("targetRef.id", "createdAt")),
+        Index(
+            ("targetRef.selector.held.versionId",),
+            partial=(("targetRef.selector.held.versionId", "$type", "string"),),
+        ),
+    ),
     # The schedules in workflow files, asked every few seconds; few versions have one.
     "workflow_definition_versions": (
         Index(

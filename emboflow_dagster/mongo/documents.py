@@ -34,6 +34,8 @@ _WORDS = {
     "workflow_definition_versions": "workflow version",
     "asset_probe_reports": "probe report",
 }
+# Where people find the id of what has no name.
+_LISTED = {"workflow_runs": "run", "artifacts": "artifact", "annotation_tasks": "annotation"}
 
 
 class Documents(Generic[D]):
@@ -185,7 +187,11 @@ class Documents(Generic[D]):
 
     def _not_found(self, document_id: str) -> NotFoundError:
         word = _WORDS.get(self.row.name, self.row.name.removesuffix("s").replace("_", " "))
-        return NotFoundError(f"{word} {shown(document_id)}: there is none in this project")
+        listed = _LISTED.get(self.row.name)
+        return NotFoundError(
+            f"{word} {shown(document_id)}: there is none in this project",
+            hint=f"`emboflow {listed} list` shows what there is" if listed else None,
+        )
 
 
 def _update(changes: Mapping[str, Any], server_time: Sequence[str]) -> Raw:

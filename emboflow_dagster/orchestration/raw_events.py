@@ -1,7 +1,7 @@
 """Raw inputs and dataset versions that no step produced, as runless events on their asset pages."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -11,6 +11,7 @@ import dagster as dg
 from emboflow_dagster.errors import EmboflowError
 from emboflow_dagster.model.asset import Asset
 from emboflow_dagster.orchestration import keys, page
+from emboflow_dagster.orchestration.annotation_events import annotations_told
 from emboflow_dagster.orchestration.catalog import Place
 from emboflow_dagster.orchestration.handles import kept_open
 from emboflow_dagster.orchestration.nodes import RESOURCE
@@ -31,7 +32,12 @@ class Row:
     id: str
     mark: str
     changed_at: datetime
-    event: dg.AssetMaterialization
+    event: dg.AssetMaterialization | Callable[[], dg.AssetObservation]
+    """What is told; a function where it costs something to know."""
+
+    def told(self) -> dg.AssetMaterialization | dg.AssetObservation:
+        """The event itself."""
+        return self.event() if callable(self.event) else self.event
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +90,14 @@ def raw_events_sensor(place: Place) -> dg.SensorDefinition:
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         try:
             with kept_open(context.resources.emboflow, place) as ef:
-                rows = [*raw_rows(ef, place), *dataset_rows(ef, place)]
+                rows = [*raw_rows(ef, place), *dataset_rows(ef, place), *_annotation_rows(ef, place)]
+                news, cursor = Cursor.read(context.cursor).news(rows)
+                events = [row.told() for row in news]
         except EmboflowError as error:
             return dg.SensorResult(skip_reason=f"error[{error.kind.value}]: {error.message}")
-        news, cursor = Cursor.read(context.cursor).news(rows)
         if not news:
             return dg.SensorResult(skip_reason="nothing new")
-        return dg.SensorResult(asset_events=[row.event for row in news], cursor=cursor.write())
+        return dg.SensorResult(asset_events=events, cursor=cursor.write())
 
     return dg.SensorDefinition(
         name=keys.place_name(place, "raw_events"),
@@ -100,6 +107,10 @@ def raw_events_sensor(place: Place) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.RUNNING,
         required_resource_keys={RESOURCE},
     )
+
+
+def _annotation_rows(ef: EmboFlow, place: Place) -> Iterator[Row]:
+    return (Row(*told) for told in annotations_told(ef, place))
 
 
 def tell_before(instance: dg.DagsterInstance, ef: EmboFlow, place: Place, asset_ids: Iterable[str]) -> None:
@@ -114,11 +125,12 @@ def tell_before(instance: dg.DagsterInstance, ef: EmboFlow, place: Place, asset_
     for row in raw_rows(ef, place):
         if row.id not in wanted:
             continue
-        known = instance.get_latest_materialization_event(row.event.asset_key)
+        event = row.told()
+        known = instance.get_latest_materialization_event(event.asset_key)
         told = known.asset_materialization if known else None
-        version = (row.event.tags or {})[keys.TAG_DATA_VERSION]
+        version = (event.tags or {})[keys.TAG_DATA_VERSION]
         if told is None or (told.tags or {}).get(keys.TAG_DATA_VERSION) != version:
-            instance.report_runless_asset_event(row.event)
+            instance.report_runless_asset_event(event)
 
 
 def raw_rows(ef: EmboFlow, place: Place) -> Iterator[Row]:

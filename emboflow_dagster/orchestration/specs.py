@@ -129,8 +129,9 @@ class EmboFlowTranslator:
         return dg.AssetSpec(
             key=keys.raw_key(props.place, asset["key"]),
             description=(
-                f"Raw input **{_escaped(asset['name'])}**, registered as `{asset['type']}`"
-                + (f", probed as `{asset['format']}`." if asset["format"] else ".")
+                # Lists show the first line as it is written: no marks in it.
+                f"Raw input {_escaped(asset['name'])}, registered as {asset['type']}"
+                + (f", probed as {asset['format']}." if asset["format"] else ".")
                 + f"\n\n`emboflow asset show {asset['id']}`"
             ),
             group_name=keys.group_name(props.place, keys.RAW),
@@ -174,8 +175,11 @@ class EmboFlowTranslator:
     def node_description(self, props: NodeProps) -> str:
         """Markdown for the top of the page."""
         workflow, node = props.workflow, props.node
-        head = f"**{_escaped(node['title'] or node['id'])}** · node `{node['id']}` of type `{node['type']}`"
-        lines = [f"{head} in workflow `{workflow['slug']}` v{workflow['versionNumber']}."]
+        named = node["title"] if node["title"] != node["id"] else None
+        word = f"{_escaped(named)}: node" if named else "Node"
+        # Lists show the first line as it is written: no marks in it.
+        head = f"{word} {node['id']} ({node['type']}) of workflow {workflow['slug']}"
+        lines = [f"{head} v{workflow['versionNumber']}."]
         if node["description"]:
             lines.append(_escaped(node["description"]))
         if node["dataset"]:
@@ -190,7 +194,7 @@ class EmboFlowTranslator:
         return dg.AssetSpec(
             key=keys.dataset_key(props.place, dataset["name"]),
             description=(
-                f"Dataset **{dataset['name']}** of type `{dataset['type']}`; "
+                f"Dataset {dataset['name']} of type {dataset['type']}; "
                 "no published workflow of this code location writes to it.\n\n"
                 f"`emboflow dataset versions {dataset['name']}`"
             ),

@@ -4,7 +4,10 @@ A task is `open` until somebody adds the first annotation, `in_progress` until a
 submitted theirs, and `in_review` until as many as it needs have approved, or one has rejected. Who decided,
 why, and over which bytes is in the audit log; in the same transaction a run that waits goes on or fails.
 
-Source: requirements R-247..R-270; decision 34.
+What was said of an episode of a dataset version is found again in other versions by its hash
+(:meth:`Annotations.at`), never copied.
+
+Source: requirements R-247..R-270; decisions 34 and 42.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -27,6 +30,7 @@ from emboflow_dagster.model.annotation import (
     AnnotationTaskStatus,
     TargetRef,
 )
+from emboflow_dagster.model.asset import Asset
 from emboflow_dagster.model.base import new_id, utc_now
 from emboflow_dagster.model.blob_fields import stored_ref
 from emboflow_dagster.model.collections import COLLECTIONS
@@ -37,6 +41,9 @@ from emboflow_dagster.mongo import audit, ownership
 from emboflow_dagster.mongo.client import Session, translated
 from emboflow_dagster.mongo.documents import OLDEST, Documents
 from emboflow_dagster.mongo.ownership import Mention
+from emboflow_dagster.project.annotation_places import bind, episode_of, times_of
+from emboflow_dagster.project.annotations_of_versions import OfVersions
+from emboflow_dagster.project.dataset_content import opened_content
 from emboflow_dagster.project.gate import approvals, canonical, payload_of, seen
 from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.runtime import gates
@@ -49,11 +56,11 @@ Status = AnnotationTaskStatus
 T = TypeVar("T")
 
 
-class Annotations:
+class Annotations(OfVersions):
     """The annotation tasks of one project, and what people answered."""
 
     def __init__(self, opened: Opened, recorder: Recorder) -> None:
-        self._opened = opened
+        super().__init__(opened)
         self._recorder = recorder
         self.tasks: Documents[AnnotationTask] = Documents(opened.mongo, opened.scope, AnnotationTask)
         self.documents: Documents[Annotation] = Documents(opened.mongo, opened.scope, Annotation)
@@ -86,7 +93,7 @@ class Annotations:
         """Ask people for labels; no run waits for them.
 
         Args:
-            target: Id of an asset, a dataset version or an artifact.
+            target: Id of an asset, a dataset version or an artifact; the name of an asset; ``DATASET[:TAG]``.
             label_type: What kind of label.
             assignees: How many people must have submitted before it is reviewed.
             reviewers: How many must approve.
@@ -98,6 +105,7 @@ class Annotations:
         """
         if min(assignees, reviewers) < 1:
             raise InvalidInputError("assignees and reviewers: at least 1 each")
+        kind, target = self._target(target)
         now, scope = utc_now(), self._opened.scope
         selector: dict[str, Any] = {"assignees": assignees, "reviewers": reviewers}
         if instructions:
@@ -106,7 +114,7 @@ class Annotations:
             id=new_id(AnnotationTask.prefix),
             workspace_id=scope.workspace_id,
             project_id=scope.project_id,
-            target_type=self._type_of(target),
+            target_type=kind,
             target_ref=TargetRef(id=target, selector=selector),
             label_type=label_type,
             created_by=scope.actor,
@@ -149,15 +157,19 @@ class Annotations:
         Args:
             task: The annotation task.
             payload: A JSON object; one above 1 MiB is kept as a blob.
-            selector: Which part of the task's target it is about.
+            selector: Which part of the task's target it is about. Of a dataset version: ``episode`` (place
+                or id) and, in seconds from its start, ``from`` and ``to``; it is bound to the episode's hash.
 
         Raises:
             ForbiddenError: The task is given to others.
             TransitionError: The task is in review or over.
-            InvalidInputError: The payload is no JSON object that can be stored.
+            InvalidInputError: The payload is no JSON object that can be stored; or there is no such episode
+                or time.
         """
         actor = self._opened.scope.actor
-        self._require(self.get(task), "assignee_ids", "label")
+        about = self.get(task)
+        self._require(about, "assignee_ids", "label")
+        selector = self._bound(about, selector or {})
         made_id, now, scope = new_id(Annotation.prefix), utc_now(), self._opened.scope
         stored, blob = self._stored(payload)
 
@@ -345,6 +357,15 @@ class Annotations:
         told = {key: selector[key] for key in ("inputs", "inputsSha256") if key in selector}
         return {**told, **seen(self._opened, rows)}
 
+    def _bound(self, task: AnnotationTask, selector: Mapping[str, Any]) -> dict[str, Any]:
+        """A selector with the hash of the episode that it names, where it names one of a version."""
+        episode = episode_of(selector)
+        if task.target_type is not AnnotationTargetType.DATASET_VERSION or episode is None:
+            return dict(selector)
+        start, stop = times_of(selector)
+        with opened_content(self._opened, self._version_of(task.target_ref.id)) as content:
+            return {**selector, **bind(content, episode, start, stop)}
+
     def _require(self, found: AnnotationTask, field: str, verb: str) -> None:
         people, actor = getattr(found, field), self._opened.scope.actor
         if people and actor not in people:
@@ -368,14 +389,32 @@ class Annotations:
         ref = BlobRef(object_id=blob.object_id, version=blob.version)
         return {"ref": {"objectId": ref.object_id, "version": ref.version}}, ref
 
-    def _type_of(self, target: str) -> AnnotationTargetType:
+    def _target(self, target: str) -> tuple[AnnotationTargetType, str]:
+        """What is labelled, by its id; `DATASET[:TAG]` and the name of an asset are as good."""
         for kind, name in TARGETS.items():
             documents: Documents[Any] = Documents(
                 self._opened.mongo, self._opened.scope, COLLECTIONS[name].document
             )
             if documents.find_one({"_id": target}) is not None:
-                return AnnotationTargetType(kind)
-        raise NotFoundError(f"{shown(target)}: no asset, dataset version or artifact of this project")
+                return AnnotationTargetType(kind), target
+        found: list[tuple[AnnotationTargetType, str]] = []
+        dataset, _, tag = target.partition(":")
+        if self._datasets.documents.find_one({"name": dataset}) is not None:
+            version = self._datasets.version(dataset, tag or None)
+            found.append((AnnotationTargetType.DATASET_VERSION, version.id))
+        assets: Documents[Asset] = Documents(self._opened.mongo, self._opened.scope, Asset)
+        named = assets.find({"displayName": target}, limit=2)
+        found += [(AnnotationTargetType.ASSET, asset.id) for asset in named]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise InvalidInputError(
+                f"{shown(target)}: several have that name", kind=ErrorKind.AMBIGUOUS, hint="use the id"
+            )
+        raise NotFoundError(
+            f"{shown(target)}: no asset, dataset version or artifact of this project",
+            hint="an id, the name of an asset, or DATASET[:TAG]",
+        )
 
     def _users(self, ids: Iterable[str]) -> list[str]:
         named = [name.removeprefix("user:") for name in dict.fromkeys(ids)]

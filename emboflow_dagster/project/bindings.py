@@ -139,6 +139,9 @@ def _known(groups: Mapping[str, object], takers: Sequence[str]) -> None:
             raise NotFoundError(f"no source {shown(node_id)} in this workflow", hint=hint)
 
 
+_OF_FILE = "the workflow file binds it: register it, with that --name"
+
+
 def _bound(
     version: WorkflowDefinitionVersion,
     groups: Mapping[str, Sequence[str]],
@@ -164,5 +167,11 @@ def _bound(
                 kind=ErrorKind.INPUT_MISSING,
                 hint=f"name some with --asset {node_id}=NAME, or some for all with --asset NAME",
             )
-        by_source[node_id] = chosen(names)
+        try:
+            by_source[node_id] = chosen(names)
+        except NotFoundError as error:
+            if node_id in own or for_all:
+                raise
+            error.hint = f"{_OF_FILE}; or name others: --asset {node_id}=NAME ({error.hint})"
+            raise
     return Bound(list(dict.fromkeys(a for ids in by_source.values() for a in ids)), by_source)

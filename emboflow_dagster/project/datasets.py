@@ -169,22 +169,35 @@ class Datasets:
             to: Likewise; by default the latest version.
 
         Returns:
-            As :func:`emboflow_dagster.project.dataset_diff.diff` says.
+            As :func:`emboflow_dagster.project.dataset_diff.diff` says; and ``annotations``: what becomes of
+            those that are valid at ``from``: ``counts``, and ``rows`` of the first 100 that are not any more.
 
         Raises:
             NotFoundError: There is no such version, or ``to`` has none before it.
             IntegrityError: Bytes of a version are missing or damaged.
         """
+        from emboflow_dagster.project.annotation_carry import Carry, told
         from emboflow_dagster.project.dataset_diff import diff
 
+        a, b = self.pair(dataset, from_, to)
+        found = diff(self._opened, (self.get(a.dataset_id), a), (self.get(b.dataset_id), b))
+        return {**found, "annotations": told(Carry(self._opened).between(a, b))}
+
+    def pair(
+        self, dataset: str, from_: str | None = None, to: str | None = None
+    ) -> tuple[DatasetVersion, DatasetVersion]:
+        """The two versions that :meth:`diff` compares.
+
+        Raises:
+            NotFoundError: There is no such version, or ``to`` has none before it.
+        """
         b = self._named(dataset, to)
         if from_ is None and b.parent_version_id is None:
             raise NotFoundError(
                 f"version {b.version_tag} is the first one: there is none before it",
                 hint="name the version to compare it with",
             )
-        a = self._named(dataset, from_) if from_ else self._versions.get(str(b.parent_version_id))
-        return diff(self._opened, (self.get(a.dataset_id), a), (self.get(b.dataset_id), b))
+        return (self._named(dataset, from_) if from_ else self._versions.get(str(b.parent_version_id))), b
 
     def _named(self, dataset: str, version: str | None) -> DatasetVersion:
         other, colon, tag = (version or "").rpartition(":")

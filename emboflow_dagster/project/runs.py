@@ -362,7 +362,7 @@ class Runs:
                 raise ExecutionError(
                     f"run {run} is {found.status} after {timeout_s:g} s",
                     kind=ErrorKind.TIMEOUT,
-                    hint="`emboflow task list RUN` shows what it is at; `emboflow dev` starts a daemon",
+                    hint=f"`emboflow task list {run}` shows what it is at; `emboflow dev` starts a daemon",
                 )
             time.sleep(POLL_S)
 

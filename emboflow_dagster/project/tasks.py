@@ -52,7 +52,7 @@ from emboflow_dagster.runtime.logs import TaskLog, Watch
 from emboflow_dagster.runtime.node import NodeResult, RefusedError, refusal
 from emboflow_dagster.runtime.outputs import Outputs, dataset_moved, main_digest, store_outputs
 from emboflow_dagster.runtime.record import Claimed
-from emboflow_dagster.runtime.registry import node_types
+from emboflow_dagster.runtime.registry import nearest, node_types
 
 PUBLISH_TRIES = 20
 
@@ -108,8 +108,17 @@ class Tasks:
         """
         found = self.documents.find_one({"workflowRunId": run_id, "nodeId": node_id})
         if found is None:
-            raise NotFoundError(f"run {run_id}: there is no task for node {node_id!r}")
+            raise NotFoundError(
+                f"run {run_id}: there is no task for node {node_id!r}", hint=self._nodes_of(run_id, node_id)
+            )
         return found
+
+    def _nodes_of(self, run_id: str, node_id: str) -> str | None:
+        known = [task.node_id for task in self.documents.find({"workflowRunId": run_id}, limit=1_000)]
+        near = nearest(node_id, known)
+        if near:
+            return f"did you mean {near!r}?"
+        return f"its nodes are {', '.join(sorted(known)[:20])}" if known else None
 
     def logs(
         self,

@@ -17,6 +17,7 @@ from emboflow_dagster.model.storage import StorageRef
 from emboflow_dagster.mongo.client import translated
 from emboflow_dagster.mongo.documents import Documents
 from emboflow_dagster.mongo.marks import name_of
+from emboflow_dagster.project.annotation_places import HELD
 from emboflow_dagster.project.dataset_content import Content, opened_content
 from emboflow_dagster.project.forget.matching import Match
 from emboflow_dagster.project.gc.tombstones import is_collected
@@ -156,16 +157,11 @@ def _annotations(opened: Opened, found: Survey) -> None:
     }
     everywhere = {one["id"] for row in found.versions for one in row["episodes"]}
     targets = [*places, *(row["id"] for row in found.artifacts)]
-    for annotation in annotations.find({"targetRef.id": {"$in": targets}}, limit=0):
+    confirmed = {f"targetRef.selector.{HELD}.versionId": {"$in": targets}}
+    for annotation in annotations.find({"$or": [{"targetRef.id": {"$in": targets}}, confirmed]}, limit=0):
         target, selector = annotation.target_ref.id, annotation.target_ref.selector or {}
-        named = {
-            value
-            for key, said in selector.items()
-            if key.lower().startswith(_SELECTS)
-            for value in (said if isinstance(said, list) else [said])
-            if isinstance(value, int | str)
-        }
-        if not named & places.get(target, everywhere):
+        held = [(row.get("versionId"), row) for row in selector.get(HELD) or () if isinstance(row, dict)]
+        if not any(_named(said) & places.get(at, everywhere) for at, said in ((target, selector), *held)):
             continue
         raw = annotation.payload.get("ref", annotation.payload)
         row: dict[str, Any] = {"id": annotation.id, "targetId": target, "objectId": None}
@@ -175,6 +171,16 @@ def _annotations(opened: Opened, found: Survey) -> None:
                 row |= blob_of(ref)
                 found.payloads[ref.sha256] = ref.size
         found.annotations.append(row)
+
+
+def _named(selector: dict[str, Any]) -> set[int | str]:
+    return {
+        value
+        for key, said in selector.items()
+        if key.lower().startswith(_SELECTS)
+        for value in (said if isinstance(said, list) else [said])
+        if isinstance(value, int | str)
+    }
 
 
 def _cache(opened: Opened, found: Survey) -> None:

@@ -31,7 +31,8 @@ CONTRACT = {
     *("blob import-flowcept", "blob export-flowcept"),
     *(f"node {verb}" for verb in ("list", "show", "register", "disable", "enable")),
     *(f"annotation {verb}" for verb in ("list", "show", "open", "assign", "add", "submit")),
-    *(f"annotation {verb}" for verb in ("approve", "reject", "cancel")),
+    *(f"annotation {verb}" for verb in ("approve", "reject", "cancel", "carry", "confirm")),
+    *(f"annotation {verb}" for verb in ("flag", "unflag")),
     "audit list",
 }
 GLOBALS = {"workspace", "project", "actor", "json", "debug"}
