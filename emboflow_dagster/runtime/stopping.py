@@ -32,10 +32,10 @@ def is_draining(recorder: Recorder, run_id: str) -> bool:
 
 @contextmanager
 def interrupted_when(asked: Callable[[], bool], *, every_s: float = ASK_EVERY_S) -> Iterator[None]:
-    """Interrupt the block once ``asked`` says so; SIGTERM is in it what ctrl-c is.
+    """Interrupt the block once ``asked`` says so, by SIGTERM; where nothing answers that, it is as ctrl-c.
 
-    The interrupt is one of :func:`asked` alone, so it ends here; that of a person passes. Signals are
-    answered by the main thread: in another one nobody is asked.
+    Such a ``KeyboardInterrupt`` ends here; that of a person passes. Signals are answered by the main thread:
+    in another one nobody is asked.
 
     Args:
         asked: Whether the block is to end. Called in a thread of its own; an error is no answer.
@@ -55,7 +55,9 @@ def interrupted_when(asked: Callable[[], bool], *, every_s: float = ASK_EVERY_S)
                     signal.pthread_kill(main, signal.SIGTERM)
                     return
 
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.getsignal(signal.SIGTERM)
+    if before is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     thread = threading.Thread(target=look, name="cancelled elsewhere?", daemon=True)
     thread.start()
     try:
