@@ -99,7 +99,7 @@ test-celery: $(STAMP)  ## Two Celery workers under a real daemon, killed in ever
 
 faults-runs: $(STAMP)  ## Daemons, run workers, steps, code servers and a machine killed, a daemon kept away, 40 minutes
 	@EMBOFLOW_FAULTS=all $(PYTEST) -q tests/acceptance/test_faults_runs.py tests/acceptance/test_faults_machine.py \
-	  tests/acceptance/test_faults_daemon.py
+	  tests/acceptance/test_faults_daemon.py tests/acceptance/test_workspace_limits.py
 
 test-graphs: $(STAMP)  ## 500 nodes, 300 side by side, 1,000 steps in one Dagster run, half an hour
 	@EMBOFLOW_FAULTS=all $(PYTEST) -q tests/acceptance/test_graphs.py

@@ -5,7 +5,10 @@ execute the step a second time beside the first. What a dead worker leaves behin
 its task (:mod:`.celery_watch`), never by the broker.
 """
 
+import ctypes
 import os
+import sys
+from functools import partial
 from typing import Any, Final
 
 import dagster as dg
@@ -22,12 +25,14 @@ from dagster._serdes import pack_value, serialize_value, unpack_value
 import emboflow_dagster.orchestration.component
 import emboflow_dagster.orchestration.nodes  # noqa: F401  likewise
 from emboflow_dagster.errors import ConfigurationError
+from emboflow_dagster.runtime.stopping import interrupted_when
 
 BROKER: Final = "EMBOFLOW_CELERY_BROKER"
 BACKEND: Final = "EMBOFLOW_CELERY_BACKEND"
 #: A queue of our own: a worker of Dagster's own app would not know the message, and drop it.
 QUEUE: Final = "emboflow"
 TASK: Final = "emboflow.execute_step"
+_PR_SET_PDEATHSIG: Final = 1
 _STARTS: Final = {dg.DagsterEventType.STEP_START, dg.DagsterEventType.STEP_RESTARTED}
 
 
@@ -125,12 +130,33 @@ def execute_step(
             known_state=args.known_state,
             repository_load_data=load,
         )
-        return [
-            serialize_value(event)
-            for event in execute_plan_iterator(
-                plan, recon, run, instance, retry_mode=args.retry_mode, run_config=run.run_config
-            )
-        ]
+        _outlives_its_worker()
+        with interrupted_when(partial(_is_stopped_orphan, instance, run.run_id, os.getppid())):
+            return [
+                serialize_value(event)
+                for event in execute_plan_iterator(
+                    plan, recon, run, instance, retry_mode=args.retry_mode, run_config=run.run_config
+                )
+            ]
+        return []  # it was stopped; its events are in the log
+
+
+def _outlives_its_worker() -> None:
+    """Let the step go on when the process that speaks to the broker is killed; it is at work for hours.
+
+    Celery has the kernel kill a process of the pool with that one, but only where ``cffi`` was not imported
+    before: here it is the same everywhere. One that has no step ends by itself.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0)
+
+
+def _is_stopped_orphan(instance: dg.DagsterInstance, run_id: str, parent: int) -> bool:
+    """Whether the run was cancelled and nobody can tell this process: its worker is gone."""
+    if os.getppid() == parent:
+        return False
+    run = instance.get_run_by_id(run_id)
+    return run is not None and run.status is dg.DagsterRunStatus.CANCELING
 
 
 def _was_begun(instance: dg.DagsterInstance, args: ExecuteStepArgs, key: str) -> bool:

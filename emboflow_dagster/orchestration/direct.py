@@ -6,6 +6,7 @@ Dagster run, its events and its materialisations are in ``DAGSTER_HOME``, so the
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any, Final
 
 import dagster as dg
@@ -28,6 +29,7 @@ from emboflow_dagster.orchestration.resources import OpenHandle
 from emboflow_dagster.orchestration.sensors import request_of
 from emboflow_dagster.orchestration.webserver import LOCATION
 from emboflow_dagster.project.handle import EmboFlow
+from emboflow_dagster.runtime import stopping
 
 CODE_LOCATION: Final = "emboflow_dagster.orchestration.code_location"
 # The events are in the run's log; the terminal belongs to the command.
@@ -105,4 +107,18 @@ def _execute(instance: dg.DagsterInstance, ef: EmboFlow, run: WorkflowRun) -> No
             request.job_name,
         ),
     )
-    execute_run(InMemoryJob(job), dagster_run, instance, raise_on_error=False)
+    with stopping.interrupted_when(partial(_is_stopped, instance, ef, run.id, dagster_run.run_id)):
+        execute_run(InMemoryJob(job), dagster_run, instance, raise_on_error=False)
+
+
+def _is_stopped(instance: dg.DagsterInstance, ef: EmboFlow, run_id: str, dagster_run_id: str) -> bool:
+    """Whether somebody stopped a run of this process: its document, or its Dagster run in the UI."""
+    found = instance.get_run_by_id(dagster_run_id)
+    if found is None or found.is_finished:
+        return False
+    if found.status is dg.DagsterRunStatus.CANCELING:
+        return True
+    stopped = stopping.is_draining(ef.runs.recorder, run_id)
+    if stopped:  # from a machine with another DAGSTER_HOME: an interrupt is a cancellation, not a failure
+        instance.report_run_canceling(found)
+    return stopped

@@ -1,6 +1,7 @@
 """``DAGSTER_HOME``: made ready once, before anything else opens it."""
 
 import fcntl
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,6 +51,7 @@ sensors:
   use_threads: true
   num_workers: 4
 """
+_EACH: Final = "{applyLimitPerUniqueValue: true}"
 _RUNS: Final = "    max_concurrent_runs: 4\n"
 # A daemon writes a heartbeat every 30 s.
 HEARTBEAT_SECONDS: Final = 75
@@ -91,14 +93,15 @@ def config_text() -> str:
         InvalidInputError: It says something that is no limit.
     """
     runs = pools.workspace_runs()
-    if runs is None:
+    if not runs:
         return CONFIG
-    limit = (
-        "    tag_concurrency_limits:\n"
+    limits = "".join(
         f"      - key: {keys.TAG_WORKSPACE}\n"
-        "        value: {applyLimitPerUniqueValue: true}\n"
-        f"        limit: {runs}\n"
+        f"        value: {json.dumps(slug) if slug else _EACH}\n"
+        f"        limit: {number}\n"
+        for slug, number in runs.items()
     )
+    limit = f"    tag_concurrency_limits:\n{limits}"
     return CONFIG.replace(_RUNS, _RUNS + limit)
 
 

@@ -12,11 +12,13 @@ from typing import Any, Final
 import dagster as dg
 
 from emboflow_dagster.errors import InvalidInputError
+from emboflow_dagster.model.text import check_slug
 from emboflow_dagster.model.workflow import ExecutorType
 from emboflow_dagster.orchestration.executors import METADATA_NODES
 
 POOLS: Final = "EMBOFLOW_POOLS"
 WORKSPACE_RUNS: Final = "EMBOFLOW_WORKSPACE_RUNS"
+EVERY: Final = ""
 MAX_SLOTS: Final = 1_000
 _PREFIX: Final = "emboflow_"
 
@@ -50,18 +52,30 @@ def limits() -> dict[str, int]:
     return found
 
 
-def workspace_runs() -> int | None:
-    """What ``EMBOFLOW_WORKSPACE_RUNS`` says: the runs of one workspace at once; nothing for no limit.
+def workspace_runs() -> dict[str, int]:
+    """What ``EMBOFLOW_WORKSPACE_RUNS`` says: runs of a workspace at once, ``2,acme=1``; empty for no limit.
+
+    Returns:
+        Slug to number; :data:`EVERY` stands for all workspaces, and another one's number is a lower one.
 
     Raises:
-        InvalidInputError: No number from 1 to 1000.
+        InvalidInputError: No slug, no number from 1 to 1000, or one above that of all.
     """
-    said = os.environ.get(WORKSPACE_RUNS, "").strip()
-    if not said:
-        return None
-    if not said.isascii() or not said.isdigit() or not 1 <= int(said) <= MAX_SLOTS:
-        raise InvalidInputError(f"{WORKSPACE_RUNS}: found {said!r}; allowed are 1 to {MAX_SLOTS}")
-    return int(said)
+    found: dict[str, int] = {}
+    for part in filter(None, (part.strip() for part in os.environ.get(WORKSPACE_RUNS, "").split(","))):
+        slug, equals, number = (piece.strip() for piece in part.rpartition("="))
+        if equals:
+            check_slug(slug, WORKSPACE_RUNS)
+        if not number.isascii() or not number.isdigit() or not 1 <= int(number) <= MAX_SLOTS:
+            raise InvalidInputError(f"{WORKSPACE_RUNS}: found {part!r}; allowed are 1 to {MAX_SLOTS}")
+        found[slug if equals else EVERY] = int(number)
+    wider = sorted(slug for slug, number in found.items() if number > found.get(EVERY, MAX_SLOTS))
+    if wider:  # Dagster holds both
+        raise InvalidInputError(
+            f"{WORKSPACE_RUNS}: found {wider[0]}={found[wider[0]]}, which is above {found[EVERY]} for all",
+            hint="a workspace's own limit is a lower one; without a number for all, name each workspace",
+        )
+    return found
 
 
 def configure(instance: dg.DagsterInstance) -> dict[str, int]:

@@ -19,7 +19,7 @@ from emboflow_dagster.orchestration.jobs import Launchable
 from emboflow_dagster.orchestration.nodes import RESOURCE
 from emboflow_dagster.orchestration.raw_events import tell_before
 from emboflow_dagster.orchestration.steps import PARENT_TAG, ROOT_TAG, run_tags
-from emboflow_dagster.project.runs import ToExecute
+from emboflow_dagster.project.found_runs import ToExecute
 
 INTERVAL_SECONDS: Final = 5
 MAX_REQUESTS: Final = 50

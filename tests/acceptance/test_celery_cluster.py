@@ -4,10 +4,12 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
 
+from tests import docker_engine
 from tests.acceptance.celery_machines import (
     QUICK,
     Broker,
@@ -74,6 +76,11 @@ class Cluster:
         """The worker that has taken a step since."""
         return until(lambda: next((w for w in self.workers if w.taken() > before[w.name]), None), 300)
 
+    def busiest(self, before: dict[str, int]) -> Worker:
+        """The one of those that have taken a step since whose newest step has not ended."""
+        busy = [one for one in self.workers if one.taken() > before[one.name]]
+        return max(busy, key=lambda one: one.taken() - one.said("STEP_SUCCESS"))
+
     def taken(self) -> dict[str, int]:
         return {one.name: one.taken() for one in self.workers}
 
@@ -83,11 +90,27 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def docker_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str | None]:
+    """A daemon with an image, for one of the tests; nothing where none can run."""
+    import docker
+
+    try:
+        with ExitStack() as stack:
+            address = stack.enter_context(docker_engine.daemon(tmp_path_factory.mktemp("docker")))
+            with closing(docker.DockerClient(base_url=address)) as client:
+                docker_engine.make_images(client)
+            yield address
+    except pytest.skip.Exception:
+        yield None
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, docker_host: str | None) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("cluster")
     with broker(folder) as at:
-        limits = {"EMBOFLOW_POOLS": "python=3", "EMBOFLOW_WORKSPACE_RUNS": "2"}
-        with serve(on_celery(Deployment.in_folder(folder), at, **limits)) as served:
+        said = {"EMBOFLOW_POOLS": "python=3", "EMBOFLOW_WORKSPACE_RUNS": "2"}
+        said |= {"DOCKER_HOST": docker_host} if docker_host else {}
+        with serve(on_celery(Deployment.in_folder(folder), at, **said)) as served:
             made = Cluster(served, at)
             table = folder / "joints.csv"
             table.write_text("time,joint\n0.1,1\n")
@@ -144,10 +167,7 @@ def test_a_killed_workers_task_fails_by_its_lease_its_branch_waits_and_the_other
     run = cluster.request("killed")
     cluster.reaches(run, "long", "running")
     cluster.reaches(run, "other", "success")
-    busy = [one for one in cluster.workers if one.taken() > before[one.name]]
-    # The one whose newest step has not ended.
-    victim = max(busy, key=lambda one: one.taken() - one.said("STEP_SUCCESS"))
-    victim.kill()
+    cluster.busiest(before).kill()
 
     ended = cluster.ended(run)
 
@@ -184,14 +204,37 @@ def test_a_step_that_outlives_its_worker_ends_its_run_well(cluster: Cluster):
     before = cluster.taken()
     run = cluster.request("orphan")
     cluster.reaches(run, "long", "running")
-    busy = [one for one in cluster.workers if one.taken() > before[one.name]]
-    max(busy, key=lambda one: one.taken() - one.said("STEP_SUCCESS")).kill_parent_only()
+    cluster.busiest(before).kill_parent_only()
 
     ended = cluster.ended(run)
 
     assert (ended["status"], cluster.statuses(run)) == ("success", {"take": "success", "long": "success"})
     (dagster_run,) = ended["dagsterRunIds"]
     assert cluster.served.ended(dagster_run, 300) == "SUCCESS"
+    cluster.is_clean()
+
+
+def test_a_step_that_outlives_its_worker_hears_that_its_run_is_cancelled(cluster: Cluster):
+    cluster.staff()
+    mark = cluster.deployment.folder / "orphan.pid"
+    source = f"import os\nfrom pathlib import Path\n{slow(600)}".replace(
+        "    time.sleep", f"    Path({str(mark)!r}).write_text(str(os.getpid()))\n    time.sleep"
+    )
+    cluster.publish("orphan-stopped", [hook("long", ["take"], source)])
+    before = cluster.taken()
+    run = cluster.request("orphan-stopped")
+    until(lambda: mark.exists() or None, 300)
+    cluster.busiest(before).kill_parent_only()
+
+    begun = time.monotonic()
+    cluster.emboflow("run", "cancel", run)
+    ended = cluster.ended(run)
+
+    assert time.monotonic() - begun < 60
+    assert (ended["status"], cluster.statuses(run)) == ("cancelled", {"take": "success", "long": "cancelled"})
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(mark.read_text()), 0)
+    assert cluster.served.ended(ended["dagsterRunIds"][-1], 300) == "CANCELED"
     cluster.is_clean()
 
 
@@ -225,6 +268,61 @@ def test_a_cancelled_run_stops_the_step_on_its_worker_and_the_worker_works_on(cl
     assert cluster.served.ended(ended["dagsterRunIds"][-1], 300) == "CANCELED"
     cluster.publish("after", [hook("a", ["take"], QUICK), hook("b", ["take"], QUICK)])
     assert cluster.ended(cluster.request("after"))["status"] == "success"
+    assert [one.process.poll() for one in workers] == [None, None]
+    cluster.is_clean()
+
+
+def test_an_annotation_waits_for_people_and_holds_no_worker(cluster: Cluster):
+    cluster.staff()
+    label = {"id": "label", "type": "annotation", "after": ["count"], "config": {"labelType": "segment"}}
+    cluster.publish("labelled", [hook("count", ["take"], QUICK), label, hook("below", ["label"], QUICK)])
+    run = cluster.request("labelled")
+
+    (asked,) = until(lambda: cluster.emboflow("annotation", "list", "--run", run) or None, 300)
+    (first,) = cluster.emboflow("run", "show", run)["dagsterRunIds"]
+    assert cluster.served.ended(first, 300) == "SUCCESS"
+    waiting = {"take": "success", "count": "success", "label": "queued", "below": "pending"}
+    assert cluster.statuses(run) == waiting
+    # Nobody holds a slot for it: another run goes through.
+    cluster.publish("meanwhile", [hook("a", ["take"], QUICK)])
+    assert cluster.ended(cluster.request("meanwhile"))["status"] == "success"
+
+    labels = cluster.deployment.folder / "labels.json"
+    labels.write_text(json.dumps({"from": 0, "to": 1, "label": "grasp"}))
+    cluster.emboflow("annotation", "add", asked["_id"], str(labels))
+    cluster.emboflow("annotation", "submit", asked["_id"])
+    cluster.emboflow("annotation", "approve", asked["_id"], "--comment", "fine")
+    ended = cluster.ended(run)
+
+    assert (ended["status"], set(cluster.statuses(run).values())) == ("success", {"success"})
+    assert ended["dagsterRunIds"][0] == first
+    cluster.is_clean()
+
+
+def test_a_container_runs_on_its_worker_and_ends_with_its_run(cluster: Cluster, docker_host: str | None):
+    import docker
+
+    if docker_host is None:
+        pytest.skip("no docker daemon can run here")
+    workers = cluster.staff()
+    image = docker_engine.BASE
+
+    def node(name: str, script: str) -> dict[str, Any]:
+        config = {"image": image, "command": ["/bin/sh", "-c", script]}
+        return {"id": name, "type": "container", "after": ["take"], "config": config}
+
+    cluster.publish("contained", [node("say", "echo '{\"well\": true}' > /out/report.json")])
+    ended = cluster.ended(cluster.request("contained"))
+    assert ended["status"] == "success", [task["errorMessage"] for task in ended["tasks"]]
+
+    cluster.publish("endless", [node("wait", "sleep 600")])
+    run = cluster.request("endless")
+    with closing(docker.DockerClient(base_url=docker_host)) as client:
+        until(lambda: client.containers.list() or None, 300)
+        cluster.emboflow("run", "cancel", run)
+        assert cluster.ended(run)["status"] == "cancelled"
+        until(lambda: client.containers.list(all=True) == [] or None, 60)
+    assert cluster.statuses(run) == {"take": "success", "wait": "cancelled"}
     assert [one.process.poll() for one in workers] == [None, None]
     cluster.is_clean()
 

@@ -98,7 +98,8 @@ def test_what_a_step_prints_goes_to_the_bucket_and_is_shown_from_there(ef, asset
         key = captured(instance, done.run_id)
 
     assert done.success
-    names = bucket.objects("logs")
+    # What a step of more than 30 s had printed by then stays beside it, in objects of Dagster's own.
+    names = [name for name in bucket.objects("logs") if not name.endswith(".partial")]
     assert [name.rpartition(".")[2] for name in names] == ["err", "out"]
     assert all(name.startswith(f"team/steps/storage/{done.run_id}/") for name in names)
     assert list((settings.dagster_home / compute_logs.FOLDER).rglob("*.out")) == []

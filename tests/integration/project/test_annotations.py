@@ -349,8 +349,11 @@ def test_the_commands_say_what_a_run_waits_for_and_how_it_goes_on(
         assert ended == status, captured.err
         return captured.out + captured.err
 
-    run = begun(ef, asset)
+    ef.workflows.publish(graph())
+    run = ef.runs.request("labelled", assets=[asset])
+    worked = command("worker", "--once")  # nothing went wrong: exit 0
     task = gate(ef, run)
+    assert f"labelled: waits for people: emboflow annotation show {task}" in worked
     assert f"label waits for people\n  emboflow annotation show {task}" in command("run", "show", run.id)
     assert f"next: emboflow annotation add {task} FILE" in command("annotation", "show", task)
     file = tmp_path / "labels.json"

@@ -64,6 +64,27 @@ def test_a_new_home_limits_the_runs_of_each_workspace_when_the_settings_say_so(m
         ]
 
 
+def test_a_workspace_may_have_a_lower_limit_of_its_own(monkeypatch):
+    monkeypatch.setenv(pools.WORKSPACE_RUNS, "2, 007=1")
+
+    said = yaml.safe_load(dagster_instance.config_text())["concurrency"]["runs"]
+
+    assert said["tag_concurrency_limits"] == [
+        {"key": keys.TAG_WORKSPACE, "value": {"applyLimitPerUniqueValue": True}, "limit": 2},
+        {"key": keys.TAG_WORKSPACE, "value": "007", "limit": 1},
+    ]
+    monkeypatch.setenv(pools.WORKSPACE_RUNS, "acme=3,beta=1")
+    assert pools.workspace_runs() == {"acme": 3, "beta": 1}
+
+
+@pytest.mark.parametrize(("said", "why"), [("2,acme=3", "above 2 for all"), ("A_b=1", "words of a-z 0-9")])
+def test_a_limit_that_could_not_hold_is_refused(monkeypatch, said, why):
+    monkeypatch.setenv(pools.WORKSPACE_RUNS, said)
+
+    with pytest.raises(InvalidInputError, match=why):
+        pools.workspace_runs()
+
+
 def test_without_the_setting_workspaces_share_what_there_is(monkeypatch):
     monkeypatch.delenv(pools.WORKSPACE_RUNS, raising=False)
 
@@ -72,7 +93,7 @@ def test_without_the_setting_workspaces_share_what_there_is(monkeypatch):
     )
 
 
-@pytest.mark.parametrize("said", ["0", "x", "1001"])
+@pytest.mark.parametrize("said", ["0", "x", "1001", "acme=0"])
 def test_no_number_of_runs_is_refused(monkeypatch, said):
     monkeypatch.setenv(pools.WORKSPACE_RUNS, said)
 
