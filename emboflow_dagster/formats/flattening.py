@@ -81,7 +81,7 @@ class _Shape:
             return False
         if self._get is None:
             return True
-        leaves = self._get(message)
+        leaves: Any = self._get(message)
         for (what, known), leaf in zip(self._steps, (leaves,) if self._single else leaves, strict=True):
             if what == "number":
                 into.append(float(leaf))
@@ -103,7 +103,7 @@ class _Shape:
 def _describe(message: Any, path: str, found: list[tuple[str, _Step]]) -> None:
     for name, value in _message_fields(message).items():
         inner = f"{path}.{name}" if path else name
-        if name in _NAMES and isinstance(value, list) and all(isinstance(item, str) for item in value):
+        if name in _NAMES and _are_words(value):
             found.append((inner, ("labels", list(value))))
         elif name == "header" or name.endswith("covariance") or isinstance(value, (str, bytes, type(None))):
             continue
@@ -120,6 +120,10 @@ def _describe(message: Any, path: str, found: list[tuple[str, _Step]]) -> None:
             raise _UnshapedError
         elif value.__msgtype__ != _HEADER:
             _describe(value, inner, found)
+
+
+def _are_words(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _of_list(items: list[Any]) -> _Step:

@@ -104,7 +104,7 @@ def of_values(kind: "pa.DataType", values: Sequence[Any]) -> "pa.Array":
     if None in values:
         present = np.fromiter((value is not None for value in values), np.bool_, rows)
     if pa.types.is_map(kind):
-        pairs = list(chain.from_iterable(value or () for value in values))
+        pairs: list[tuple[Any, Any]] = list(chain.from_iterable(value or () for value in values))
         struct = pa.struct([kind.key_field, kind.item_field])
         inner = _column(
             struct,

@@ -24,7 +24,7 @@ from emboflow_dagster.formats.canonical.schema import (
     Manifest,
 )
 from emboflow_dagster.formats.canonical.stats import feature_stats, merge_stats
-from emboflow_dagster.formats.canonical.video_track import write_video
+from emboflow_dagster.formats.canonical.video_track import write_videos
 from emboflow_dagster.formats.report import json_safe
 
 if TYPE_CHECKING:
@@ -354,18 +354,20 @@ class Package:
             raise
 
     def _write_cameras(self, episode: Episode) -> None:
+        paths = {name: f"videos/{name}/episode_{self.count:06d}.mp4" for name in episode.cameras}
+        encoded = {name: camera for name, camera in episode.cameras.items() if camera.video is None}
+        wanted = [(self.out_dir / paths[name], camera.frames) for name, camera in encoded.items()]
+        counts = dict(zip(encoded, write_videos(wanted, fps=self.fps), strict=True))
         for name, camera in episode.cameras.items():
-            path = f"videos/{name}/episode_{self.count:06d}.mp4"
+            path = paths[name]
             if camera.video is not None:
                 # Who gives the file has counted its frames: it is of exactly this episode.
                 (self.out_dir / path).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(camera.video, self.out_dir / path)
-                self._videos.append((path, episode.length))
-                continue
-            count = write_video(self.out_dir / path, camera.frames(), fps=self.fps)
-            if count != episode.length:
-                raise InvalidInputError(f"camera {name}: {count} pictures for {episode.length} frames")
-            self._videos.append((path, count))
+            elif counts[name] != episode.length:
+                text = f"camera {name}: {counts[name]} pictures for {episode.length} frames"
+                raise InvalidInputError(text)
+            self._videos.append((path, episode.length))
 
 
 def file_sha256(path: Path) -> str:

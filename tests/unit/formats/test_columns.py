@@ -15,6 +15,7 @@ from emboflow_dagster.formats.canonical.stats import QUANTILES, feature_stats
 INTS = st.none() | st.integers(-(2**62), 2**62)
 FLOATS = st.none() | st.floats(allow_nan=False)
 TEXTS = st.sampled_from([None, "", "a", "ü", "two words"])
+PAIRS = st.tuples(st.sampled_from("ab"), INTS)
 KINDS = {
     pa.int64(): INTS,
     pa.float64(): FLOATS,
@@ -22,7 +23,8 @@ KINDS = {
     pa.string(): TEXTS,
     pa.list_(pa.string()): st.none() | st.lists(TEXTS, max_size=4),
     pa.list_(pa.float64()): st.none() | st.lists(FLOATS, max_size=4),
-    pa.map_(pa.string(), pa.int64()): st.none() | st.lists(st.tuples(st.sampled_from("ab"), INTS), max_size=3),
+    pa.map_(pa.string(), pa.int64()): st.none()
+    | st.lists(st.tuples(st.sampled_from("ab"), INTS), max_size=3),
 }
 
 

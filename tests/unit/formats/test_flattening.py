@@ -1,13 +1,12 @@
 """The numbers of messages alike are those that a search finds in each, whatever changes between them."""
 
-from types import SimpleNamespace
-
 import numpy as np  # noqa: TID253 - this module is about what these libraries write
 import pytest
 from rosbags.typesys import Stores, get_typestore  # noqa: TID253
 
 from emboflow_dagster.formats import decoding
 from emboflow_dagster.formats.flattening import MAX_MISSES, Flattener, flatten
+from emboflow_dagster.formats.recording import Connection
 
 STORE = get_typestore(Stores.ROS2_HUMBLE)
 TYPES = STORE.types
@@ -26,7 +25,8 @@ def pose(x):
 
 
 def path(count):
-    return TYPES["geometry_msgs/msg/PoseArray"](HEADER, [pose(float(place)) for place in range(count)])
+    poses = [pose(float(place)) for place in range(count)]
+    return TYPES["geometry_msgs/msg/PoseArray"](HEADER, poses)  # pyright: ignore[reportArgumentType]
 
 
 def trajectory(names, points):
@@ -34,7 +34,7 @@ def trajectory(names, points):
     duration = TYPES["builtin_interfaces/msg/Duration"](1, 5)
     empty = np.array([])
     made = [point(np.array(row, float), empty, empty, empty, duration) for row in points]
-    return TYPES["trajectory_msgs/msg/JointTrajectory"](HEADER, names, made)
+    return TYPES["trajectory_msgs/msg/JointTrajectory"](HEADER, names, made)  # pyright: ignore[reportArgumentType]
 
 
 def scan(count):
@@ -102,12 +102,6 @@ def test_the_packages_of_the_release_are_those_of_rosbags():
 
 def test_the_release_is_not_loaded_for_a_type_that_the_recording_defines(monkeypatch):
     monkeypatch.setattr(decoding, "_release_types", lambda: pytest.fail("loaded"))
-    connection = SimpleNamespace(
-        type="std_msgs/msg/Bool",
-        encoding="cdr",
-        definition=b"bool data\n",
-        definition_encoding="ros2msg",
-        compression="",
-    )
+    connection = Connection("/flag", "std_msgs/msg/Bool", "cdr", b"bool data\n", "ros2msg")
 
     assert decoding.Decoder(connection)(b"\x00\x01\x00\x00\x01").data is True
