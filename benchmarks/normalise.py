@@ -1,13 +1,15 @@
 """Normalising beside reading the same file once with the same library, in turn; and the memory that it takes.
 
-Each side is a process of its own; its processor time is counted without start and imports. `large` is four
-times the file of `small`: memory that grows with it is shown by the last column.
+Each side is a process of its own, run from bytecode as installed packages are; its processor time is counted
+without start and imports. `large` is four times the file of `small`: memory that grows with it is shown by
+the last column, and what does not grow is the constant cost.
 
     python benchmarks/normalise.py [--rounds 3] [--only hdf5,lerobot,bag,video]
 """
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -48,9 +50,12 @@ def main() -> int:
                 read: list[float] = []
                 ours: list[float] = []
                 peak = 0.0
-                for number in range(options.rounds):
-                    read.append(run("read", kind, source, Path(folder) / "none")["cpu"])
+                for number in range(-1, options.rounds):
+                    before = run("read", kind, source, Path(folder) / "none")["cpu"]
                     done = run("normalise", kind, source, Path(folder) / f"out-{kind}-{size}-{number}")
+                    if number < 0:  # it compiled
+                        continue
+                    read.append(before)
                     ours.append(done["cpu"])
                     peak = max(peak, done["peak"])
                 ratio = statistics.median(o / r for o, r in zip(ours, read, strict=True))
@@ -66,7 +71,9 @@ def main() -> int:
 def run(what: str, kind: str, source: Path, out: Path) -> dict[str, float]:
     """One side in a process of its own: processor seconds and MiB."""
     command = [sys.executable, __file__, "--side", what, kind, str(source), str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    compiled = {"PYTHONPYCACHEPREFIX": str(source.parent / "bytecode")}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=kept | compiled)
     return json.loads(done.stdout.splitlines()[-1])
 
 

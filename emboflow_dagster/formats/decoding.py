@@ -30,6 +30,34 @@ class UnsupportedEncodingError(UndecodableError):
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 ENCODINGS = frozenset({"ros1", "cdr", "json"})
 
+#: Packages of the current ROS 2 release; a test compares them with those of rosbags.
+RELEASE_PACKAGES = frozenset(
+    {
+        "action_msgs",
+        "actionlib_msgs",
+        "builtin_interfaces",
+        "diagnostic_msgs",
+        "geometry_msgs",
+        "lifecycle_msgs",
+        "nav_msgs",
+        "rcl_interfaces",
+        "rmw_dds_common",
+        "rosbag2_interfaces",
+        "rosgraph_msgs",
+        "sensor_msgs",
+        "service_msgs",
+        "shape_msgs",
+        "statistics_msgs",
+        "std_msgs",
+        "stereo_msgs",
+        "tf2_msgs",
+        "trajectory_msgs",
+        "type_description_interfaces",
+        "unique_identifier_msgs",
+        "visualization_msgs",
+    }
+)
+
 
 class Decoder:
     """From a message's bytes to its fields: a rosbags message object, or JSON values.
@@ -58,6 +86,7 @@ class Decoder:
         self._compressed = connection.compression == "zstd"
         self._type = connection.type
         self._choices: list[Decode] = []
+        self._may_be_standard = False
         if connection.encoding == "json":
             self._choices.append(json.loads)
             return
@@ -77,10 +106,17 @@ class Decoder:
                 )
             except UndecodableError as error:
                 failure = error
-        if connection.encoding == "cdr" and connection.type in _release_types().fielddefs:
-            self._choices.append(_of_release(connection.type))
-        if not self._choices:
+        self._may_be_standard = connection.encoding == "cdr" and _is_of_release_package(connection.type)
+        if not self._choices and not self._try_standard():
             raise failure
+
+    def _try_standard(self) -> bool:
+        """Add the standard type of that name, once: loading them takes longer than a small recording."""
+        known = self._may_be_standard and self._type in _release_types().fielddefs
+        self._may_be_standard = False
+        if known:
+            self._choices.append(_of_release(self._type))
+        return known
 
     def __call__(self, data: bytes) -> Any:
         """The fields of one message.
@@ -89,11 +125,13 @@ class Decoder:
             UndecodableError: Whatever the libraries raise: the bytes do not fit the type.
         """
         failure: Exception | None = None
-        for index, decode in enumerate(self._choices):
+        index = 0
+        while index < len(self._choices) or self._try_standard():
             try:
-                message = decode(_unzstd(data) if self._compressed else data)
+                message = self._choices[index](_unzstd(data) if self._compressed else data)
             except Exception as error:  # noqa: BLE001 - generated decoders fail in any way on foreign bytes
                 failure = failure or error
+                index += 1
                 continue
             if index:
                 self.fallback = True
@@ -137,6 +175,10 @@ def _check_names(types: dict[str, Any]) -> None:
 def _of_release(type_name: str) -> Decode:
     store = _release_types()
     return lambda data: store.deserialize_cdr(data, type_name)
+
+
+def _is_of_release_package(type_name: str) -> bool:
+    return type_name.partition("/")[0] in RELEASE_PACKAGES
 
 
 @cache

@@ -34,6 +34,8 @@ KEPT_HEADS = 4_096
 NAME_ONLY = 0.5
 """A candidate up to here has only its name for it and is not read."""
 
+_FORMAT = b"\nFORMAT = "
+
 LFS_PREFIX = b"version https://git-lfs.github.com/spec/v1"
 LFS_MAX_BYTES = 1_024
 
@@ -173,12 +175,22 @@ class Format:
     parts: Callable[[Source], list[Part]] | None = None
 
 
+def _may_be_format(module: str) -> bool:
+    """Whether its text has the name: importing all others would take longer than most probes."""
+    try:
+        return _FORMAT in Path(__file__).with_name(f"{module}.py").read_bytes()
+    except OSError:  # compiled without its text, or a package
+        return True
+
+
 @cache
 def formats() -> tuple[Format, ...]:
     """Every format module's ``FORMAT``, in the order of the module names."""
     package = import_module("emboflow_dagster.formats")
     found: list[Format] = []
     for module in sorted(info.name for info in pkgutil.iter_modules(package.__path__)):
+        if not _may_be_format(module):
+            continue
         entry = getattr(import_module(f"emboflow_dagster.formats.{module}"), "FORMAT", None)
         if isinstance(entry, Format):
             found.append(entry)

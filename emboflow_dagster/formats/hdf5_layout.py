@@ -215,17 +215,19 @@ def layout_of(file: "h5py.File") -> Layout:
 
 
 def _walk(file: "h5py.File", layout: Layout) -> Iterator[Field]:
-    import h5py
+    # By h5py's own identifiers: its objects cost three times as much, and a file may have a million.
+    from h5py import h5d, h5g, h5l, h5o  # pyright: ignore[reportAttributeAccessIssue] - absent from the stubs
 
     seen: set[Any] = set()
     budget = MAX_OBJECTS
-    pending: list[tuple[h5py.Group, str, int]] = [(file, "", 0)]
+    pending: list[tuple[Any, str, int]] = [(file.id, "", 0)]
     while pending:
         group, prefix, depth = pending.pop()
         children = []
-        for name in map(str, group):
-            link = group.get(name, getlink=True)
-            if not isinstance(link, h5py.HardLink):
+        links = group.links
+        for raw in group:
+            name, known = _name(raw)
+            if not known or links.get_info(raw).type != h5l.TYPE_HARD:
                 if len(layout.links) < MAX_LINKS_NAMED:
                     layout.links.append(prefix + name)
                 continue
@@ -233,13 +235,10 @@ def _walk(file: "h5py.File", layout: Layout) -> Iterator[Field]:
             if budget < 0:
                 layout.complete = False
                 return
-            item = group[name]
-            if isinstance(item, h5py.Dataset):
-                foreign = bool(item.external) or bool(item.is_virtual)
-                yield Field(prefix + name, tuple(item.shape or ()), item.dtype.name, foreign)
-            elif isinstance(item, h5py.Group):
+            item = h5o.open(group, raw)
+            if isinstance(item, h5g.GroupID):
                 # A group may be its own grandchild through a second hard link: each is entered once.
-                info = h5py.h5o.get_info(item.id)  # pyright: ignore[reportAttributeAccessIssue] - absent from the stubs
+                info = h5o.get_info(item)
                 if (info.fileno, info.addr) in seen:
                     continue
                 seen.add((info.fileno, info.addr))
@@ -247,7 +246,25 @@ def _walk(file: "h5py.File", layout: Layout) -> Iterator[Field]:
                     children.append((item, f"{prefix}{name}/", depth + 1))
                 else:
                     layout.complete = False
+            elif isinstance(item, h5d.DatasetID):
+                yield _field(prefix + name, item)
         pending.extend(reversed(children))
+
+
+def _name(raw: bytes) -> tuple[str, bool]:
+    """The name of a link, and whether it is text; one that is not is named and never opened."""
+    try:
+        return raw.decode("utf-8"), True
+    except UnicodeDecodeError:
+        return str(raw), False
+
+
+def _field(path: str, dataset: Any) -> Field:
+    from h5py import h5d  # pyright: ignore[reportAttributeAccessIssue] - absent from the stubs
+
+    made = dataset.get_create_plist()
+    foreign = made.get_external_count() > 0 or made.get_layout() == h5d.VIRTUAL
+    return Field(path, tuple(dataset.shape or ()), dataset.dtype.name, foreign)
 
 
 def _attributes(file: "h5py.File") -> dict[str, Any]:

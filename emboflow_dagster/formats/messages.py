@@ -4,22 +4,16 @@ Rows come in file order, which is time order unless the probe warned ``time_not_
 recorder's. Strings, headers, covariances, pictures and byte blobs are left out.
 """
 
-import dataclasses
 from collections.abc import Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from emboflow_dagster.formats.decoding import Decoder, UndecodableError
 from emboflow_dagster.formats.detect import recording_parts
+from emboflow_dagster.formats.flattening import Flattener, flatten
 from emboflow_dagster.formats.recording import Connection, Facts, Message
 from emboflow_dagster.formats.report import ProbeWarning
 
-MAX_VALUES = 1_024
-"""A message with more numbers is sensor data (a scan, a map), not a state: the surplus is left out."""
-
-MAX_ARRAY = 256
-MAX_DEPTH = 16
 SKIPPED_TYPES = frozenset(
     {
         # blobs
@@ -36,7 +30,6 @@ SKIPPED_TYPES = frozenset(
         "ParameterEvent",
     }
 )
-_NAMES = ("name", "names", "joint_names")
 
 
 class NumericRow(NamedTuple):
@@ -69,8 +62,12 @@ def iter_numeric(
         ConfigurationError: The libraries for ROS messages are not installed.
     """
     chosen = None if topics is None else frozenset(topics)
+    flatteners: dict[Connection, Flattener] = {}
     for message, decoded in decoded_messages(path, chosen, SKIPPED_TYPES, problems):
-        names, values = flatten(decoded)
+        flattener = flatteners.get(message.connection)
+        if flattener is None:
+            flattener = flatteners[message.connection] = Flattener()
+        names, values = flattener(decoded)
         if names:
             yield NumericRow(message.connection.topic, message.stamp_ns, names, values)
 
@@ -182,96 +179,3 @@ class _Decoders:
 def short_type(connection: Connection) -> str:
     """The type without its package: ``Image`` of ``sensor_msgs/msg/Image`` and of ``foxglove.Image``."""
     return connection.type.replace(".", "/").rpartition("/")[2]
-
-
-def flatten(message: Any) -> tuple[tuple[str, ...], tuple[float, ...]]:
-    """All numbers of a decoded message with their paths, at most :data:`MAX_VALUES`.
-
-    >>> flatten({"name": ["elbow"], "position": [0.5], "ok": True, "note": "x"})
-    (('position.elbow', 'ok'), (0.5, 1.0))
-    """
-    names: list[str] = []
-    values: list[float] = []
-    _collect(message, "", names, values, 0)
-    return tuple(names[:MAX_VALUES]), tuple(values[:MAX_VALUES])
-
-
-def _collect(value: Any, path: str, names: list[str], values: list[float], depth: int) -> None:
-    if len(names) >= MAX_VALUES or depth > MAX_DEPTH or isinstance(value, (str, bytes)) or value is None:
-        return
-    if isinstance(value, (bool, int, float)):
-        names.append(path or "value")
-        try:
-            values.append(float(value))
-        except OverflowError:
-            values.append(float("inf") if value > 0 else float("-inf"))
-        return
-    if isinstance(value, dict):
-        _collect_fields(value, path, names, values, depth)
-    elif isinstance(value, (list, tuple)):
-        _collect_array(value, path, names, values, depth)
-    elif hasattr(value, "dtype"):
-        # Arrays of single bytes are blobs, except flags.
-        if value.dtype.kind == "b" or (value.dtype.kind in "fiu" and value.dtype.itemsize > 1):
-            _collect_array(value.tolist(), path, names, values, depth)
-    elif hasattr(value, "__msgtype__"):
-        kind = value.__msgtype__
-        if kind in {"builtin_interfaces/msg/Time", "builtin_interfaces/msg/Duration"}:
-            names.append(path or "value")
-            values.append(value.sec + value.nanosec * 1e-9)
-        elif kind != "std_msgs/msg/Header":
-            _collect_fields(_message_fields(value), path, names, values, depth)
-
-
-def _collect_fields(
-    fields: dict[Any, Any], path: str, names: list[str], values: list[float], depth: int
-) -> None:
-    labels = next((labels for key in _NAMES if (labels := _labels(fields.get(key)))), None)
-    for key, value in fields.items():
-        field = str(key)
-        if field.endswith("covariance") or field == "header":
-            continue
-        inner = f"{path}.{field}" if path else field
-        items = value.tolist() if hasattr(value, "dtype") and value.dtype.itemsize > 1 else value
-        if labels and isinstance(items, (list, tuple)) and len(items) == len(labels):
-            _collect_array(items, inner, names, values, depth, labels=labels)
-        else:
-            _collect(value, inner, names, values, depth + 1)
-
-
-def _message_fields(message: Any) -> dict[str, Any]:
-    return {name: getattr(message, name) for name in _field_names(type(message))}
-
-
-@cache
-def _field_names(message_type: type) -> tuple[str, ...]:
-    # The generated classes keep a type's constants beside its fields, told apart by their annotation alone.
-    # An empty ROS 2 message has a member that only exists because C++ structures need one.
-    return tuple(
-        field.name
-        for field in dataclasses.fields(message_type)
-        if not str(field.type).startswith(("ClassVar", "typing.ClassVar"))
-        and field.name != "structure_needs_at_least_one_member"
-    )
-
-
-def _collect_array(
-    items: Sequence[Any],
-    path: str,
-    names: list[str],
-    values: list[float],
-    depth: int,
-    *,
-    labels: Sequence[str] | None = None,
-) -> None:
-    if len(items) > MAX_ARRAY:
-        return
-    for index, item in enumerate(items):
-        label = labels[index] if labels else str(index)
-        _collect(item, f"{path}.{label}" if path else label, names, values, depth + 1)
-
-
-def _labels(value: Any) -> list[str] | None:
-    if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
-        return None
-    return value if len(set(value)) == len(value) else None

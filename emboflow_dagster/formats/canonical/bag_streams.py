@@ -107,8 +107,10 @@ def read_streams(
             leave_out(topic, f"{total - len(samples.stamps)} of {total} messages have other fields than most")
         stamps = np.frombuffer(samples.stamps, dtype=np.int64)
         values = np.frombuffer(samples.values, dtype=np.float64).reshape(len(stamps), -1)
-        order = np.argsort(stamps, kind="stable")
-        streams.append(Stream(topic, samples.names, stamps[order], values[order]))
+        if (np.diff(stamps) < 0).any():
+            order = np.argsort(stamps, kind="stable")
+            stamps, values = stamps[order], values[order]
+        streams.append(Stream(topic, samples.names, stamps, values))
     return streams
 
 

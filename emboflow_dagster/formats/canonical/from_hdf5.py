@@ -108,7 +108,7 @@ def episodes(
         except OSError as error:
             raise InvalidInputError(f"{name}: not readable: {error}", kind=ErrorKind.FILE_CORRUPT) from error
         with file:
-            layout = layout_of(file)
+            layout = _layout(file_path, file)
             demos = layout.demos or (mapped_demos(layout, mapping) if mapping else [])
             if not demos:
                 more = f" that hold {', '.join(mapping)}" if mapping else ""
@@ -126,7 +126,7 @@ def suggested_fps(path: Path) -> float | None:
     """The rate the file itself gives: the environment's control frequency, or its simulation clock's step."""
     for file_path in hdf5_files(path):
         with open_hdf5(file_path) as file:
-            layout = layout_of(file)
+            layout = _layout(file_path, file)
             if layout.control_hz:
                 return layout.control_hz
             for demo in layout.demos:
@@ -200,11 +200,25 @@ def _episode(
     )
 
 
+_LAYOUTS: dict[Path, tuple[tuple[int, ...], Layout]] = {}
+
+
+def _layout(path: Path, file: "h5py.File") -> Layout:
+    """The layout of an open file, kept of the last one: its rate is asked for before its episodes."""
+    found = path.stat()
+    state = (found.st_ino, found.st_size, found.st_mtime_ns)
+    known = _LAYOUTS.get(path)
+    if known is None or known[0] != state:
+        _LAYOUTS.clear()
+        known = _LAYOUTS[path] = (state, layout_of(file))
+    return known[1]
+
+
 def nominal_fps(path: Path) -> float | None:
     """The rate that files of this layout have by convention where they say none: 50 Hz of ALOHA."""
     for file_path in hdf5_files(path):
         with open_hdf5(file_path) as file:
-            return ALOHA_HZ if layout_of(file).format == "hdf5_aloha" else None
+            return ALOHA_HZ if _layout(file_path, file).format == "hdf5_aloha" else None
     return None
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from emboflow_dagster.errors import ErrorKind, InvalidInputError
+from emboflow_dagster.formats.canonical import columns
 from emboflow_dagster.formats.canonical.lerobot_tree import Tree, number_of
 
 if TYPE_CHECKING:
@@ -136,18 +137,13 @@ def numbers(column: Any) -> "np.ndarray | str":
     while _is_list(array.type):
         if array.null_count:
             return "some rows are empty"
-        inner = array.flatten()
-        if not pa.types.is_fixed_size_list(array.type):
-            lengths = np.asarray(array.value_lengths())
-            if len(lengths) and (lengths != lengths[0]).any():
-                return "its rows are of different lengths"
-        array = inner
+        array, lengths = columns.inside(array)
+        if len(lengths) and (lengths != lengths[0]).any():
+            return "its rows are of different lengths"
     kind = array.type
     if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
         return f"values of type {kind} are no numbers"
-    if pa.types.is_boolean(kind):
-        array = array.cast(pa.int8())
-    values = np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.float64)
+    values = columns.to_numpy(array).astype(np.float64)
     return values.reshape(rows, -1) if rows else values.reshape(0, 0)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -90,17 +91,21 @@ def timing(path: Path, *, decode: bool) -> Timing:
             if not container.streams.video:
                 raise InvalidInputError(f"{path.name}: no video stream", kind=ErrorKind.FORMAT_UNSUPPORTED)
             stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
+            # Of one frame threads would decode as many as there are threads.
+            stream.thread_type = "AUTO" if decode else "NONE"
             # The average of all frames; and the rate of which every step is a multiple.
             rates = [float(rate) for rate in (stream.average_rate, stream.base_rate) if rate]
             tick = float(stream.time_base) if stream.time_base else 0.0
+            second = Fraction(stream.time_base or 0)
             for packet in container.demux(stream):
+                if len(stamps) > MAX_FRAMES:
+                    raise InvalidInputError(f"{path.name}: more than {MAX_FRAMES} frames")
                 if not decode and first is not None:
                     if packet.size and packet.pts is not None and not packet.is_discard:
-                        stamps.append(float(packet.pts * packet.time_base))
+                        stamps.append(packet.pts * second.numerator / second.denominator)
                     continue
                 try:
-                    frames = packet.decode()
+                    frames = packet.decode() if decode else _alone(stream.codec_context, packet)
                 except FFmpegError:
                     errors += 1
                     continue
@@ -109,9 +114,7 @@ def timing(path: Path, *, decode: bool) -> Timing:
                     errors += sum(bool(frame.is_corrupt) for frame in frames)
                     stamps += [float(frame.time) for frame in frames if frame.time is not None]
                 elif packet.size and packet.pts is not None and not packet.is_discard:
-                    stamps.append(float(packet.pts * packet.time_base))
-                if len(stamps) > MAX_FRAMES:
-                    raise InvalidInputError(f"{path.name}: more than {MAX_FRAMES} frames")
+                    stamps.append(packet.pts * second.numerator / second.denominator)
     except FFmpegError as error:
         raise InvalidInputError(f"{path.name}: not readable: {error}", kind=ErrorKind.FILE_CORRUPT) from error
     if first is None or not stamps:
@@ -130,6 +133,13 @@ def timing(path: Path, *, decode: bool) -> Timing:
         mp4=signature(read_head(path)) == "mp4",
         errors=errors if decode else 0,
     )
+
+
+def _alone(context: Any, packet: Any) -> list[Any]:
+    """The frames of one packet, without waiting for those that a decoder wants to see behind it."""
+    frames = packet.decode() or context.decode(None)
+    context.flush_buffers()
+    return frames
 
 
 def pictures(

@@ -26,7 +26,7 @@ def feature_stats(values: "np.ndarray") -> dict[str, list[Any]]:
 
     columns = np.asarray(values, dtype=np.float64)
     if columns.size and np.isfinite(columns).all():
-        return _all_finite(columns)
+        return _all_finite(columns, np.asarray(values))
     out: dict[str, list[Any]] = {name: [] for name in STAT_NAMES}
     for dim in range(columns.shape[1]):
         column = columns[:, dim]
@@ -48,20 +48,39 @@ def feature_stats(values: "np.ndarray") -> dict[str, list[Any]]:
     return out
 
 
-def _all_finite(columns: "np.ndarray") -> dict[str, list[Any]]:
+def _all_finite(columns: "np.ndarray", values: "np.ndarray") -> dict[str, list[Any]]:
     """All dimensions at once: a call of numpy costs more than the numbers of a short episode."""
     import numpy as np
 
     rows = np.ascontiguousarray(columns.T)
-    quantiles = np.quantile(rows, list(QUANTILES.values()), axis=1)
+    mean = rows.mean(axis=1, keepdims=True)
+    quantiles = _quantiles(np.ascontiguousarray(values.T) if values.dtype == np.float32 else rows)
     return {
         "min": rows.min(axis=1).tolist(),
         "max": rows.max(axis=1).tolist(),
-        "mean": rows.mean(axis=1).tolist(),
-        "std": rows.std(axis=1).tolist(),
+        "mean": mean[:, 0].tolist(),
+        "std": rows.std(axis=1, mean=mean).tolist(),
         "count": [columns.shape[0]] * columns.shape[1],
         **{name: quantiles[place].tolist() for place, name in enumerate(QUANTILES)},
     }
+
+
+def _quantiles(rows: "np.ndarray") -> "np.ndarray":
+    """Those of `QUANTILES` of each row, as ``np.quantile`` gives them: float64 ``(quantiles, rows)``.
+
+    Sorted as float32, what was float32 takes a ninth of the time.
+    """
+    import numpy as np
+
+    ranked = np.sort(rows, axis=1)
+    places = (rows.shape[1] - 1) * np.array(list(QUANTILES.values()))
+    below = np.floor(places).astype(np.intp)
+    above = np.minimum(below + 1, rows.shape[1] - 1)
+    low, high = (ranked[:, place].T.astype(np.float64) for place in (below, above))
+    part = (places - below)[:, np.newaxis]
+    step = high - low
+    # From the nearer of the two, so that rounding never goes beyond it.
+    return np.where(part < 0.5, low + step * part, high - step * (1 - part))  # noqa: PLR2004
 
 
 def merge_stats(parts: Iterable[Mapping[str, list[Any]]]) -> dict[str, list[Any]]:
@@ -72,23 +91,23 @@ def merge_stats(parts: Iterable[Mapping[str, list[Any]]]) -> dict[str, list[Any]
             total = {name: list(part[name]) for name in ("min", "max", "mean", "std", "count")}
             continue
         for dim, count in enumerate(part["count"]):
-            _merge_dim(total, part, dim, count)
+            if count:
+                _merge_dim(total, part, dim, count)
     return total
 
 
 def _merge_dim(total: dict[str, list[Any]], part: Mapping[str, list[Any]], dim: int, count: int) -> None:
     have = total["count"][dim]
-    if count == 0:
-        return
     if have == 0:
         for name in ("min", "max", "mean", "std", "count"):
             total[name][dim] = part[name][dim]
         return
     both = have + count
-    delta = part["mean"][dim] - total["mean"][dim]
-    squares = total["std"][dim] ** 2 * have + part["std"][dim] ** 2 * count
+    mean, std = total["mean"][dim], total["std"][dim]
+    delta = part["mean"][dim] - mean
+    squares = std**2 * have + part["std"][dim] ** 2 * count
     total["std"][dim] = ((squares + delta**2 * have * count / both) / both) ** 0.5
-    total["mean"][dim] += delta * count / both
+    total["mean"][dim] = mean + delta * count / both
     total["min"][dim] = min(total["min"][dim], part["min"][dim])
     total["max"][dim] = max(total["max"][dim], part["max"][dim])
     total["count"][dim] = both

@@ -8,7 +8,6 @@ from emboflow_dagster.formats.canonical.schema import FeatureSpec
 from emboflow_dagster.formats.canonical.stats import STAT_NAMES
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
 
 #: Rows of one row group; also the most that is held before it is written.
@@ -85,16 +84,6 @@ def raw_index_schema() -> "pa.Schema":
             pa.field("values", pa.list_(pa.float32()), nullable=False),
         ]
     )
-
-
-def vector_column(values: "np.ndarray") -> "pa.Array":
-    """A ``(rows, dim)`` float32 array as a list<float32> column without copying row by row."""
-    import numpy as np
-    import pyarrow as pa
-
-    rows, dim = values.shape
-    offsets = np.arange(0, (rows + 1) * dim, dim, dtype=np.int32) if dim else np.zeros(rows + 1, np.int32)
-    return pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(values).reshape(-1), pa.float32()))
 
 
 class TableFile:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from emboflow_dagster.errors import EmboflowError, ErrorKind, InvalidInputError, Problem, shown
-from emboflow_dagster.formats.canonical import tables
+from emboflow_dagster.formats.canonical import columns, tables
 from emboflow_dagster.formats.canonical.schema import (
     EPISODES_FILE,
     FRAMES_FILE,
@@ -24,7 +24,7 @@ from emboflow_dagster.formats.canonical.schema import (
     Manifest,
 )
 from emboflow_dagster.formats.canonical.stats import feature_stats, merge_stats
-from emboflow_dagster.formats.canonical.video_track import write_video
+from emboflow_dagster.formats.canonical.video_track import write_videos
 from emboflow_dagster.formats.report import json_safe
 
 if TYPE_CHECKING:
@@ -192,7 +192,9 @@ class Package:
         if self.count:
             self._flush_rows()
             schema = tables.tasks_schema()
-            rows = pa.table([list(self.tasks.values()), list(self.tasks)], schema=schema)
+            said = (list(self.tasks.values()), list(self.tasks))
+            made = [columns.of_values(field.type, values) for field, values in zip(schema, said, strict=True)]
+            rows = pa.table(made, schema=schema)
             self._table(TASKS_FILE, schema).add(rows)
         for table in self._open.values():
             table.close()
@@ -269,7 +271,9 @@ class Package:
 
         schema = self._schemas[1]
         if self._rows:
-            self._table(EPISODES_FILE, schema).add(pa.Table.from_pylist(self._rows, schema=schema))
+            rows = self._rows
+            made = [columns.of_values(field.type, [row[field.name] for row in rows]) for field in schema]
+            self._table(EPISODES_FILE, schema).add(pa.table(made, schema=schema))
         self._rows = []
 
     def _frames_table(self, episode: Episode) -> "pa.Table":
@@ -287,17 +291,19 @@ class Package:
         frame_index = np.arange(n, dtype=np.int64)
         stamps = episode.source_timestamp_ns
         valid = np.ones(n, dtype=bool) if episode.valid is None else np.asarray(episode.valid, dtype=bool)
-        columns = [
-            pa.array(np.full(n, self.count, dtype=np.int64)),
-            pa.array(frame_index),
-            pa.array(frame_index + self.frames),
-            pa.array(frame_index / self.fps),
-            pa.nulls(n, pa.int64()) if stamps is None else pa.array(np.asarray(stamps, dtype=np.int64)),
-            pa.array(task_index),
-            *(tables.vector_column(np.asarray(episode.features[name], np.float32)) for name in self.specs),
-            pa.array(valid),
+        made = [
+            columns.numbers(np.full(n, self.count, dtype=np.int64)),
+            columns.numbers(frame_index),
+            columns.numbers(frame_index + self.frames),
+            columns.numbers(frame_index / self.fps),
+            columns.absent(pa.int64(), n)
+            if stamps is None
+            else columns.numbers(np.asarray(stamps, dtype=np.int64)),
+            columns.numbers(task_index),
+            *(columns.vectors(np.asarray(episode.features[name], np.float32)) for name in self.specs),
+            columns.numbers(valid),
         ]
-        return pa.table(columns, schema=self._schemas[0])
+        return pa.table(made, schema=self._schemas[0])
 
     def _episode_row(self, episode: Episode, stats: Mapping[str, Mapping[str, list[Any]]]) -> dict[str, Any]:
         row: dict[str, Any] = {
@@ -327,14 +333,14 @@ class Package:
         for stream in episode.raw_streams:
             n = len(stream.stamps_ns)
             schema = tables.raw_index_schema()
-            columns = [
-                pa.array(np.full(n, self.count, dtype=np.int64)),
-                pa.array([stream.source_topic] * n, pa.string()),
-                pa.array(np.arange(n, dtype=np.int64)),
-                pa.array(np.asarray(stream.stamps_ns, dtype=np.int64)),
-                tables.vector_column(np.asarray(stream.values, np.float32)),
+            made = [
+                columns.numbers(np.full(n, self.count, dtype=np.int64)),
+                columns.repeated(stream.source_topic, n),
+                columns.numbers(np.arange(n, dtype=np.int64)),
+                columns.numbers(np.asarray(stream.stamps_ns, dtype=np.int64)),
+                columns.vectors(np.asarray(stream.values, np.float32)),
             ]
-            self._table(RAW_INDEX_FILE, schema).add(pa.table(columns, schema=schema))
+            self._table(RAW_INDEX_FILE, schema).add(pa.table(made, schema=schema))
 
     def _write_videos(self, episode: Episode) -> None:
         before = len(self._videos)
@@ -348,18 +354,20 @@ class Package:
             raise
 
     def _write_cameras(self, episode: Episode) -> None:
+        paths = {name: f"videos/{name}/episode_{self.count:06d}.mp4" for name in episode.cameras}
+        encoded = {name: camera for name, camera in episode.cameras.items() if camera.video is None}
+        wanted = [(self.out_dir / paths[name], camera.frames) for name, camera in encoded.items()]
+        counts = dict(zip(encoded, write_videos(wanted, fps=self.fps), strict=True))
         for name, camera in episode.cameras.items():
-            path = f"videos/{name}/episode_{self.count:06d}.mp4"
+            path = paths[name]
             if camera.video is not None:
                 # Who gives the file has counted its frames: it is of exactly this episode.
                 (self.out_dir / path).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(camera.video, self.out_dir / path)
-                self._videos.append((path, episode.length))
-                continue
-            count = write_video(self.out_dir / path, camera.frames(), fps=self.fps)
-            if count != episode.length:
-                raise InvalidInputError(f"camera {name}: {count} pictures for {episode.length} frames")
-            self._videos.append((path, count))
+            elif counts[name] != episode.length:
+                text = f"camera {name}: {counts[name]} pictures for {episode.length} frames"
+                raise InvalidInputError(text)
+            self._videos.append((path, episode.length))
 
 
 def file_sha256(path: Path) -> str:
