@@ -115,6 +115,11 @@ def load_arrays(path: Path) -> "dict[str, np.ndarray]":
     return found
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a path is such a folder."""
+    return (path / INDEX_FILE).is_file()
+
+
 def rows(path: Path) -> Iterator[dict[str, Any]]:
     """The lines of the list, checked; ``file`` is the absolute path of a file of the folder.
 
