@@ -388,7 +388,7 @@ def _video_frames(path: Path, images: int) -> "list[tuple[str, Picture]]":
 
     found = []
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.video:
                 return []
             span = container.duration or 0

@@ -257,7 +257,7 @@ def _pictures(file: Path) -> "Iterator[np.ndarray]":
     from av.error import FFmpegError
 
     try:
-        with av.open(str(file)) as container:
+        with av.open(str(file), metadata_errors="replace") as container:
             for frame in container.decode(video=0):
                 yield frame.to_ndarray(format="rgb24")
     except (FFmpegError, IndexError):
