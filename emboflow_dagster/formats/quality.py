@@ -45,6 +45,8 @@ ALL_CHECKS: dict[str, type[Check]] = {
 CHECKS = tuple(ALL_CHECKS)
 #: The specification's thresholds: check to metric to rule.
 STANDARD_RULES: dict[str, Rules] = {name: check.rules for name, check in ALL_CHECKS.items()}
+#: What each check asks, in words.
+TITLES: dict[str, str] = {name: check.title for name, check in ALL_CHECKS.items()}
 
 _VIDEOS = frozenset(check.name for check in VIDEO_CHECKS)
 _STREAMS = frozenset(

@@ -28,7 +28,7 @@ class NanInf(Check):
     rules: ClassVar[dict[str, Rule]] = {"notFinite": Rule(fail=0)}
 
     def take(self, episode: EpisodeView) -> None:
-        """An episode, and beside it each of its datasets that could not be read: nothing is known of those."""
+        """An episode, and each of its datasets that could not be read: nothing is known of those."""
         super().take(episode)
         if episode.vectors:
             self.declared += len(episode.unresolved)
