@@ -93,7 +93,7 @@ class _Bundle:
             title = f"{scene.title}: the first seconds of {', '.join(list(scene.cameras)[:3])}"
             self.add("clip", title[:200], lambda path: motion.save_clip(path, scene), ".mp4")
         if scene.cameras or scene.panels:
-            title = f"{scene.title}: for Foxglove, Rerun and other viewers"
+            title = f"{scene.title}: for Foxglove and other viewers"
             self.add("mcap", title[:200], lambda path: save_mcap(path, scene), ".mcap")
 
 

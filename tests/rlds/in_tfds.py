@@ -27,9 +27,7 @@ def look(folder: str) -> dict:
             for key, value in steps[0].items()
             if np.ndim(value) == 0
         }
-        row["kinds"] = {
-            key: [str(np.asarray(value).dtype), np.shape(value)] for key, value in steps[0].items()
-        }
+        row["shapes"] = {key: np.shape(value) for key, value in steps[0].items()}
         episodes.append(row)
     return {
         "tensorflow": tf.__version__,
