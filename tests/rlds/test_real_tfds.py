@@ -15,7 +15,7 @@ from emboflow_dagster.formats.canonical.writer import write_canonical
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_800)]
 ALOHA = ("hdf5/aloha_sim_insertion", 50, 1, 400, 1)
 GROOT = ("standard_dataset/gr00t_picknplace_v20", 20, 5, 2096, 1)
-BRIDGE = ("standard_dataset/rlds_bridge_debug", 5, 25, 250, 1)
+BRIDGE = ("standard_dataset/rlds_bridge_debug", 5, 25, 250, 4)
 
 
 def digest(value):
