@@ -12,6 +12,7 @@ STAMP := $(VENV)/.ready
 SOURCES := emboflow_dagster assets_defs resources tests benchmarks
 FLOWCEPT := .flowcept-venv/.ready
 LEROBOT := .lerobot-venv/.ready
+RLDS := .rlds-venv/.ready
 PYTEST := $(BIN)/python -m pytest
 JOBS ?= 2
 
@@ -21,7 +22,7 @@ unexport PYTHONPATH
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup demo dev test test-fast test-flowcept test-celery test-graphs verify-lerobot compare-samples mutants compare-quality faults faults-blobs faults-runs check fmt lint types imports docs bench bench-blobs bench-promises lock clean
+.PHONY: help setup demo dev test test-fast test-flowcept test-celery test-graphs verify-lerobot verify-rlds compare-samples mutants compare-quality faults faults-blobs faults-runs check fmt lint types imports docs bench bench-blobs bench-promises lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,6 +84,17 @@ $(LEROBOT): tests/lerobot/requirements.txt
 	@.lerobot-venv/bin/python -m pip install -qq $(TORCH) torch==2.13.0
 	@.lerobot-venv/bin/python -m pip install -qq --no-deps torchvision==0.25.0 torchcodec==0.13.0 lerobot==0.4.4
 	@.lerobot-venv/bin/python -m pip install -qq -r tests/lerobot/requirements.txt 2> >(grep -v "requires\|resolver" >&2)
+	@touch $@
+
+verify-rlds: $(STAMP) $(RLDS)  ## RLDS packages of real recordings in real TensorFlow Datasets: every step compared; 2 GB once
+	@RLDS_VENV=$(abspath .rlds-venv) $(PYTEST) -q -s -o faulthandler_timeout=0 tests/rlds
+
+# rlds is installed without its own list, which names the GPU build of TensorFlow and a replay server.
+$(RLDS): tests/rlds/requirements.txt
+	@echo "TensorFlow Datasets 4.9.10 with TensorFlow 2.21.0 in .rlds-venv, an environment of its own"
+	@$(PYTHON) -m venv .rlds-venv
+	@.rlds-venv/bin/python -m pip install -qq -r tests/rlds/requirements.txt
+	@.rlds-venv/bin/python -m pip install -qq --no-deps rlds==0.1.8
 	@touch $@
 
 faults: $(STAMP)  ## Killed at every command, failed at every command, eight at once: the long version, about half an hour

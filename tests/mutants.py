@@ -5,6 +5,8 @@ and fields that look like lengths are changed. Each probe must end with a report
 no exception, no traceback, and the child that made hundreds of them must hold no more memory and no more
 open files than one that made a few.
 
+Recordings are also damaged first and then packed, so that looking into archives meets them.
+
 ``make mutants`` probes 400 of each and prints the table; ``tests/integration/test_mutants.py`` a few.
 """
 
@@ -337,6 +339,36 @@ WRITERS: dict[str, Callable[[Path], list[str]]] = {
     "jpg": jpg,
     "urdf": urdf,
 }
+#: Recordings that are damaged first and then packed: what looks inside an archive meets them whole.
+INSIDE = (
+    *("rosbag1", "rosbag2 sqlite3", "mcap", "hdf5", "lerobot parquet", "tfrecord", "mp4"),
+    *("npy", "csv", "png", "urdf"),
+)
+
+
+def _zipped(folder: Path, target: Path) -> None:
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            archive.write(path, f"robot/{path.relative_to(folder).as_posix()}")
+
+
+def _tarred(folder: Path, target: Path) -> None:
+    with tarfile.open(target, "w:gz") as archive:
+        archive.add(folder, "robot")
+
+
+def _twice(folder: Path, target: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="emboflow-mutants-") as place:
+        _tarred(folder, Path(place) / "inner.tar.gz")
+        _zipped(Path(place), target)
+
+
+PACKERS: dict[str, tuple[str, Callable[[Path, Path], None]]] = {
+    "damaged in a zip": ("a.zip", _zipped),
+    "damaged in a tar.gz": ("a.tar.gz", _tarred),
+    "damaged in a tar.gz in a zip": ("a.zip", _twice),
+}
+KINDS = (*WRITERS, *PACKERS)
 _EDGES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 2**63 - 1, 2**64 - 1)
 
 
@@ -428,13 +460,14 @@ def run(name: str, count: int, *, seed: int = 20_251_126, target: str = "tests.m
     """Make and probe ``count`` mutants of one format; the same seed makes the same ones.
 
     Args:
-        name: Of :data:`WRITERS`.
+        name: Of :data:`KINDS`.
         count: How many.
         seed: Of the damage.
         target: What is called in the child; only a control has another one.
     """
     with tempfile.TemporaryDirectory(prefix="emboflow-mutants-") as place:
-        paths = _make(name, count, random.Random(f"{seed} {name}"), Path(place))
+        make = _make_packed if name in PACKERS else _make
+        paths = make(name, count, random.Random(f"{seed} {name}"), Path(place))
         return _judged(Outcome(name), paths, Path(place) / "done.jsonl", target)
 
 
@@ -451,6 +484,23 @@ def _make(name: str, count: int, chance: random.Random, place: Path) -> list[str
         alone = len(list(original.rglob("*"))) == 1
         paths.append(str(target if alone else folder))
     return paths
+
+
+def _make_packed(name: str, count: int, chance: random.Random, place: Path) -> list[str]:
+    """Damaged recordings of :data:`INSIDE` in turn, each packed without a fault of the archive's own."""
+    file, pack = PACKERS[name]
+    paths: list[tuple[int, str]] = []
+    for turn, inside in enumerate(INSIDE):
+        below = place / f"of-{turn:02d}"
+        below.mkdir()
+        for number, path in enumerate(_make(inside, len(range(turn, count, len(INSIDE))), chance, below)):
+            damaged = Path(path)
+            target = place / f"{turn:02d}-{number:04d}" / file
+            target.parent.mkdir()
+            pack(damaged if damaged.is_dir() else damaged.parent, target)
+            paths.append((number, str(target)))
+        shutil.rmtree(below)
+    return [path for _, path in sorted(paths)]  # mixed: what a format's library takes is no leak
 
 
 def _judged(outcome: Outcome, paths: list[str], done: Path, target: str) -> Outcome:
@@ -521,7 +571,7 @@ def main() -> int:
         count = int(arguments[at + 1])
         del arguments[at : at + 2]
     outcomes = []
-    for name in arguments or [name for name in WRITERS if name != "7z" or SEVEN_ZIP]:
+    for name in arguments or KINDS:
         outcome = run(name, count)
         outcomes.append(outcome)
         codes = ", ".join(f"{code} {number}" for code, number in outcome.codes.most_common(8))

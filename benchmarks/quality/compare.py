@@ -12,10 +12,12 @@ import json
 import os
 import re
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from emboflow_dagster.formats.probe import format_of
 from emboflow_dagster.formats.quality import quality_report
 
 SECONDS = 900
@@ -100,6 +102,10 @@ def main() -> None:
     print("|---|---|---|" + "---|" * len(peers))
     agreed = differ = 0
     for folder in options.folders:
+        form = format_of(folder)
+        if not form.startswith("lerobot"):  # the others would judge what they cannot read
+            print(f"{folder.name} is {form}: left out", file=sys.stderr)
+            continue
         checks = {check["check"]: check for check in quality_report(folder)["checks"]}
         found = {name: run(options.venvs / name / "bin", folder) for name, run in peers.items()}
         for row, (ours, patterns) in ROWS.items():

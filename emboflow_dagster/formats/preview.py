@@ -3,12 +3,16 @@
 import io
 import json
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emboflow_dagster.errors import InvalidInputError
 from emboflow_dagster.formats import preview_motion as motion
 from emboflow_dagster.formats import preview_plots as plots
+from emboflow_dagster.formats.canonical.from_arrays import FORMAT as ARRAYS
+from emboflow_dagster.formats.canonical.from_arrays import is_folder
 from emboflow_dagster.formats.canonical.from_hdf5 import hdf5_files, picture_at
 from emboflow_dagster.formats.canonical.reader import CanonicalDataset, open_canonical
 from emboflow_dagster.formats.canonical.schema import MANIFEST_FILE
@@ -16,6 +20,7 @@ from emboflow_dagster.formats.detect import open_source
 from emboflow_dagster.formats.hdf5_layout import Demo, layout_of, open_hdf5
 from emboflow_dagster.formats.image_sequence import sequence_entries
 from emboflow_dagster.formats.pictures import is_image_type, iter_images
+from emboflow_dagster.formats.preview_arrays import Shown, shown
 from emboflow_dagster.formats.preview_mcap import save_mcap
 from emboflow_dagster.formats.preview_scene import (
     Scene,
@@ -88,7 +93,7 @@ class _Bundle:
             title = f"{scene.title}: the first seconds of {', '.join(list(scene.cameras)[:3])}"
             self.add("clip", title[:200], lambda path: motion.save_clip(path, scene), ".mp4")
         if scene.cameras or scene.panels:
-            title = f"{scene.title}: for Foxglove, Rerun and other viewers"
+            title = f"{scene.title}: for Foxglove and other viewers"
             self.add("mcap", title[:200], lambda path: save_mcap(path, scene), ".mcap")
 
 
@@ -128,6 +133,9 @@ def preview_bundle(
     if path.is_dir() and (path / MANIFEST_FILE).is_file():
         kind = "canonical"
         _of_canonical(open_canonical(path), bundle, images)
+    elif is_folder(path):
+        kind = ARRAYS
+        _of_arrays(path, bundle, images)
     else:
         report = dict(probe) if probe is not None else probe_path(path).to_json()
         candidates = report.get("detectedFormatCandidates") or [{"format": "unknown"}]
@@ -184,6 +192,23 @@ def _of_canonical(dataset: CanonicalDataset, bundle: _Bundle, images: int) -> No
     bundle.scene(scene)
 
 
+def _of_arrays(path: Path, bundle: _Bundle, images: int) -> None:
+    for number, one in enumerate(islice(shown(path), MAX_EPISODES)):
+        if one.note:
+            bundle.notes.append(f"{one.title}: {one.note}")
+        if one.panels:
+            bundle.add("joints", one.title, partial(_draw_lines, one))
+        if number == 0 and one.scene is not None:
+            for camera, file in list(one.videos.items())[:MAX_CAMERAS]:
+                bundle.sheet(f"{one.title}: camera {camera}", _video_frames(file, images))
+            bundle.scene(one.scene)
+
+
+def _draw_lines(one: Shown, path: Path) -> tuple[int, int]:
+    unit = one.scene.unit if one.scene is not None else "s"
+    return plots.save_lines(path, one.panels[:4], one.title, unit)
+
+
 def _state_first(names: Collection[str]) -> list[str]:
     """Vectors in the order in which they tell most of where the robot is."""
     return sorted(names, key=lambda name: ("state" not in name, not name.startswith("action"), name))
@@ -199,7 +224,10 @@ def _of_hdf5(path: Path, bundle: _Bundle, images: int) -> None:
                 panels = _demo_panels(file, demo, layout.control_hz)
                 if panels:
                     title = f"{name} ({demo.length} frames)"
-                    bundle.add("joints", title, lambda path, p=panels, t=title: plots.save_lines(path, p, t))
+                    unit = "s" if layout.control_hz else "frames"
+                    bundle.add(
+                        "joints", title, partial(plots.save_lines, panels=panels, title=title, unit=unit)
+                    )
             for demo in layout.demos[:1]:
                 cameras = {n: i for n, i in list(demo.cameras.items())[:MAX_CAMERAS] if not i.foreign}
                 for camera, item in cameras.items():
@@ -295,8 +323,7 @@ def _demo_panels(file: "h5py.File", demo: Demo, hz: float | None) -> list[Any]:
         values = np.asarray(file[item.path][...])  # pyright: ignore[reportIndexIssue] - a dataset
         seconds = np.arange(len(values)) / (hz or 1.0)
         names = [str(index) for index in range(values.shape[1])]
-        unit = "s" if hz else "frames"
-        panels.append((f"{item.path}, over {unit}", seconds, values, names))
+        panels.append((item.path, seconds, values, names))
     return panels
 
 
@@ -361,7 +388,7 @@ def _video_frames(path: Path, images: int) -> "list[tuple[str, Picture]]":
 
     found = []
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.video:
                 return []
             span = container.duration or 0

@@ -1,4 +1,4 @@
-"""A scene as one MCAP file that Foxglove and Rerun open: vectors as JSON, cameras as compressed pictures."""
+"""A scene as one MCAP file for Foxglove: vectors as JSON, cameras as compressed pictures."""
 
 import base64
 import io

@@ -21,11 +21,14 @@ COLUMNS = 4
 
 
 def save_lines(
-    path: Path, panels: Sequence[tuple[str, "np.ndarray", "np.ndarray", Sequence[str]]], title: str
+    path: Path,
+    panels: Sequence[tuple[str, "np.ndarray", "np.ndarray", Sequence[str]]],
+    title: str,
+    unit: str = "s",
 ) -> tuple[int, int]:
     """One panel per vector: title, seconds ``(n,)``, values ``(n, dim)``, names. Returns width and height.
 
-    At most 16 dimensions and 2,000 points each are drawn.
+    At most 16 dimensions and 2,000 points each are drawn. ``unit`` is ``frames`` where seconds count them.
     """
     import numpy as np
 
@@ -41,6 +44,8 @@ def save_lines(
         axes.tick_params(labelsize=7)
         if len(lines) <= 8:  # noqa: PLR2004 - a legend of more hides the lines
             axes.legend(lines, [plain(n, 24) for n in names[: len(lines)]], fontsize=6, loc="upper right")
+        if index == len(panels) - 1:
+            axes.set_xlabel("seconds" if unit == "s" else f"{unit} (no rate is known)", fontsize=7)
     figure.suptitle(plain(title), fontsize=10)
     return save(figure, path)
 

@@ -55,7 +55,7 @@ def video_shots(path: Path) -> Shots:
 
         found: list[tuple[float, Picture]] = []
         try:
-            with av.open(str(path)) as container:
+            with av.open(str(path), metadata_errors="replace") as container:
                 if not container.streams.video:
                     return []
                 stream = container.streams.video[0]

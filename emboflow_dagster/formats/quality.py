@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from emboflow_dagster.errors import ErrorKind, InvalidInputError, shown
+from emboflow_dagster.formats.canonical.from_arrays import FORMAT as ARRAYS
+from emboflow_dagster.formats.canonical.from_arrays import is_folder
 from emboflow_dagster.formats.canonical.reader import open_canonical
 from emboflow_dagster.formats.canonical.schema import MANIFEST_FILE
 from emboflow_dagster.formats.probe import probe_path
@@ -43,6 +45,8 @@ ALL_CHECKS: dict[str, type[Check]] = {
 CHECKS = tuple(ALL_CHECKS)
 #: The specification's thresholds: check to metric to rule.
 STANDARD_RULES: dict[str, Rules] = {name: check.rules for name, check in ALL_CHECKS.items()}
+#: What each check asks, in words.
+TITLES: dict[str, str] = {name: check.title for name, check in ALL_CHECKS.items()}
 
 _VIDEOS = frozenset(check.name for check in VIDEO_CHECKS)
 _STREAMS = frozenset(
@@ -126,7 +130,8 @@ def quality_report(
         _canonical(canonical, reading, every=checks is None)
     else:
         assert path is not None  # noqa: S101 - one of the two is there, checked above
-        _file(path, probe, reading, fps, every=checks is None)
+        read = _arrays if is_folder(path) else _file
+        read(path, probe, reading, fps, every=checks is None)
     for check in reading.checks.values():
         if check.resolved:
             check.finish()
@@ -189,6 +194,17 @@ def _file(
         _videos(path, reading, fps)
     elif every:
         reading.checks = {}
+
+
+def _arrays(
+    path: Path, _: Mapping[str, Any] | None, reading: _Reading, fps: float | None, *, every: bool
+) -> None:
+    from emboflow_dagster.formats.quality_arrays import NOT_ARRAYS, feed_arrays, has_videos
+
+    reading.kind = ARRAYS
+    if every:
+        reading.only(frozenset(CHECKS) - NOT_ARRAYS - (frozenset() if has_videos(path) else _VIDEOS))
+    feed_arrays(path, reading.checks, fps, decode=reading.decode)
 
 
 def _videos(path: Path, reading: _Reading, fps: float | None) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from emboflow_dagster.formats.quality import STANDARD_RULES
+from emboflow_dagster.formats.quality import STANDARD_RULES, TITLES
 from emboflow_dagster.formats.quality_evidence import (
     EVIDENCE_FILE,
     STANDARD,
@@ -57,7 +57,7 @@ def write_bundle(
     (folder / "report.json").write_text(text + "\n", encoding="utf-8")
     markdown = "\n".join(render_markdown(report) for report in reports) or "nothing to measure\n"
     (folder / "report.md").write_text(markdown, encoding="utf-8")
-    page = render_page(reports, by_subject(read_evidence(table)), STANDARD_RULES)
+    page = render_page(reports, by_subject(read_evidence(table)), STANDARD_RULES, TITLES)
     (folder / "report.html").write_text(page, encoding="utf-8")
     return {"rows": rows, "markdown": markdown}
 

@@ -65,6 +65,7 @@ class LengthOutlier(Check):
     def _message(self) -> str:
         low, high, episodes = self.least("frames"), self.most("frames"), self.values["episodes"]
         text = f"{episodes} episodes of {low:.0f} to {high:.0f} frames"
+        text = text if episodes != 1 else f"one episode of {low:.0f} frames"
         short, far = self.values["short"], self.values["far"]
         return f"{text}; {short} too short, {far} far from the mean" if short or far else text
 

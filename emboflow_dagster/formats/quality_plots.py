@@ -35,6 +35,7 @@ def histogram(title: str, values: Sequence[float], unit: str, rule: Rule) -> str
     # A limit far from all values would squeeze them into one bar: it is named and not drawn.
     drawn = [limit for limit in limits if low - 2 * (high - low) <= limit <= high + 2 * (high - low)]
     low, high = min([low, *drawn]), max([high, *drawn])
+    ends = _short(low), _short(high)
     span = (high - low) or abs(high) or 1.0
     low, high = low - 0.02 * span, high + 0.02 * span
     if not (high - low) / BINS > 0:
@@ -75,8 +76,8 @@ def histogram(title: str, values: Sequence[float], unit: str, rule: Rule) -> str
         f"<svg viewBox='0 0 {_W} {_H}' role='img' aria-label='{html.escape(title, quote=True)}'>"
         f"<text x='{left}' y='13' class='t'>{html.escape(title)}</text>{''.join(parts)}"
         f"<line x1='{left}' y1='{base}' x2='{left + width}' y2='{base}' stroke='#b8bec6'/>"
-        f"<text x='{left}' y='101'>{_short(min(finite))}</text>"
-        f"<text x='{left + width}' y='101' text-anchor='end'>{_short(max(finite))}</text>"
+        f"<text x='{left}' y='101'>{ends[0]}</text>"
+        f"<text x='{left + width}' y='101' text-anchor='end'>{ends[1]}</text>"
         f"<text x='{left}' y='114' class='m'>{html.escape(text)}</text>"
         f"<text x='{left + width}' y='114' text-anchor='end' class='m'>{limit_text}</text></svg>"
     )

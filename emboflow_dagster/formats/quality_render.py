@@ -20,6 +20,13 @@ MAX_PLOTS = 12
 MAX_WORST = 10
 #: Evidence of one subject that is drawn.
 MAX_DRAWN = 200_000
+#: So many subjects are shown unfolded; of more, those that failed.
+MAX_OPEN = 3
+_LEGEND = (
+    "<p class='m'>Measured is what a check could look at, of what the input declares; unresolved is what it "
+    "could not, and is never a pass. The limits of a check show where the pointer rests on its name. "
+    "<code>evidence.parquet</code> beside this page has every measurement.</p>"
+)
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:1.5rem auto;max-width:64rem;padding:0 1rem;color:#1f2328}
 h1{font-size:1.5rem;margin:0 0 .3rem}h2{font-size:1.15rem;display:inline}
@@ -71,6 +78,7 @@ def render_page(
     reports: Sequence[Mapping[str, Any]],
     evidence: Mapping[str, Sequence[Mapping[str, Any]]],
     rules: Mapping[str, Rules],
+    titles: Mapping[str, str] | None = None,
 ) -> str:
     """All reports as one self-contained page; every text from an input is escaped.
 
@@ -78,18 +86,18 @@ def render_page(
         reports: As :func:`~emboflow_dagster.formats.quality.quality_report` gives them.
         evidence: Subject to its judged rows.
         rules: The standard rules of each check.
+        titles: What each check asks, in words.
     """
     verdicts = Counter(report["verdict"] for report in reports)
     told = ", ".join(f"{count} {name}" for name, count in verdicts.items()) or "nothing to measure"
     title = html.escape(str(reports[0]["subject"])) if len(reports) == 1 else f"{len(reports)} subjects"
-    body = [f"<h1>Quality: {title}</h1>", f"<p>{told}</p>" if len(reports) != 1 else ""]
+    body = [f"<h1>Quality: {title}</h1>", f"<p>{told}</p>" if len(reports) != 1 else "", _LEGEND]
     if len(reports) > 1:
         body.append(_overview(reports))
     for place, report in enumerate(reports):
         rows = evidence.get(report["subject"], ())
-        body.append(
-            _section(report, rows, rules, place, is_open=len(reports) == 1 or report["verdict"] == "fail")
-        )
+        is_open = len(reports) <= MAX_OPEN or report["verdict"] == "fail"
+        body.append(_section(report, rows, rules, titles or {}, place, is_open=is_open))
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width'>"
@@ -123,6 +131,7 @@ def _section(
     report: Mapping[str, Any],
     rows: Sequence[Mapping[str, Any]],
     rules: Mapping[str, Rules],
+    titles: Mapping[str, str],
     place: int,
     *,
     is_open: bool,
@@ -135,7 +144,7 @@ def _section(
     heads = "".join(
         f"<th>{html.escape(head)}</th>" for head in ("check", "result", *consumers, "measured", "finding")
     )
-    table = "".join(_row(check, consumers) for check in report["checks"])
+    table = "".join(_row(check, consumers, titles) for check in report["checks"])
     plots = _plots(rows, rules)
     return (
         f"<details id='s{place}'{' open' if is_open else ''}><summary>"
@@ -146,7 +155,7 @@ def _section(
     )
 
 
-def _row(check: Mapping[str, Any], consumers: Sequence[str]) -> str:
+def _row(check: Mapping[str, Any], consumers: Sequence[str], titles: Mapping[str, str]) -> str:
     places = "".join(f"<li>{html.escape(str(place))}</li>" for place in check["places"][:5])
     more = len(check["places"]) - 5
     places += f"<li>and {more} more in report.json</li>" if more > 0 else ""
@@ -156,7 +165,7 @@ def _row(check: Mapping[str, Any], consumers: Sequence[str]) -> str:
     )
     name = f"<code title='{html.escape(limits, quote=True)}'>{html.escape(check['check'])}</code>"
     cells = (
-        f"{name} <span class='m'>v{check['version']}</span>",
+        f"{name} <span class='m'>v{check['version']}<br>{html.escape(titles.get(check['check'], ''))}</span>",
         _badge(check["severity"]),
         *(_badge(check["verdicts"].get(name, "not asked")) for name in consumers),
         f"{check['coverage']['resolved']}/{check['coverage']['declared']}",

@@ -27,6 +27,12 @@ class NanInf(Check):
     title = "every number is finite"
     rules: ClassVar[dict[str, Rule]] = {"notFinite": Rule(fail=0)}
 
+    def take(self, episode: EpisodeView) -> None:
+        """An episode, and each of its datasets that could not be read: nothing is known of those."""
+        super().take(episode)
+        if episode.vectors:
+            self.declared += len(episode.unresolved)
+
     def _see(self, episode: EpisodeView) -> bool:
         import numpy as np
 

@@ -34,7 +34,7 @@ def watch(path: Path | None, name: str, *, rows: int | None = None, fps: float |
     if path is None:
         return view
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.video:
                 view.error = "no video stream"
                 return view

@@ -150,7 +150,7 @@ def _hdf5(source: Ranged, _: bytes) -> dict[str, Any]:
 def _video(source: Ranged, _: bytes) -> dict[str, Any]:
     import av
 
-    with av.open(io.BufferedReader(source, BLOCK), "r") as container:
+    with av.open(io.BufferedReader(source, BLOCK), "r", metadata_errors="replace") as container:
         if not container.streams.video:
             return {}
         stream = container.streams.video[0]

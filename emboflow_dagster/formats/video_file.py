@@ -69,7 +69,8 @@ def measure_video(path: Path, *, freezes: bool = True, max_frames: int = MAX_DEC
 
     facts = VideoFacts()
     try:
-        with av.open(str(path)) as container:
+        # A title in another encoding is no reason not to look at the pictures, and PyAV leaves the file open.
+        with av.open(str(path), metadata_errors="replace") as container:
             facts.streams = len(container.streams)
             facts.video_streams = len(container.streams.video)
             if not container.streams.video:

@@ -13,9 +13,10 @@ LEROBOT: Final = "lerobot-v3.0"
 CANONICAL: Final = "canonical"
 ANNOTATED: Final = "canonical+annotations"
 RLDS: Final = "rlds"
+MCAP: Final = "mcap"
 REPORTS: Final = "reports-only"
 TRAINING: Final = "lerobot-train"
-FORMATS: Final = (LEROBOT, CANONICAL, RLDS)
+FORMATS: Final = (LEROBOT, CANONICAL, RLDS, MCAP)
 """What a version alone can be delivered as."""
 
 
@@ -71,6 +72,12 @@ def deliver(request: dict[str, Any]) -> dict[str, Any]:
         libraries = rlds.LIBRARIES
         made |= rlds.write_rlds(dataset, out, name=request.get("name") or "dataset", tick=_tick)
         readme = readmes.rlds(facts, made)
+    elif form == MCAP:
+        from emboflow_dagster.formats.exports import mcap_episodes
+
+        libraries = mcap_episodes.LIBRARIES
+        made |= mcap_episodes.write_mcap(dataset, out, facts, tick=_tick)
+        readme = readmes.mcap(facts, made)
     elif form in (CANONICAL, ANNOTATED):
         _copy(folder, out)
         count = _annotations(request["annotations"], out) if form == ANNOTATED else None

@@ -13,7 +13,7 @@ from tests import mutants
 COUNT = 400 if os.environ.get("EMBOFLOW_FAULTS") == "all" else 8
 
 
-@pytest.mark.parametrize("name", mutants.WRITERS)
+@pytest.mark.parametrize("name", mutants.KINDS)
 def test_damaged_files_end_as_reports(name):
     outcome = mutants.run(name, COUNT)
 

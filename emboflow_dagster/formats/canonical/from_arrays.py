@@ -115,6 +115,11 @@ def load_arrays(path: Path) -> "dict[str, np.ndarray]":
     return found
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a path is such a folder."""
+    return (path / INDEX_FILE).is_file()
+
+
 def rows(path: Path) -> Iterator[dict[str, Any]]:
     """The lines of the list, checked; ``file`` is the absolute path of a file of the folder.
 
@@ -252,7 +257,7 @@ def _pictures(file: Path) -> "Iterator[np.ndarray]":
     from av.error import FFmpegError
 
     try:
-        with av.open(str(file)) as container:
+        with av.open(str(file), metadata_errors="replace") as container:
             for frame in container.decode(video=0):
                 yield frame.to_ndarray(format="rgb24")
     except (FFmpegError, IndexError):

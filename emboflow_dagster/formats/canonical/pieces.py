@@ -156,7 +156,7 @@ def _video(
 def _pictures(path: Path, start: int, stop: int) -> "Iterator[np.ndarray]":
     import av
 
-    with av.open(str(path)) as container:
+    with av.open(str(path), metadata_errors="replace") as container:
         for number, frame in enumerate(container.decode(video=0)):
             if number >= stop:
                 return

@@ -87,7 +87,7 @@ def timing(path: Path, *, decode: bool) -> Timing:
     rates: list[float] = []
     tick = 0.0
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.video:
                 raise InvalidInputError(f"{path.name}: no video stream", kind=ErrorKind.FORMAT_UNSUPPORTED)
             stream = container.streams.video[0]
@@ -157,7 +157,7 @@ def pictures(
 
     wanted = iter(places) if places is not None else None
     place = next(wanted, None) if wanted is not None else None
-    with av.open(str(path)) as container:
+    with av.open(str(path), metadata_errors="replace") as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         if from_s > 0 and stream.time_base:

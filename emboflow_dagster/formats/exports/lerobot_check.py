@@ -229,7 +229,7 @@ def _check_videos(found: _Found, episodes: list[dict[str, Any]]) -> None:
                     "declared_frames_mismatch", where, f"episode {number} is from {span[0]} to {span[1]} s"
                 )
             try:
-                with av.open(str(path)) as container:
+                with av.open(str(path), metadata_errors="replace") as container:
                     stream = container.streams.video[0]
                     codec, shape = stream.codec.canonical_name, [stream.height, stream.width, 3]
                 reason = off_grid(path, length, fps)

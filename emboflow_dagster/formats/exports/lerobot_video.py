@@ -64,7 +64,7 @@ def off_grid(path: Path, length: int, fps: float) -> str | None:
     """Why frames would not be found by their stamps; ``None`` where all are. Nothing is decoded."""
     import av
 
-    with av.open(str(path)) as container:
+    with av.open(str(path), metadata_errors="replace") as container:
         stream = container.streams.video[0]
         base = stream.time_base
         stamps = sorted(
@@ -83,7 +83,7 @@ def _reason(source: Path, length: int, fps: float) -> str | None:
     from av.error import FFmpegError
 
     try:
-        with av.open(str(source)) as container:
+        with av.open(str(source), metadata_errors="replace") as container:
             codec = container.streams.video[0].codec.canonical_name
             others = len(container.streams) - 1
         if codec not in CODECS:
@@ -102,7 +102,7 @@ def _pictures(path: Path, wanted: "frozenset[int] | None" = None) -> "Iterator[n
     from av.error import FFmpegError
 
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             for place, frame in enumerate(container.decode(video=0)):
                 yield frame.to_ndarray(format="rgb24") if wanted is None or place in wanted else None
     except FFmpegError as error:
@@ -113,7 +113,7 @@ def _pictures(path: Path, wanted: "frozenset[int] | None" = None) -> "Iterator[n
 def _info(path: Path, fps: float) -> dict[str, Any]:
     import av
 
-    with av.open(str(path)) as container:
+    with av.open(str(path), metadata_errors="replace") as container:
         stream = container.streams.video[0]
         return {
             "video.height": stream.height,

@@ -66,6 +66,30 @@ def rlds(facts: Mapping[str, Any], made: Mapping[str, Any]) -> str:
     )
 
 
+def mcap(facts: Mapping[str, Any], made: Mapping[str, Any]) -> str:
+    """Of recordings for viewers."""
+    topics = ["| topic | feature | type | shape |", "|---|---|---|---|"]
+    for name, spec in made["features"].items():
+        shape = "x".join(map(str, spec["shape"]))
+        topics.append(f"| `{made['topics'][name]}` | `{name}` | {spec['dtype']} | {shape} |")
+    grid = made["clocks"]["grid"]
+    time = "Messages have the recordings' own stamps."
+    if grid:
+        time = f"{grid} of {facts['episodes']} episodes hold no recorded time: there stamps count from 0."
+    return _page(
+        f"{_title(facts)}: MCAP",
+        _version(facts),
+        "One file an episode, `episodes/episode_000000.mcap` and on, as ROS 2 records.",
+        "\n".join(topics),
+        "Vectors are `sensor_msgs/JointState`: `position` holds the numbers, whatever they are, `name` what "
+        "each is called. Pictures are JPEG of quality 95, so nearly the version's own; the canonical package "
+        "has its videos. `/task` says what the robot was asked, `/valid` (where there is one) which frames "
+        f"count, `/raw/...` are streams that kept their own rate. {time}",
+        "## Use\n\nOpen a file in Foxglove or PlotJuggler, with `rerun FILE`, or with `ros2 bag play`.",
+        _checked(),
+    )
+
+
 def reports(rows: Sequence[Mapping[str, Any]]) -> str:
     """Of reports and previews."""
     lines = ["| from | what | folder |", "|---|---|---|"]

@@ -12,7 +12,7 @@ Each record is a ``tf.train.Example`` whose lists hold all steps of the episode 
 import io
 import math
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -117,8 +117,9 @@ def _some(found: Iterator[Any], most: int) -> Iterator[Any]:
 def _described(dataset: CanonicalDataset) -> dict[str, dict[str, Any]]:
     """Key of the record -> dtype, shape of a step, and the version's own name of it."""
     out: dict[str, dict[str, Any]] = {}
-    for name, spec in dataset.manifest.features.items():
-        key = _key(name)
+    names = dataset.manifest.features
+    for name, spec in names.items():
+        key = _key(name, names, out)
         if spec["dtype"] == "video":
             out[key] = {"dtype": "uint8", "shape": list(spec["shape"]), "of": name, "image": True}
         elif spec["shape"][0]:
@@ -131,9 +132,27 @@ def _described(dataset: CanonicalDataset) -> dict[str, dict[str, Any]]:
     return out
 
 
-def _key(name: str) -> str:
-    rest = name.removeprefix("observation.").replace("/", "_")
-    return f"steps/{ACTION}" if name == ACTION else f"steps/observation/{rest}"
+def _key(name: str, names: Container[str], taken: Container[str]) -> str:
+    """Where a feature stands in a step; ``observation.state`` and ``state`` must not become one.
+
+    >>> _key("action.arm", {"action.arm"}, ()), _key("action.arm", {"action", "action.arm"}, ())
+    ('steps/action/arm', 'steps/action_dict/arm')
+    >>> _key("state", {"observation.state", "state"}, {"steps/observation/state"})
+    'steps/observation/state_2'
+    """
+    plain = name.replace("/", "_")
+    if name == ACTION:
+        return f"steps/{ACTION}"
+    if plain.startswith(f"{ACTION}."):
+        # Parts beside a whole stand where DROID has them: one key is a vector or a mapping, never both.
+        key = f"steps/{ACTION}{'_dict' if ACTION in names else ''}/{plain.removeprefix(f'{ACTION}.')}"
+    else:
+        key = f"steps/observation/{plain.removeprefix('observation.')}"
+    free, number = key, 1
+    while free in taken:
+        number += 1
+        free = f"{key}_{number}"
+    return free
 
 
 def _record(
@@ -189,7 +208,7 @@ def _pictures(dataset: CanonicalDataset, feature: str, number: int, length: int)
     at = (camera, number)
     name = next(file["path"] for file in dataset.manifest.files if video_place(file["path"]) == at)
     count = 0
-    with av.open(str(dataset.path(name))) as container:
+    with av.open(str(dataset.path(name)), metadata_errors="replace") as container:
         for frame in container.decode(video=0):
             buffer = io.BytesIO()
             Image.fromarray(frame.to_ndarray(format="rgb24")).save(buffer, "png", compress_level=6)

@@ -31,16 +31,19 @@ _REPORTS: Final = (QUALITY_REPORT, PREVIEW_BUNDLE)
 _USE: Final = {
     LEROBOT: 'LeRobotDataset("emboflow/{name}", root="FOLDER", video_backend="pyav")',
     "rlds": 'tfds.builder_from_directory("FOLDER/{plain}/1.0.0").as_dataset(split="train")',
+    "mcap": 'make_reader(open("FOLDER/episodes/episode_000000.mcap", "rb"))',
     "canonical": 'pd.read_parquet("FOLDER/frames.parquet")',
     ANNOTATED: 'pd.read_json("FOLDER/annotations.jsonl", lines=True)',
 }
+Layout = Literal["lerobot-v3.0", "canonical", "canonical+annotations", "rlds", "mcap", "reports-only"]
 
 
 class DeliveryOptions(VersionOptions):
     """What is delivered."""
 
-    format: Literal["lerobot-v3.0", "canonical", "canonical+annotations", "rlds", "reports-only"] = Field(
-        description="Layout of the package; `reports-only` is every quality report and preview made before."
+    format: Layout = Field(
+        description="Layout of the package; `mcap` is a recording an episode for viewers and ROS tools, "
+        "`reports-only` every quality report and preview made before."
     )
 
 

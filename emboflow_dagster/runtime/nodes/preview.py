@@ -45,7 +45,7 @@ class PreviewOptions(ChildOptions):
         ),
     )
     viewer: Literal["mcap"] | None = Field(
-        default=None, description="`mcap` adds 30 s of each as a file that Foxglove and Rerun open."
+        default=None, description="`mcap` adds 30 s of each as a file for Foxglove."
     )
 
 

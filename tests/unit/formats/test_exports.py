@@ -132,7 +132,7 @@ def test_the_same_bytes_in_another_process_place_and_year(canonical, delivered, 
         "from emboflow_dagster.runtime.delivering import deliver; "
         "[deliver(one) for one in json.loads(sys.argv[1])]"
     )
-    forms = (delivering.LEROBOT, delivering.RLDS, delivering.CANONICAL)
+    forms = (delivering.LEROBOT, delivering.RLDS, delivering.MCAP, delivering.CANONICAL)
     environment = {**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "LC_ALL": "C"}
     argument = json.dumps([request(moved, tmp_path / form, form) for form in forms])
     subprocess.run([sys.executable, "-c", code, argument], env=environment, cwd=tmp_path, check=True)
@@ -477,6 +477,6 @@ def test_a_config_is_written_for_lerobot_packages_alone(canonical, tmp_path):
 
 def test_the_canonical_folder_stays_what_it_was(canonical, tmp_path):
     before = contents(canonical)
-    for form in (delivering.LEROBOT, delivering.RLDS, delivering.CANONICAL):
+    for form in (delivering.LEROBOT, delivering.RLDS, delivering.MCAP, delivering.CANONICAL):
         delivering.deliver(request(canonical, Path(tmp_path, form), form))
     assert contents(canonical) == before
