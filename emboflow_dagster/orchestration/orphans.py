@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
 
-# Dagster's own, not public: what its launcher asks a code server. Importing gRPC takes a tenth of a second, and
-# only a run of another process needs it.
+# Dagster's own, not public: what its launcher asks a code server. Importing gRPC takes a tenth of a second,
+# and only a run of another process needs it.
 from dagster._core.errors import DagsterUserCodeUnreachableError
 from dagster_shared.serdes import deserialize_value
 

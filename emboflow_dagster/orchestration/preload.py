@@ -1,7 +1,7 @@
 """What the fork server imports once for all steps of a run (decisions 7 and 35).
 
-The packages' own names are loaded when they are used, and so are Dagster's: importing ``dagster`` and the names
-of our packages brings little of what a step needs, and each forked step imported the rest anew, for most of
+The packages' own names are loaded when they are used, and so are many of Dagster's: importing ``dagster`` and
+our packages brings little of what a step needs, and each forked step would import the rest anew, for most of
 its time. Here are the modules themselves. Importing them starts no thread and opens no connection; a test
 holds that, and that a step finds (nearly) everything there.
 """
@@ -11,6 +11,8 @@ import os
 from contextlib import suppress
 from importlib import import_module
 from typing import Final
+
+from emboflow_dagster.orchestration import migrations
 
 # Dagster's own, not public: what it imports while it opens its instance and executes a plan, in every step.
 # One that a later Dagster has not is left to the step.
@@ -25,14 +27,20 @@ _DAGSTER: Final = (
     "dagster._core.execution.stats",
     "dagster._core.execution.telemetry",
     "dagster._core.op_concurrency_limits_counter",
+    "dagster._core.instance.factory",
+    "dagster._core.secrets.env_file",
     "dagster._core.snap",
+    "dagster._core.storage.migration",
+    "dagster._core.system_config.composite_descent",
+    "dagster._core.types.primitive_mapping",
     "dagster._core.types.transform_typing",
     "dagster._core.utility_ops",
     "dagster._core.workspace.load",
     "dagster._utils.container",
     "dagster._utils.test.definitions",
+    "upath.implementations.local",
 )
-_OURS: Final = ("assembly", "component", "io_manager", "quality", "celery_sent")
+_OURS: Final = ("assembly", "component", "io_manager", "quality")
 _HERE: Final = "emboflow_dagster.orchestration"
 
 
@@ -42,6 +50,8 @@ def _preload() -> None:
             import_module(name)
     with suppress(Exception):  # a home that cannot be read is the step's to report
         _instance_classes()
+    with suppress(ImportError, AttributeError):  # of a later Dagster or Alembic: then each step reads them
+        migrations.read_all()
     for name in _OURS:
         import_module(f"{_HERE}.{name}")
     from emboflow_dagster.runtime.registry import node_types

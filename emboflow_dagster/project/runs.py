@@ -230,9 +230,11 @@ class Runs:
         """What the file binds to the sources of a version, else all that they take."""
         return bindings.of_sources(self._selection, self._assets, version)
 
-    def claim(self, run_id: str, dagster_run_id: str) -> WorkflowRun:
-        """Give a queued run to one Dagster run; see :meth:`Recorder.bind`."""
-        return self.recorder.bind(run_id, dagster_run_id)
+    def claim(self, run: str | WorkflowRun, dagster_run_id: str) -> WorkflowRun:
+        """Give a queued run, its id or as it was just read, to one Dagster run: :meth:`Recorder.bind`."""
+        if isinstance(run, WorkflowRun):
+            return self.recorder.bind(run.id, dagster_run_id, known=run)
+        return self.recorder.bind(run, dagster_run_id)
 
     def get(self, run: str) -> WorkflowRun:
         """A run by its id.
