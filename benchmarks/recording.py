@@ -4,11 +4,10 @@ Both do nothing in a step; ours claims a task, works out assets and cache key, s
 one, and says so in the events. In one process (where workflows of short nodes run) and with a forked process
 a step. Also the whole command: ``emboflow workflow run --wait`` where no daemon runs.
 
-Each side has a process of its own, as a run worker is one: a process has one fork server, and what it imports
-imports once would be the other side's as well. Forked steps are compared with two plain sides: one whose fork server
 Each side has a process of its own, as a run worker is one: a process has one fork server, and what that
-so that the difference is recording alone. The start of the fork server is in the first run, which is not
-counted; it is printed.
+imports would be the other side's as well. Forked steps are compared with two plain sides: one whose fork
+server imports ``dagster``, and one that is given all that ours imports, so that the difference is recording
+alone. The start of the fork server is in the first run, which is printed and not counted.
 
     python benchmarks/recording.py [--rounds 7] [--forked-rounds 3]
 """

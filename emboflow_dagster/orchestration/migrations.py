@@ -29,7 +29,7 @@ def remember() -> None:
             found = known[place] = read(config)
         return found
 
-    ScriptDirectory.from_config = staticmethod(from_config)  # pyright: ignore[reportAttributeAccessIssue]
+    ScriptDirectory.from_config = staticmethod(from_config)
 
 
 def read_all() -> None:
