@@ -11,7 +11,7 @@ from typing import Any
 
 def remember() -> None:
     """From now on scripts of one place are read once; safe to repeat."""
-    from alembic.script import ScriptDirectory
+    from dagster._core.storage.sql import ScriptDirectory  # pyright: ignore[reportPrivateImportUsage] - Alembic's
 
     # Not Dagster's own: the one public call through which it, and Alembic itself, come by the scripts.
     read = ScriptDirectory.from_config
@@ -35,8 +35,7 @@ def remember() -> None:
 def read_all() -> None:
     """Read Dagster's own now, for the processes that are forked from this one."""
     remember()
-    from alembic.script import ScriptDirectory
     from dagster._core.storage.runs.sqlite import sqlite_run_storage  # Dagster's own, not public
-    from dagster._core.storage.sql import get_alembic_config
+    from dagster._core.storage.sql import ScriptDirectory, get_alembic_config  # pyright: ignore[reportPrivateImportUsage]
 
     ScriptDirectory.from_config(get_alembic_config(sqlite_run_storage.__file__)).as_revision_number("head")
