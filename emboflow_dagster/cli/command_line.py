@@ -1,5 +1,6 @@
 """One command line from its words to its exit status."""
 
+import atexit
 import os
 import sys
 import threading
@@ -27,12 +28,15 @@ def exit_status(arguments: Sequence[str]) -> int:
 def leave(status: int) -> NoReturn:
     """End the process, at once where nothing is left to be done.
 
-    The database driver's threads look up twice a second: an orderly exit waits for them, and a listing
-    would take twice as long.
+    The database driver's threads look up twice a second, and an orderly exit waits for them; then it takes
+    apart what was imported, a quarter of the processor time of a run by command. What is registered for the
+    end of the process is done all the same: Dagster and temporary folders rely on it.
     """
     others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
-    if "dagster" in sys.modules or not all(thread.daemon for thread in others):
+    if not all(thread.daemon for thread in others):
         sys.exit(status)
+    # Not public, and the same since Python 2: it does them in their order, and says what fails.
+    atexit._run_exitfuncs()  # noqa: SLF001
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()

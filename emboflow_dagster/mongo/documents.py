@@ -64,7 +64,7 @@ class Documents(Generic[D]):
         """
         found = self.find_one({"_id": document_id}, session=session)
         if found is None:
-            raise self._not_found(document_id)
+            raise self.not_found(document_id)
         return found
 
     def find(
@@ -76,6 +76,8 @@ class Documents(Generic[D]):
         session: Session | None = None,
     ) -> list[D]:
         """Up to ``limit`` matches in scope, newest first unless told otherwise."""
+        if (filter_ or {}).get("_id") == {"$in": []}:  # of nothing: the server need not be asked
+            return []
         with translated():
             cursor = self.raw.find(self._scoped(filter_ or {}), session=session).sort(list(sort))
             rows = list(cursor.limit(limit) if limit else cursor)
@@ -139,7 +141,7 @@ class Documents(Generic[D]):
         with translated():
             found = self.raw.find_one(self._scoped({"_id": document_id}), session=session)
         if found is None:
-            raise self._not_found(document_id)
+            raise self.not_found(document_id)
         wanted = ", ".join(f"{k}={v!r}" for k, v in (expected or {}).items())
         have = ", ".join(f"{k}={found.get(k)!r}" for k in (expected or {}))
         raise TransitionError(
@@ -185,7 +187,8 @@ class Documents(Generic[D]):
                 kind=ErrorKind.IMMUTABLE if "*" in frozen else ErrorKind.IMMUTABLE_FIELD,
             )
 
-    def _not_found(self, document_id: str) -> NotFoundError:
+    def not_found(self, document_id: str) -> NotFoundError:
+        """What to raise for a document that is not there, or elsewhere."""
         word = _WORDS.get(self.row.name, self.row.name.removesuffix("s").replace("_", " "))
         listed = _LISTED.get(self.row.name)
         return NotFoundError(

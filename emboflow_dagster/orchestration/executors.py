@@ -18,7 +18,7 @@ EXECUTOR: Final = "EMBOFLOW_EXECUTOR"
 # Nodes that only read and write metadata: a process each would cost a hundred times their work.
 METADATA_NODES: Final = frozenset({"source", "filter", "set-union", "set-intersection", "set-difference"})
 # Imported once in the fork server, inherited by every step.
-PRELOADED: Final = ("dagster", "emboflow_dagster.orchestration", "emboflow_dagster.project")
+PRELOADED: Final = ("dagster", "emboflow_dagster.orchestration.preload")
 
 FORKED: Final[dg.ExecutorDefinition] = dg.multiprocess_executor.configured(
     {"start_method": {"forkserver": {"preload_modules": list(PRELOADED)}}}, name="emboflow_forkserver"

@@ -1,4 +1,4 @@
-"""Handles that stay open: for sensors that tick every few seconds, and for what a step loads and stores."""
+"""Handles that stay open: for sensors that tick every few seconds, for steps and what they load and store."""
 
 import atexit
 import threading
@@ -20,6 +20,9 @@ class _Kept:
     users: int = 0
     used_at: float = field(default_factory=time.monotonic)
 
+
+#: For steps, which may compute for hours between two uses: the server may have moved meanwhile.
+MAX_IDLE_S: Final = 20.0
 
 _lock: Final = threading.Lock()
 _open: Final[dict[tuple[str, str, Place], _Kept]] = {}
@@ -56,7 +59,10 @@ def kept_open(
         kept.users += 1
     try:
         yield kept.handle
-    except UnavailableError:
+    except Exception as error:
+        # A step says why it failed in Dagster's words, with ours behind them.
+        if not isinstance(error, UnavailableError) and not isinstance(error.__cause__, UnavailableError):
+            raise
         with _lock:
             if _open.get(key) is kept:
                 del _open[key]

@@ -11,7 +11,7 @@ from typing import Final
 import dagster as dg
 
 from emboflow_dagster.errors import ConfigurationError
-from emboflow_dagster.orchestration import compute_logs, keys, pools
+from emboflow_dagster.orchestration import compute_logs, keys, migrations, pools
 
 CONFIG: Final = """\
 # Written once by EmboFlow; yours to change. Reference: Dagster's documentation, "dagster.yaml".
@@ -121,6 +121,7 @@ def _write(path: Path, text: str) -> None:
 @contextmanager
 def opened(home: Path) -> Iterator[dg.DagsterInstance]:
     """The Dagster instance of a home, made ready first."""
+    migrations.remember()
     prepare(home)
     with dg.DagsterInstance.from_config(str(home)) as instance:
         pools.configure(instance)

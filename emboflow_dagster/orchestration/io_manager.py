@@ -44,7 +44,6 @@ from emboflow_dagster.orchestration.resources import (
 from emboflow_dagster.project.handle import EmboFlow
 
 _SHOWN_MISSING: Final = 5
-_MAX_IDLE_S: Final = 20.0
 
 
 class BlobIOManager(dg.ConfigurableIOManagerFactory):
@@ -342,7 +341,7 @@ class BlobIO(dg.IOManager):
             return
         settings = self._opener.settings(workspace, project)
         place = Place(settings.workspace, settings.project)
-        with handles.kept_open(self._opener, place, max_idle_s=_MAX_IDLE_S) as handle:
+        with handles.kept_open(self._opener, place, max_idle_s=handles.MAX_IDLE_S) as handle:
             yield handle
 
     def _scratch(self) -> Path:

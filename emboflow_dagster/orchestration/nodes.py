@@ -10,7 +10,7 @@ from typing import Any, Final
 import dagster as dg
 
 from emboflow_dagster.errors import EmboflowError
-from emboflow_dagster.orchestration import keys, steps
+from emboflow_dagster.orchestration import handles, keys, steps
 from emboflow_dagster.orchestration.catalog import Place, Workflow
 from emboflow_dagster.orchestration.pools import pool_of
 from emboflow_dagster.orchestration.quality import log_checks
@@ -90,7 +90,7 @@ def execute(context: dg.OpExecutionContext, props: NodeProps, target: steps.Targ
     node_id = props.node["id"]
     launch = steps.Launch.of(context.run, getattr(context.resources, RUN_OPTIONS))
     try:
-        with context.resources.emboflow.open(props.place.workspace, props.place.project) as ef:
+        with handles.kept_open(context.resources.emboflow, props.place, max_idle_s=handles.MAX_IDLE_S) as ef:
             run = steps.run_of(ef, launch, target)
             if tags := {**steps.tags_to_add(ef, launch, run), **place_tags(launch, props.place)}:
                 context.instance.add_run_tags(launch.dagster_run_id, tags)

@@ -17,15 +17,17 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
 
-# Dagster's own, not public: what its launcher asks a code server.
+# Dagster's own, not public: what its launcher asks a code server. Importing gRPC takes a tenth of a second,
+# and only a run of another process needs it.
 from dagster._core.errors import DagsterUserCodeUnreachableError
-from dagster._grpc.client import DagsterGrpcClient
-from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
 from dagster_shared.serdes import deserialize_value
+
+if TYPE_CHECKING:
+    from dagster._grpc.client import DagsterGrpcClient
 
 # Dagster's own, not public: where the launcher notes the code server of a run. One place, one test.
 SERVER_TAG: Final = ".dagster/grpc_info"
@@ -85,7 +87,7 @@ def _worker_is_gone(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
     return (
         run.status is not dg.DagsterRunStatus.STARTED
         and _waits_too_long(instance, run)
-        and not _is_known(DagsterGrpcClient(socket=path), run.run_id, silent=True)
+        and not _is_known(_client(socket=path), run.run_id, silent=True)
     )
 
 
@@ -119,13 +121,19 @@ def _socket_of(run: dg.DagsterRun) -> str | None:
     return path if isinstance(path, str) else None
 
 
-def _elsewhere(run: dg.DagsterRun) -> DagsterGrpcClient | None:
+def _elsewhere(run: dg.DagsterRun) -> "DagsterGrpcClient | None":
     """The run's code server, where it may be on another machine."""
     noted = _noted(run)
     host, port = noted.get("host"), noted.get("port")
     if not isinstance(host, str) or not isinstance(port, int):
         return None
-    return DagsterGrpcClient(host=host, port=port, use_ssl=bool(noted.get("use_ssl")))
+    return _client(host=host, port=port, use_ssl=bool(noted.get("use_ssl")))
+
+
+def _client(**where: Any) -> "DagsterGrpcClient":
+    from dagster._grpc.client import DagsterGrpcClient
+
+    return DagsterGrpcClient(**where)
 
 
 def _waits_too_long(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
@@ -143,8 +151,10 @@ def _lived_at(pid: int, moment: float) -> bool:
     return boot + int(started) / os.sysconf("SC_CLK_TCK") < moment + START_SECONDS
 
 
-def _is_known(client: DagsterGrpcClient, run_id: str, *, silent: bool) -> bool:
+def _is_known(client: "DagsterGrpcClient", run_id: str, *, silent: bool) -> bool:
     """Whether a code server has a process for the run; ``silent`` when it does not answer."""
+    from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
+
     try:
         answer = client.can_cancel_execution(CanCancelExecutionRequest(run_id=run_id), timeout=5)
     except DagsterUserCodeUnreachableError:

@@ -98,8 +98,9 @@ def run_of(ef: EmboFlow, launch: Launch, target: Target) -> WorkflowRun:
     if queued:
         try:
             # A Dagster run over several workflows has one document each; the tag names one of them.
-            if ef.runs.get(queued).workflow_definition_id == target.definition_id:
-                return ef.runs.claim(queued, launch.dagster_run_id)
+            found = ef.runs.get(queued)
+            if found.workflow_definition_id == target.definition_id:
+                return ef.runs.claim(found, launch.dagster_run_id)
         except (TransitionError, NotFoundError):
             if launch.parent_run_id is None:
                 raise

@@ -120,6 +120,8 @@ class Cached:
 
     def _refuse_noted(self, blobs: list[Blob], session: Session | None) -> None:
         """Refuse what was let go, collected or set aside: the notes that gc and readers go by."""
+        if not blobs:
+            return
         notes = {
             f"{kind.value}:{name_of(blob.object_id, blob.version)}": (said, blob)
             for blob in blobs

@@ -159,7 +159,8 @@ class Execution:
 
     def _inputs(self, claimed: Claimed, node_type: NodeType, folder: Path) -> dict[str, NodeInput]:
         task = claimed.task
-        found = {node_id: self._before(claimed, node_id) for node_id in task.upstream_node_ids}
+        here = self._runs.recorder.of_nodes(claimed.run, task.upstream_node_ids)
+        found = {up: here.get(up) or self._made_last(claimed, up) for up in task.upstream_node_ids}
         inputs = {node_id: self._input(before, folder) for node_id, before in found.items()}
         for wanted, reach in sorted(node_type.reaches.items()):
             waiting, seen = list(found), set(found)
@@ -181,11 +182,13 @@ class Execution:
 
     def _before(self, claimed: Claimed, node_id: str) -> RunTask:
         """The task whose artifacts an earlier node gives."""
-        found = self._runs.recorder.tasks.find_one(
-            {"workflowRunId": claimed.task.workflow_run_id, "nodeId": node_id}
+        return self._runs.recorder.of_nodes(claimed.run, [node_id]).get(node_id) or self._made_last(
+            claimed, node_id
         )
-        if found is None:  # not selected in this run: what it made last
-            found = self._runs.last_success(claimed.run.workflow_definition_id, node_id)
+
+    def _made_last(self, claimed: Claimed, node_id: str) -> RunTask:
+        """What a node that was not selected in this run made last."""
+        found = self._runs.last_success(claimed.run.workflow_definition_id, node_id)
         if found is None:
             raise TransitionError(
                 f"node {node_id} has never succeeded", kind=ErrorKind.UPSTREAM_NOT_SUCCEEDED

@@ -199,9 +199,11 @@ class Runs(FoundRuns):
         """What the file binds to the sources of a version, else all that they take."""
         return bindings.of_sources(self._selection, self._assets, version)
 
-    def claim(self, run_id: str, dagster_run_id: str) -> WorkflowRun:
-        """Give a queued run to one Dagster run; see :meth:`Recorder.bind`."""
-        return self.recorder.bind(run_id, dagster_run_id)
+    def claim(self, run: str | WorkflowRun, dagster_run_id: str) -> WorkflowRun:
+        """Give a queued run, its id or as it was just read, to one Dagster run: :meth:`Recorder.bind`."""
+        if isinstance(run, WorkflowRun):
+            return self.recorder.bind(run.id, dagster_run_id, known=run)
+        return self.recorder.bind(run, dagster_run_id)
 
     def cancel(self, run: str) -> WorkflowRun:
         """Cancel what of a run has not begun; see :func:`~emboflow_dagster.runtime.control.cancel`.

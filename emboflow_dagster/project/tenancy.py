@@ -13,7 +13,7 @@ from emboflow_dagster.model.workspace import (
     WorkspaceType,
 )
 from emboflow_dagster.mongo import audit
-from emboflow_dagster.mongo.client import Mongo, Session, translated
+from emboflow_dagster.mongo.client import Mongo, Raw, Session, translated
 
 
 def open_scope(mongo: Mongo, workspace: str, project: str, actor: str, *, create: bool = True) -> Scope:
@@ -63,17 +63,39 @@ def scope_to_check(mongo: Mongo, workspace: str, project: str, actor: str) -> Sc
 def _find(mongo: Mongo, workspace: str, project: str, actor: str) -> Scope | None:
     name = _stored_actor(actor)
     with translated():
-        ws = mongo["workspaces"].find_one({"slug": workspace}, {"status": 1})
-        if ws is None:
-            return None
-        row = mongo["projects"].find_one({"workspaceId": ws["_id"], "slug": project}, {"status": 1})
-        if row is None:
-            return None
-        known = name.startswith("system:") or mongo["users"].find_one({"_id": name}, {"_id": 1})
+        rows = list(mongo["workspaces"].aggregate(_lookup(workspace, project, name)))
+    if not rows or not rows[0]["project"]:
+        return None
+    ws, row = rows[0], rows[0]["project"][0]
+    known = name.startswith("system:") or ws["user"]
     for kind, slug, document in (("workspace", workspace, ws), ("project", project, row)):
         if document["status"] == ArchivableStatus.ARCHIVED:
             raise ForbiddenError(f"{kind} {slug!r} is archived")
     return Scope(ws["_id"], workspace, row["_id"], project, name) if known else None
+
+
+def _lookup(workspace: str, project: str, user: str) -> list[Raw]:
+    """All three at once: every step opens a handle."""
+    return [
+        {"$match": {"slug": workspace}},
+        {"$project": {"status": 1}},
+        {
+            "$lookup": {
+                "from": "projects",
+                "localField": "_id",
+                "foreignField": "workspaceId",
+                "pipeline": [{"$match": {"slug": project}}, {"$project": {"status": 1}}],
+                "as": "project",
+            }
+        },
+        {
+            "$lookup": {
+                "from": "users",
+                "pipeline": [{"$match": {"_id": user}}, {"$project": {"_id": 1}}],
+                "as": "user",
+            }
+        },
+    ]
 
 
 def _create(mongo: Mongo, session: Session, workspace: str, project: str, actor: str) -> None:

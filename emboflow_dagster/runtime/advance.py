@@ -94,6 +94,37 @@ def read_again(recorder: Recording, run: WorkflowRun, session: Session | None = 
     return _with(run, raw)
 
 
+def read_beside(
+    recorder: Recording, run: WorkflowRun, tasks: Mapping[str, Any], session: Session
+) -> tuple[WorkflowRun, list[RunTask]]:
+    """``run`` as it is now and, of the same moment and in the same round trip, some of its tasks.
+
+    Args:
+        recorder: Of the run's scope.
+        run: As it was read before.
+        tasks: Which tasks, beside their being of this run; without their logs and previews.
+        session: The transaction.
+
+    Raises:
+        NotFoundError: It is gone.
+    """
+    of_it = [{"$match": {"workflowRunId": run.id, **tasks}}, {"$project": HEAVY}]
+    pipeline: list[dict[str, Any]] = [
+        {"$match": recorder.runs.scoped({"_id": run.id})},
+        {"$project": dict.fromkeys(_MOVING, 1)},
+        {"$lookup": {"from": recorder.tasks.row.name, "pipeline": of_it, "as": "tasks"}},
+    ]
+    for raw in recorder.runs.raw.aggregate(pipeline, session=session):
+        return _with(run, raw), [RunTask.from_mongo(row) for row in raw["tasks"]]
+    raise recorder.runs.not_found(run.id)
+
+
+def pending_below(run: WorkflowRun, node_id: str) -> dict[str, Any]:
+    """Which tasks a node's success may queue, for :func:`read_beside`."""
+    below = [edge.to for edge in run.runtime_snapshot.edges if edge.from_ == node_id]
+    return {"status": TaskStatus.PENDING.value, "nodeId": {"$in": below}}
+
+
 def advanced(summary: RunSummary, moved: Sequence[Moved]) -> RunSummary:
     """A summary with tasks taken out as they were and put in as they are; the failed ids of ``summary``."""
     counts = dict(summary.task_counts)
@@ -152,13 +183,19 @@ def settle_step(
 
 
 def promote(
-    recorder: Recording, run: WorkflowRun, done: RunTask, now: datetime, session: Session
+    recorder: Recording,
+    run: WorkflowRun,
+    done: RunTask,
+    below: Sequence[RunTask],
+    now: datetime,
+    session: Session,
 ) -> list[Moved]:
     """Queue the children of a task that has just succeeded, those that wait for nothing else.
 
-    Reads the children, and the parents of those that are ready; one write for all with the same assets.
+    ``below`` are its pending children as this transaction has read them (:func:`pending_below`). Reads the
+    parents of those that are ready; one write for all with the same assets.
     """
-    children = ready(recorder, run, done, session)
+    children = ready(recorder, run, done, below, session)
     if not children:
         return []
     parents = {up for child in children for up in child.upstream_node_ids} - {done.node_id}
@@ -185,13 +222,11 @@ def promote(
     return moved
 
 
-def ready(recorder: Recording, run: WorkflowRun, done: RunTask, session: Session) -> list[RunTask]:
-    """The pending children of a task of which no other parent is open."""
-    below = [edge.to for edge in run.runtime_snapshot.edges if edge.from_ == done.node_id]
-    if not below:
-        return []
-    pending = {"workflowRunId": run.id, "status": TaskStatus.PENDING.value, "nodeId": {"$in": below}}
-    children = [RunTask.from_mongo(row) for row in recorder.tasks.raw.find(pending, HEAVY, session=session)]
+def ready(
+    recorder: Recording, run: WorkflowRun, done: RunTask, below: Sequence[RunTask], session: Session
+) -> list[RunTask]:
+    """Those of a task's pending children of which no other parent is open."""
+    children = list(below)
     others = {up for child in children for up in child.upstream_node_ids} - {done.node_id}
     if not others:
         return children

@@ -18,7 +18,15 @@ from emboflow_dagster.model.scope import Scope
 from emboflow_dagster.mongo import audit
 from emboflow_dagster.mongo.client import Mongo, Session, translated
 from emboflow_dagster.mongo.documents import Documents
-from emboflow_dagster.runtime.advance import HEAVY, Moved, promote, read_again, settle_step
+from emboflow_dagster.runtime.advance import (
+    HEAVY,
+    Moved,
+    pending_below,
+    promote,
+    read_again,
+    read_beside,
+    settle_step,
+)
 from emboflow_dagster.runtime.machine import run_changes
 from emboflow_dagster.runtime.node import Narrowing
 from emboflow_dagster.runtime.outputs import Outputs, write_outputs
@@ -94,13 +102,16 @@ class Recorder:
 
         self.mongo.in_transaction(body)
 
-    def bind(self, run_id: str, dagster_run_id: str) -> WorkflowRun:
+    def bind(self, run_id: str, dagster_run_id: str, *, known: WorkflowRun | None = None) -> WorkflowRun:
         """Give a queued run to the one Dagster run that executes it; repeating it is harmless.
+
+        ``known`` is the run as the caller has just read it; the write compares it with what is there.
 
         Raises:
             TransitionError: The run is over, or another Dagster run has it.
         """
-        run = self.runs.get(run_id)
+        run = self.runs.get(run_id) if known is None else known
+        self._remember(run)
         if dagster_run_id in run.dagster_run_ids and run.status in RUN_ACTIVE:
             return run
         bound = [*(run.dagster_run_ids[:-1] if run.waits_again else []), dagster_run_id]
@@ -127,13 +138,10 @@ class Recorder:
         """
 
         def body(session: Session) -> Claimed:
-            run = self._known(run_id, session)
-            found = self.tasks.raw.find_one(
-                {"workflowRunId": run.id, "nodeId": node_id}, HEAVY, session=session
-            )
-            if found is None:
+            run, found = self._known(run_id, node_id, session)
+            if not found:
                 raise TransitionError(f"run {run_id} has no task for node {node_id!r}; it was not selected")
-            before = RunTask.from_mongo(found)
+            before = found[0]
             if run.status not in RUN_ACTIVE:
                 raise TransitionError(f"run {run_id} is {run.status}; task {node_id} cannot start")
             if before.status == TaskStatus.PENDING:
@@ -181,12 +189,13 @@ class Recorder:
 
         def body(session: Session) -> RunTask:
             now = utc_now()
-            run = read_again(self, claimed.run, session)
+            below = pending_below(claimed.run, claimed.task.node_id)
+            run, children = read_beside(self, claimed.run, below, session)
             task = self._end(claimed, TaskStatus.SUCCESS, fields, now, session)
             write_outputs(self.mongo, self.scope, outputs, task, session)
             moved = [Moved(claimed.task, task)]
             if run.status in RUN_ACTIVE:
-                moved += promote(self, run, task, now, session)
+                moved += promote(self, run, task, children, now, session)
             settle_step(self, run, moved, now, session)
             return task
 
@@ -312,14 +321,20 @@ class Recorder:
                     self.tasks.raw.update_one(mine, {"$inc": {"lateReports": 1}})
             raise
 
-    def _known(self, run_id: str, session: Session) -> WorkflowRun:
-        """A run as it is now; what was frozen is read once, however many of its steps are executed here."""
-        known = self._frozen.get(run_id)
-        run = self.runs.get(run_id, session=session) if known is None else read_again(self, known, session)
+    def _known(self, run_id: str, node_id: str, session: Session) -> tuple[WorkflowRun, list[RunTask]]:
+        """A run as it is now, and the task of a node, if there is one.
+
+        What was frozen is read once, however many of the run's steps are executed here.
+        """
+        known = self._frozen.get(run_id) or self.runs.get(run_id, session=session)
+        run, tasks = read_beside(self, known, {"nodeId": node_id}, session)
+        self._remember(run)
+        return run, tasks
+
+    def _remember(self, run: WorkflowRun) -> None:
         if len(self._frozen) >= _KNOWN_RUNS:
             self._frozen.clear()
-        self._frozen[run_id] = run
-        return run
+        self._frozen[run.id] = run
 
     def _end(
         self, claimed: Claimed, status: TaskStatus, fields: Mapping[str, Any], now: datetime, session: Session
@@ -341,6 +356,14 @@ class Recorder:
         """Bring a run's summary, status and times to what its tasks, with ``changed``, make them."""
         current = [changed.get(task.id, task) for task in tasks]
         return self.runs.change(run.id, run_changes(run, current, now), session=session)
+
+    def of_nodes(self, run: WorkflowRun, node_ids: Collection[str]) -> dict[str, RunTask]:
+        """Tasks of a run, which is of this scope, by their nodes; a node that was not selected has none."""
+        if not node_ids:
+            return {}
+        with translated():
+            rows = self.tasks.raw.find({"workflowRunId": run.id, "nodeId": {"$in": list(node_ids)}})
+            return {row["nodeId"]: RunTask.from_mongo(row) for row in rows}
 
     def in_order(self, run: WorkflowRun, session: Session | None = None) -> list[RunTask]:
         """A run's tasks in graph order, without their logs and previews."""

@@ -86,9 +86,9 @@ ADVANCED, READY, SETTLE_STEP = advance.advanced, advance.ready, record.settle_st
 
 
 def looks_at_the_first_parent_only(
-    recorder: Any, run: WorkflowRun, task: RunTask, session: Any
+    recorder: Any, run: WorkflowRun, task: RunTask, *how: Any
 ) -> list[RunTask]:
-    return [t for t in READY(recorder, run, task, session) if t.upstream_node_ids[0] == task.node_id]
+    return [t for t in READY(recorder, run, task, *how) if t.upstream_node_ids[0] == task.node_id]
 
 
 def takes_nothing_out(summary: RunSummary, moved: Sequence[Moved]) -> RunSummary:
@@ -245,14 +245,14 @@ def test_of_two_that_read_the_same_run_one_reads_it_again(
     together = Together()
     reads: list[str] = []
 
-    def read_and_meet(*how: Any) -> WorkflowRun:
-        run = advance.read_again(*how)
+    def read_and_meet(*how: Any) -> tuple[WorkflowRun, list[RunTask]]:
+        found = advance.read_beside(*how)
         if threading.current_thread() is not threading.main_thread():  # which claims
-            reads.append(run.id)
+            reads.append(found[0].id)
             together.meet()
-        return run
+        return found
 
-    monkeypatch.setattr(record, "read_again", read_and_meet)
+    monkeypatch.setattr(record, "read_beside", read_and_meet)
     run = both(ef, asset_id)
 
     assert len(reads) > 2
