@@ -4,6 +4,7 @@ Built by hand rather than with ``@asset``: at a thousand nodes that halves what 
 before its first step (decision 0006).
 """
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ import dagster as dg
 from emboflow_dagster.errors import EmboflowError
 from emboflow_dagster.orchestration import keys, steps
 from emboflow_dagster.orchestration.catalog import Place, Workflow
+from emboflow_dagster.orchestration.handles import kept_open
 from emboflow_dagster.orchestration.pools import pool_of
 from emboflow_dagster.orchestration.quality import log_checks
 from emboflow_dagster.orchestration.run_options import RUN_OPTIONS
@@ -24,6 +26,10 @@ IO_MANAGER: Final = "emboflow_io_manager"
 WORKFLOW_TAG: Final = "emboflow/workflow_definition"
 VERSION_TAG: Final = "emboflow/workflow_version"
 NODE_TAG: Final = "emboflow/node"
+# A handle that nobody has used for so long is opened anew: the server may have moved meanwhile.
+IDLE_SECONDS: Final = 30.0
+# Dagster runs that a step of this process has named.
+_named: Final[deque[str]] = deque(maxlen=64)
 
 
 def node_assets(
@@ -90,10 +96,13 @@ def execute(context: dg.OpExecutionContext, props: NodeProps, target: steps.Targ
     node_id = props.node["id"]
     launch = steps.Launch.of(context.run, getattr(context.resources, RUN_OPTIONS))
     try:
-        with context.resources.emboflow.open(props.place.workspace, props.place.project) as ef:
+        # Of the steps of one process the first connects, and names the run.
+        with kept_open(context.resources.emboflow, props.place, max_idle_s=IDLE_SECONDS) as ef:
             run = steps.run_of(ef, launch, target)
-            if tags := {**steps.tags_to_add(ef, launch, run), **place_tags(launch, props.place)}:
-                context.instance.add_run_tags(launch.dagster_run_id, tags)
+            if launch.dagster_run_id not in _named:
+                if tags := {**steps.tags_to_add(ef, launch, run), **place_tags(launch, props.place)}:
+                    context.instance.add_run_tags(launch.dagster_run_id, tags)
+                _named.append(launch.dagster_run_id)
             worker = owner_of(launch.dagster_run_id, context.get_step_execution_context().step.key)
             worked = steps.work(ef, run, node_id, worker=worker, context=context)
     except EmboflowError as error:

@@ -7,7 +7,7 @@ Source: spec/state-machines.md 4.2; spec/reliability.md I9-I13.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -100,7 +100,8 @@ class Recorder:
         Raises:
             TransitionError: The run is over, or another Dagster run has it.
         """
-        run = self.runs.get(run_id)
+        # Every step of a run asks, and what is frozen grows with the graph.
+        run = self.known(run_id)
         if dagster_run_id in run.dagster_run_ids and run.status in RUN_ACTIVE:
             return run
         bound = [*(run.dagster_run_ids[:-1] if run.waits_again else []), dagster_run_id]
@@ -127,7 +128,7 @@ class Recorder:
         """
 
         def body(session: Session) -> Claimed:
-            run = self._known(run_id, session)
+            run = self.known(run_id, session)
             found = self.tasks.raw.find_one(
                 {"workflowRunId": run.id, "nodeId": node_id}, HEAVY, session=session
             )
@@ -312,10 +313,15 @@ class Recorder:
                     self.tasks.raw.update_one(mine, {"$inc": {"lateReports": 1}})
             raise
 
-    def _known(self, run_id: str, session: Session) -> WorkflowRun:
-        """A run as it is now; what was frozen is read once, however many of its steps are executed here."""
+    def known(self, run_id: str, session: Session | None = None) -> WorkflowRun:
+        """A run as it is now; what was frozen is read once, however many of its steps are executed here.
+
+        Raises:
+            NotFoundError: There is none in this project.
+        """
         known = self._frozen.get(run_id)
-        run = self.runs.get(run_id, session=session) if known is None else read_again(self, known, session)
+        with translated() if session is None else nullcontext():
+            run = read_again(self, known, session) if known else self.runs.get(run_id, session=session)
         if len(self._frozen) >= _KNOWN_RUNS:
             self._frozen.clear()
         self._frozen[run_id] = run

@@ -7,6 +7,7 @@ import pytest
 from dagster._core.definitions.reconstruct import ReconstructableRepository
 from dagster._core.execution.retries import RetryMode
 from dagster._core.executor.multiprocess import MultiprocessExecutorChildProcessCommand
+from dagster._core.instance.ref import InstanceRef
 from dagster._core.remote_origin import InProcessCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._grpc.types import ExecuteExternalJobArgs
@@ -130,8 +131,9 @@ def recon(job):
 
 
 def a_step(run):
+    ref = InstanceRef.from_dir("/nowhere")
     return MultiprocessExecutorChildProcessCommand(
-        {}, run, "step", None, None, recon(run.job_name), RetryMode.DISABLED, None, None
+        {}, run, "step", ref, None, recon(run.job_name), RetryMode.DISABLED, None, None
     )
 
 
