@@ -1,13 +1,13 @@
 """The processes of a run build what its job executes; what they cannot tell is built whole."""
 
 import multiprocessing
+from typing import Any
 
 import dagster as dg
 import pytest
 from dagster._core.definitions.reconstruct import ReconstructableRepository
 from dagster._core.execution.retries import RetryMode
 from dagster._core.executor.multiprocess import MultiprocessExecutorChildProcessCommand
-from dagster._core.instance.ref import InstanceRef
 from dagster._core.remote_origin import InProcessCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._grpc.types import ExecuteExternalJobArgs
@@ -131,9 +131,9 @@ def recon(job):
 
 
 def a_step(run):
-    ref = InstanceRef.from_dir("/nowhere")
+    nowhere: Any = None
     return MultiprocessExecutorChildProcessCommand(
-        {}, run, "step", ref, None, recon(run.job_name), RetryMode.DISABLED, None, None
+        {}, run, "step", nowhere, None, recon(run.job_name), RetryMode.DISABLED, None, None
     )
 
 
