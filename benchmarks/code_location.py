@@ -1,8 +1,9 @@
 """How long a code location takes to load: 200 published workflows of 5 nodes against none.
 
 Each row is the median of fresh processes, interleaved. ``server`` is what a code server does (all
-definitions and the snapshot that the webserver reads), ``worker`` what every run worker and step does
-before its first line (the repository and one job). ``plain`` is the same graph written with ``@dg.asset``.
+definitions and the snapshot that the webserver reads), ``worker`` what a process does before its first line
+that does not say what it executes (the repository and one job), ``step`` what a run worker or step does that
+says so (decision 36). ``plain`` is the same graph written with ``@dg.asset``.
 
     python benchmarks/code_location.py [workflows] [repeats]
 """
@@ -41,8 +42,14 @@ if kind == "plain":
     defs = dg.Definitions(assets=assets, jobs=jobs)
     job = jobs[-1].name if jobs else None
 else:
-    from emboflow_dagster import build_definitions
-    defs = build_definitions(catalog)
+    from emboflow_dagster.orchestration.component import EmboFlowWorkflows
+    from emboflow_dagster.orchestration.definitions import definitions_from_catalog
+    from emboflow_dagster.orchestration.narrow import Needed
+    needed = None
+    if mode == "step":
+        taken = dg.AssetKey(["acme", "bench", "artifacts", "flow-7", "take"])
+        needed = Needed("emboflow__workflows", frozenset([taken]))
+    defs = definitions_from_catalog(catalog, resources=EmboFlowWorkflows().resources(), needed=needed)
     projects = [p for w in catalog["workspaces"] for p in w["projects"]]
     job = f"acme__bench__{projects[0]['workflows'][-1]['slug']}".replace("-", "_") if projects else None
 repository = defs.get_repository_def()
@@ -52,7 +59,7 @@ if mode == "server":
     RepositorySnap.from_def(repository)
 elif job:
     # Above some number of workflows they share a job (decision 6).
-    repository.get_job(job if repository.has_job(job) else "emboflow__workflows")
+    repository.get_job(job if mode == "worker" and repository.has_job(job) else "emboflow__workflows")
 wall, cpu = time.perf_counter() - started[0], time.process_time() - started[1]
 print(json.dumps({"wall": wall, "cpu": cpu, "after_import": time.perf_counter() - imported}))
 """
@@ -117,6 +124,7 @@ def main(workflows: int = 200, repeats: int = 3) -> int:
             ("plain", full, "server"),
             ("emboflow", empty, "worker"),
             ("emboflow", full, "worker"),
+            ("emboflow", full, "step"),
             ("plain", full, "worker"),
         ]
         samples: dict[int, list[dict[str, float]]] = {index: [] for index in range(len(rows))}
@@ -131,7 +139,7 @@ def main(workflows: int = 200, repeats: int = 3) -> int:
     print(f"{'':10}{'':10}{'wall':>8}{'cpu':>8}{'beyond empty':>14}{'of plain':>10}")
     for (kind, state, mode), median in zip(rows, medians, strict=True):
         base = medians[0 if mode == "server" else 3]["wall"]
-        plain = medians[2 if mode == "server" else 5]["wall"]
+        plain = medians[2 if mode == "server" else 6]["wall"]
         name = "empty" if state.name == "empty.json" else kind
         line = f"{mode:10}{name:10}{median['wall']:8.2f}{median['cpu']:8.2f}{median['wall'] - base:14.2f}"
         print(f"{line}{median['wall'] / plain:10.2f}")

@@ -18,6 +18,7 @@ def build_definitions(
     project: str | None = None,
     resources: Mapping[str, Any] | None = None,
     translator: EmboFlowTranslator | None = None,
+    narrow: bool = False,
 ) -> dg.Definitions:
     """Definitions of every published workflow, raw input and dataset.
 
@@ -30,11 +31,12 @@ def build_definitions(
         resources: Replace ``emboflow`` and ``emboflow_io_manager``, which come from the environment by
             default; others are bound beside them.
         translator: Decides groups, kinds, owners and descriptions.
+        narrow: In the processes of a run, build only what its job executes; see :class:`EmboFlowWorkflows`.
 
     Returns:
         Definitions to be merged with a deployment's own.
     """
-    component = _Given(workspace=workspace, project=project)
+    component = _Given(workspace=workspace, project=project, narrow=narrow)
     component.given_resources, component.given_translator = resources, translator
     if catalog is None:
         return dg.build_defs_for_component(component)

@@ -12,4 +12,4 @@ from emboflow_dagster.orchestration.executors import location_executor
 @dg.definitions
 def defs() -> dg.Definitions:
     """Everything in the database that the environment names."""
-    return dg.Definitions.merge(build_definitions(), dg.Definitions(executor=location_executor()))
+    return dg.Definitions.merge(build_definitions(narrow=True), dg.Definitions(executor=location_executor()))

@@ -26,6 +26,7 @@ from emboflow_dagster.orchestration.catalog import (
 )
 from emboflow_dagster.orchestration.definitions import definitions_from_catalog
 from emboflow_dagster.orchestration.io_manager import BlobIOManager
+from emboflow_dagster.orchestration.narrow import of_this_process
 from emboflow_dagster.orchestration.nodes import IO_MANAGER, RESOURCE
 from emboflow_dagster.orchestration.resources import EmboFlowResource
 from emboflow_dagster.orchestration.scrub import Budget
@@ -58,6 +59,8 @@ class EmboFlowWorkflows(dg.StateBackedComponent, dg.Resolvable):
         scrub_max_bytes: What one run of it reads of each workspace at most, in bytes; else
             ``EMBOFLOW_SCRUB_MAX_BYTES``, else 100 GiB.
         scrub_max_seconds: Likewise in seconds; else ``EMBOFLOW_SCRUB_MAX_SECONDS``, else an hour.
+        narrow: In the processes of a run, build only what its job executes. Right unless Python code of the
+            same code location looks for workflows' jobs or assets while it is loaded.
     """
 
     workspace: str | None = None
@@ -72,6 +75,7 @@ class EmboFlowWorkflows(dg.StateBackedComponent, dg.Resolvable):
     scrub_cron: str | None = None
     scrub_max_bytes: int | None = None
     scrub_max_seconds: float | None = None
+    narrow: bool = False
 
     @property
     def defs_state_config(self) -> DefsStateConfig:
@@ -175,7 +179,11 @@ class EmboFlowWorkflows(dg.StateBackedComponent, dg.Resolvable):
 
     def _defs(self, catalog: Catalog) -> dg.Definitions:
         return definitions_from_catalog(
-            catalog, resources=self.resources(), translator=self.translator(), scrub=self.scrub()
+            catalog,
+            resources=self.resources(),
+            translator=self.translator(),
+            scrub=self.scrub(),
+            needed=of_this_process() if self.narrow else None,
         )
 
 

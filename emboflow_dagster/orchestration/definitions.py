@@ -5,9 +5,11 @@ from typing import Any
 
 import dagster as dg
 
+from emboflow_dagster.orchestration import keys
 from emboflow_dagster.orchestration.any_version import any_version_job
 from emboflow_dagster.orchestration.catalog import (
     Catalog,
+    CatalogDataset,
     CatalogProject,
     Place,
     Workflow,
@@ -21,6 +23,7 @@ from emboflow_dagster.orchestration.jobs import (
     shared_job,
     workflow_job,
 )
+from emboflow_dagster.orchestration.narrow import Needed, wanted
 from emboflow_dagster.orchestration.nodes import RESOURCE, node_assets
 from emboflow_dagster.orchestration.quality import quality_checks
 from emboflow_dagster.orchestration.raw_events import raw_events_sensor
@@ -44,6 +47,7 @@ def definitions_from_catalog(
     resources: Mapping[str, Any],
     translator: EmboFlowTranslator | None = None,
     scrub: Budget | None = None,
+    needed: Needed | None = None,
 ) -> dg.Definitions:
     """Everything a code location shows of one database.
 
@@ -54,9 +58,12 @@ def definitions_from_catalog(
         resources: ``emboflow`` and ``emboflow_io_manager``.
         translator: Decides groups, kinds, owners and descriptions.
         scrub: How much the scrubber reads, and when; by default what ``EMBOFLOW_SCRUB_*`` says.
+        needed: Only what this job executes, where the catalog has it; else everything.
     """
-    parts = _Parts(translator or EmboFlowTranslator())
     everything = list(projects(catalog))
+    if needed is not None and (part := _part(needed, everything, translator, resources)) is not None:
+        return part
+    parts = _Parts(translator or EmboFlowTranslator())
     shared = _is_shared(everything)
     any_version = any_version_job(resources[RESOURCE])
     parts.jobs.append(any_version)
@@ -80,6 +87,43 @@ def definitions_from_catalog(
         schedules=parts.schedules,
         resources={RUN_OPTIONS: OPTIONS, **resources},
     )
+
+
+def _part(
+    needed: Needed,
+    everything: Sequence[tuple[Place, CatalogProject]],
+    translator: EmboFlowTranslator | None,
+    resources: Mapping[str, Any],
+) -> dg.Definitions | None:
+    """The job, with the nodes of its workflows and the raw inputs before them; ``None``: it takes more."""
+    owners = {place: dataset_owners(project["workflows"]) for place, project in everything}
+    found = wanted(needed, everything, owners)
+    if found is None:
+        return None
+    translator = translator or EmboFlowTranslator()
+    by_place = dict(everything)
+    assets: list[Any] = []
+    made: set[dg.AssetKey] = set()
+    jobs: list[Any] = [] if found else [any_version_job(resources[RESOURCE])]
+    shared = needed.job == keys.SHARED_JOB
+    for place, workflow in found:
+        project = by_place[place]
+        nodes = workflow_nodes(place, project, workflow, owners[place])
+        if not nodes:
+            return None
+        assets += node_assets(workflow, nodes, translator)
+        before = {raw for node in workflow["nodes"] for raw in node["assetKeys"]}
+        raws = [RawAssetProps(place, asset) for asset in project["assets"] if asset["key"] in before]
+        assets += [spec for spec in map(translator.raw_asset_spec, raws) if spec.key not in made]
+        made |= {keys.raw_key(place, props.asset["key"]) for props in raws}
+        made |= {props.key for props in nodes.values()}
+        if not shared:
+            jobs.append(workflow_job(workflow, nodes))
+    if needed.assets is not None and not needed.assets <= made:
+        return None
+    if shared:
+        jobs.append(shared_job([asset.key for asset in assets if isinstance(asset, dg.AssetsDefinition)]))
+    return dg.Definitions(assets=assets, jobs=jobs, resources={RUN_OPTIONS: OPTIONS, **resources})
 
 
 class _Parts:
@@ -148,20 +192,33 @@ def nodes_by_workflow(place: Place, project: CatalogProject) -> dict[str, dict[s
     oldest workflow owns its key (ids sort by time); the others materialise an artifact of their own and
     log the dataset's materialisation beside it.
     """
-    datasets = {dataset["name"]: dataset for dataset in project["datasets"]}
     owners = dataset_owners(project["workflows"])
+    datasets = {dataset["name"]: dataset for dataset in project["datasets"]}
     return {
-        workflow["slug"]: {
-            node["id"]: NodeProps(
-                place=place,
-                workflow=workflow,
-                node=node,
-                publishes=datasets.get(node["dataset"] or ""),
-                owns_dataset_key=owners.get(node["dataset"] or "") == (workflow["slug"], node["id"]),
-            )
-            for node in workflow["nodes"]
-        }
+        workflow["slug"]: workflow_nodes(place, project, workflow, owners, datasets)
         for workflow in project["workflows"]
+    }
+
+
+def workflow_nodes(
+    place: Place,
+    project: CatalogProject,
+    workflow: Workflow,
+    owners: Mapping[str, tuple[str, str]],
+    datasets: Mapping[str, CatalogDataset] | None = None,
+) -> dict[str, NodeProps]:
+    """The nodes of one workflow; ``owners`` is what :func:`dataset_owners` says of all of the project."""
+    if datasets is None:
+        datasets = {dataset["name"]: dataset for dataset in project["datasets"]}
+    return {
+        node["id"]: NodeProps(
+            place=place,
+            workflow=workflow,
+            node=node,
+            publishes=datasets.get(node["dataset"] or ""),
+            owns_dataset_key=owners.get(node["dataset"] or "") == (workflow["slug"], node["id"]),
+        )
+        for node in workflow["nodes"]
     }
 
 

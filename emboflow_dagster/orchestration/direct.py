@@ -23,6 +23,7 @@ from emboflow_dagster.orchestration import orphans, recorder
 from emboflow_dagster.orchestration.catalog import Place, catalog_of
 from emboflow_dagster.orchestration.definitions import definitions_from_catalog, launchables
 from emboflow_dagster.orchestration.io_manager import BlobIO
+from emboflow_dagster.orchestration.narrow import Needed
 from emboflow_dagster.orchestration.nodes import IO_MANAGER, RESOURCE
 from emboflow_dagster.orchestration.raw_events import tell_before
 from emboflow_dagster.orchestration.resources import OpenHandle
@@ -83,19 +84,20 @@ def _execute(instance: dg.DagsterInstance, ef: EmboFlow, run: WorkflowRun) -> No
     place = Place(ef.scope.workspace_slug, ef.scope.project_slug)
     catalog = catalog_of(ef)
     resources: dict[str, Any] = {RESOURCE: OpenHandle(ef), IO_MANAGER: BlobIO(OpenHandle(ef))}
-    definitions = definitions_from_catalog(catalog, resources=resources)
     request = request_of(ef.runs.to_execute(run), launchables(catalog), place)
     if request.job_name is None:
         raise TransitionError(f"run {run.id}: no job executes it")
+    chosen = frozenset(request.asset_selection) if request.asset_selection else None
+    needed = Needed(request.job_name, chosen)
+    definitions = definitions_from_catalog(catalog, resources=resources, needed=needed)
     # "Ephemeral" is Dagster's word for a job bound to the executor of this process.
     job = definitions.resolve_job_def(request.job_name).as_ephemeral_job(resource_defs={}, input_values={})
     tell_before(instance, ef, place, run.asset_ids)
-    selection = frozenset(request.asset_selection) if request.asset_selection else None
     dagster_run = instance.create_run_for_job(
-        job_def=job.get_subset(asset_selection=selection) if selection else job,
+        job_def=job.get_subset(asset_selection=chosen) if chosen else job,
         run_config=_QUIET,
         tags={**job.run_tags, **request.tags, orphans.PROCESS_TAG: orphans.process_mark()},
-        asset_selection=selection,
+        asset_selection=chosen,
         # Names the code location that `emboflow dev` serves: the run page links to its job.
         remote_job_origin=RemoteJobOrigin(
             RemoteRepositoryOrigin(

@@ -4,6 +4,7 @@ Built by hand rather than with ``@asset``: at a thousand nodes that halves what 
 before its first step (decision 0006).
 """
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -24,6 +25,8 @@ IO_MANAGER: Final = "emboflow_io_manager"
 WORKFLOW_TAG: Final = "emboflow/workflow_definition"
 VERSION_TAG: Final = "emboflow/workflow_version"
 NODE_TAG: Final = "emboflow/node"
+# Dagster runs that a step of this process has named.
+_named: Final[deque[str]] = deque(maxlen=64)
 
 
 def node_assets(
@@ -90,10 +93,13 @@ def execute(context: dg.OpExecutionContext, props: NodeProps, target: steps.Targ
     node_id = props.node["id"]
     launch = steps.Launch.of(context.run, getattr(context.resources, RUN_OPTIONS))
     try:
+        # Of the steps of one process the first connects, and names the run.
         with handles.kept_open(context.resources.emboflow, props.place, max_idle_s=handles.MAX_IDLE_S) as ef:
             run = steps.run_of(ef, launch, target)
-            if tags := {**steps.tags_to_add(ef, launch, run), **place_tags(launch, props.place)}:
-                context.instance.add_run_tags(launch.dagster_run_id, tags)
+            if launch.dagster_run_id not in _named:
+                if tags := {**steps.tags_to_add(ef, launch, run), **place_tags(launch, props.place)}:
+                    context.instance.add_run_tags(launch.dagster_run_id, tags)
+                _named.append(launch.dagster_run_id)
             worker = owner_of(launch.dagster_run_id, context.get_step_execution_context().step.key)
             worked = steps.work(ef, run, node_id, worker=worker, context=context)
     except EmboflowError as error:

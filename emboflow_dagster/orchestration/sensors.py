@@ -75,10 +75,13 @@ def request_of(waiting: ToExecute, workflows: Mapping[str, Launchable], place: P
         tags |= {PARENT_TAG: waiting.earlier[-1], ROOT_TAG: waiting.earlier[0]}
     run_key = f"{run.id}:{generation}"
     if known and known.execution_digest == run.runtime_snapshot.execution_digest:
+        selection = known.selection(waiting.node_ids)
         return dg.RunRequest(
             run_key=run_key,
             job_name=known.job,
-            asset_selection=known.selection(waiting.node_ids),
+            asset_selection=selection,
+            # Unsaid, it is all checks of what is selected: what was just hashed would be read again.
+            asset_check_keys=None if selection is None else [],
             tags=tags,
         )
     return dg.RunRequest(run_key=run_key, job_name=keys.ANY_VERSION_JOB, tags=tags)

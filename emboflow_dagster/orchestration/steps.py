@@ -24,6 +24,9 @@ from emboflow_dagster.runtime.node import refusal
 PARENT_TAG: Final = "dagster/parent_run_id"
 ROOT_TAG: Final = "dagster/root_run_id"
 SCHEDULE_TAG: Final = "dagster/schedule_name"
+# What steps of this process found before: Dagster run and workflow version to run document.
+_found: Final[dict[tuple[str, str], str]] = {}
+_FOUND_RUNS: Final = 64
 # Dagster's own, hidden in the UI: the tick that its scheduler launched a run for.
 TICK_TAG: Final = ".dagster/scheduled_execution_time"
 
@@ -98,12 +101,27 @@ def run_of(ef: EmboFlow, launch: Launch, target: Target) -> WorkflowRun:
     if queued:
         try:
             # A Dagster run over several workflows has one document each; the tag names one of them.
-            found = ef.runs.get(queued)
-            if found.workflow_definition_id == target.definition_id:
-                return ef.runs.claim(found, launch.dagster_run_id)
+            known = ef.runs.recorder.known(queued)
+            if known.workflow_definition_id == target.definition_id:
+                return ef.runs.claim(known, launch.dagster_run_id)
         except (TransitionError, NotFoundError):
             if launch.parent_run_id is None:
                 raise
+    asked = (launch.dagster_run_id, target.version_id)
+    if asked in _found:
+        # A step of a large graph must not read all of it once more: workflow version, run and tasks.
+        known = ef.runs.recorder.known(_found[asked])
+        if launch.dagster_run_id in known.dagster_run_ids:
+            return known
+    run = _run_of(ef, launch, target)
+    if len(_found) >= _FOUND_RUNS:
+        _found.clear()
+    _found[asked] = run.id
+    return run
+
+
+def _run_of(ef: EmboFlow, launch: Launch, target: Target) -> WorkflowRun:
+    """The document of a Dagster run that nobody queued, or that repeats a part of another."""
     if launch.parent_run_id is not None and (again := _executed_again(ef, launch, target)) is not None:
         return again
     version_id = _version_id(ef, launch.options, target)

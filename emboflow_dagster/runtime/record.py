@@ -110,7 +110,8 @@ class Recorder:
         Raises:
             TransitionError: The run is over, or another Dagster run has it.
         """
-        run = self.runs.get(run_id) if known is None else known
+        # Every step of a run asks, and what is frozen grows with the graph.
+        run = self.known(run_id) if known is None else known
         self._remember(run)
         if dagster_run_id in run.dagster_run_ids and run.status in RUN_ACTIVE:
             return run
@@ -320,6 +321,18 @@ class Recorder:
                 with suppress(EmboflowError), translated():
                     self.tasks.raw.update_one(mine, {"$inc": {"lateReports": 1}})
             raise
+
+    def known(self, run_id: str) -> WorkflowRun:
+        """A run as it is now; what was frozen is read once, however many of its steps are executed here.
+
+        Raises:
+            NotFoundError: There is none in this project.
+        """
+        frozen = self._frozen.get(run_id)
+        with translated():
+            run = read_again(self, frozen) if frozen else self.runs.get(run_id)
+        self._remember(run)
+        return run
 
     def _known(self, run_id: str, node_id: str, session: Session) -> tuple[WorkflowRun, list[RunTask]]:
         """A run as it is now, and the task of a node, if there is one.

@@ -19,4 +19,5 @@ class DeployedWorkflows(EmboFlowWorkflows):
 @dg.component_instance
 def workflows(_context: dg.ComponentLoadContext) -> EmboFlowWorkflows:
     """The one instance of this location."""
-    return DeployedWorkflows()
+    # Nothing here looks for the jobs or assets of workflows while it is loaded.
+    return DeployedWorkflows(narrow=True)
