@@ -128,6 +128,8 @@ class _Folder:
 
     def __init__(self, stream: IO[bytes], folder: Any, start: int, packed: int) -> None:
         for coder in folder.coders:
+            if coder["method"] == _PPMD:  # pyppmd 1.3 gives wrong bytes and crashes now and then
+                raise ValueError("packed with PPMd, which is not read here; pack it with LZMA2")
             need = _memory_of(coder)
             if need > MAX_DICTIONARY:
                 raise LimitError(

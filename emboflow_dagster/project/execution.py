@@ -92,7 +92,7 @@ class Execution:
         reports = self._assets.latest_reports(task.asset_ids) if Sight.REPORT in node_type.sees else {}
         slug = claimed.run.runtime_snapshot.workflow_slug
         key = cache_key(task, slug, node_type, assets, reports, inputs)
-        forgotten = self._assets.forgotten(assets)
+        forgotten = self._assets.forgotten(assets) if node_type.makes_episodes else {}
         if forgotten:  # what was made while they were not is another result
             key = f"sha256:{sha256_of({'key': key, 'forgotten': forgotten})}"
         return Prepared(node_type, options, inputs, key, forgotten)

@@ -211,6 +211,7 @@ NODE = NodeType(
     category=CustomNodeCategory.TRANSFORM,
     options=NormalizeOptions,
     run=run,
+    makes_episodes=True,
     produces=NORMALIZED_DATASET_PACKAGE,
     sees=frozenset({Sight.REPORT, Sight.RECORDINGS}),
     aliases=("normalise",),

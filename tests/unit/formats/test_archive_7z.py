@@ -8,7 +8,7 @@ from pathlib import Path
 import py7zr  # noqa: TID253 - the archives are written here
 import pytest
 
-from emboflow_dagster.errors import EmboflowError, ErrorKind, LimitError
+from emboflow_dagster.errors import EmboflowError, ErrorKind, InvalidInputError, LimitError
 from emboflow_dagster.formats import archive_7z
 from emboflow_dagster.formats.archive import list_archive
 from emboflow_dagster.formats.archive_extract import extract
@@ -23,7 +23,6 @@ FILTERS = {
     "lzma": [{"id": py7zr.FILTER_LZMA}],
     "delta": [{"id": py7zr.FILTER_DELTA, "dist": 2}, {"id": py7zr.FILTER_LZMA2, "preset": 1}],
     "bcj": [{"id": py7zr.FILTER_X86}, {"id": py7zr.FILTER_LZMA2, "preset": 1}],
-    "ppmd": [{"id": py7zr.FILTER_PPMD, "order": 6, "mem": 24}],
     "bzip2": [{"id": py7zr.FILTER_BZIP2}],
     "deflate": [{"id": py7zr.FILTER_DEFLATE}],
     "zstd": [{"id": py7zr.FILTER_ZSTD, "level": 3}],
@@ -42,9 +41,13 @@ def packed(content: dict[str, bytes], filters: list[dict[str, int]] | None = Non
 
 def renamed(data: bytes, old: str, new: str) -> bytes:
     """Another name of the same length in an archive whose header is not encoded."""
+    return patched(data, old.encode("utf-16-le"), new.encode("utf-16-le"))
+
+
+def patched(data: bytes, before: bytes, after: bytes) -> bytes:
+    """Other bytes in a header, which is not encoded, and its checksums made anew."""
     import zlib
 
-    before, after = old.encode("utf-16-le"), new.encode("utf-16-le")
     assert len(before) == len(after)
     assert data.count(before) == 1
     out = bytearray(data.replace(before, after))
@@ -54,9 +57,9 @@ def renamed(data: bytes, old: str, new: str) -> bytes:
     return bytes(out)
 
 
-def plain(content: dict[str, bytes]) -> bytes:
+def plain(content: dict[str, bytes], filters: list[dict[str, int]] | None = None) -> bytes:
     stream = io.BytesIO()
-    with py7zr.SevenZipFile(stream, "w") as archive:
+    with py7zr.SevenZipFile(stream, "w", filters=filters) as archive:
         archive.set_encoded_header_mode(False)
         for name, data in content.items():
             archive.writestr(data, name)
@@ -69,6 +72,14 @@ def test_what_went_in_comes_out(tmp_path: Path, method):
     files, found = unpack(tmp_path, packed(content, FILTERS[method]), "x.7z", max_ratio=10_000)
     assert files == content
     assert (found.archives, found.left_out) == (1, [])
+
+
+def test_ppmd_is_named_and_not_tried(tmp_path: Path):
+    lzma = plain({"a.txt": b"some text"}, FILTERS["lzma"])
+    data = patched(lzma, b"\x23\x03\x01\x01", b"\x23\x03\x04\x01")  # a coder with properties: its method
+    with pytest.raises(InvalidInputError, match="PPMd"):
+        unpack(tmp_path, data, "x.7z")
+    assert list_archive(tmp_path / "given" / "x.7z")[1].members == 1
 
 
 def test_what_7zip_itself_wrote_is_listed_and_looked_into(tmp_path: Path):
