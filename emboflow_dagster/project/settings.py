@@ -41,6 +41,8 @@ class Settings:
     cache: CachePolicy = CachePolicy.USE
     #: How long a task waits for another one that computes the same, in seconds.
     cache_wait_s: float = DEFAULT_CACHE_WAIT_S
+    #: The largest payload that a put or an upload may have (P-37); ``None``: any size.
+    max_blob_bytes: int | None = None
 
     @classmethod
     def from_env(
@@ -56,6 +58,7 @@ class Settings:
         allow_gridfs: bool | None = None,
         cache: CachePolicy | None = None,
         cache_wait_s: float | None = None,
+        max_blob_bytes: int | None = None,
     ) -> "Settings":
         """Settings from ``EMBOFLOW_*`` and ``DAGSTER_HOME``; arguments win over the environment.
 
@@ -77,6 +80,7 @@ class Settings:
             allow_gridfs=_flag("EMBOFLOW_ALLOW_GRIDFS") if allow_gridfs is None else allow_gridfs,
             cache=_cache() if cache is None else cache,
             cache_wait_s=_cache_wait_s() if cache_wait_s is None else cache_wait_s,
+            max_blob_bytes=_max_blob_bytes() if max_blob_bytes is None else max_blob_bytes,
         )
         settings.check()
         return settings
@@ -129,6 +133,8 @@ class Settings:
             variables["EMBOFLOW_CACHE"] = self.cache.value
         if self.cache_wait_s != DEFAULT_CACHE_WAIT_S:
             variables["EMBOFLOW_CACHE_WAIT_S"] = f"{self.cache_wait_s:g}"
+        if self.max_blob_bytes is not None:
+            variables["EMBOFLOW_MAX_BLOB_BYTES"] = str(self.max_blob_bytes)
         return variables
 
 
@@ -162,6 +168,15 @@ def _cache_wait_s() -> float:
             f"EMBOFLOW_CACHE_WAIT_S: found {text!r}; allowed are seconds from 0 to {MAX_CACHE_WAIT_S:g}"
         )
     return seconds
+
+
+def _max_blob_bytes() -> int | None:
+    text = os.environ.get("EMBOFLOW_MAX_BLOB_BYTES", "").strip()
+    if not text:
+        return None
+    if not text.isascii() or not text.isdecimal():
+        raise InvalidInputError(f"EMBOFLOW_MAX_BLOB_BYTES: found {text!r}; a number of bytes is needed")
+    return int(text)
 
 
 def full_path(path: Path | str) -> Path:
