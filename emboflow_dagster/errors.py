@@ -172,6 +172,7 @@ class ErrorKind(StrEnum):
     BLOB_WITHDRAWN = "blob-withdrawn"
     BLOB_QUARANTINED = "blob-quarantined"
     BLOB_UNCONTROLLED = "blob-uncontrolled"
+    BLOB_QUOTA = "blob-quota"
     HASH_RECORDED_WRONG = "hash-recorded-wrong"
     LEGAL_HOLD = "legal-hold"
     SERIALISED_UNSAFE = "serialised-unsafe"

@@ -15,6 +15,7 @@ from hashlib import sha256
 from typing import IO
 
 from emboflow_dagster.blobs import gridfs
+from emboflow_dagster.blobs.bounded import bounded
 from emboflow_dagster.blobs.pending import Pending
 from emboflow_dagster.errors import ConfigurationError, ErrorKind, IntegrityError, InvalidInputError, shown
 from emboflow_dagster.model.blob import BlobObject, StorageType
@@ -41,23 +42,31 @@ class Homes:
     """Places and opens payloads, wherever they live."""
 
     def __init__(
-        self, mongo: Mongo, store: ObjectStore, workspace_id: str, *, allow_gridfs: bool = False
+        self,
+        mongo: Mongo,
+        store: ObjectStore,
+        workspace_id: str,
+        *,
+        allow_gridfs: bool = False,
+        max_bytes: int | None = None,
     ) -> None:
         self._mongo = mongo
         self._store = store
         self._workspace_id = workspace_id
         self.pending = Pending(mongo, store, workspace_id)
         self._allow_gridfs = allow_gridfs
+        self.max_bytes = max_bytes
 
     def place(self, home: StorageType | str, source: Source, content_type: str) -> Placed:
         """Bring a payload to its home, streamed, with its hash computed on the way.
 
         Raises:
-            InvalidInputError: It is no payload, or too large for a document.
+            InvalidInputError: It is no payload, or too large for a document, or for this deployment (kind
+                ``blob-quota``).
             ConfigurationError: This deployment does not allow that home.
             UnavailableError: The home cannot take it.
         """
-        home = self.require(home)
+        home, source = self.require(home), bounded(source, self.max_bytes)
         if home is StorageType.IN_OBJECT:
             content = _small(source)
             return Placed(sha256(content).hexdigest(), len(content), data=content)

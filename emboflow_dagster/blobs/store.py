@@ -41,7 +41,15 @@ class Blobs(Owned, Owning, Uploads, Temporary):
     unreferenced payload, never a record that points at nothing.
     """
 
-    def __init__(self, mongo: Mongo, store: ObjectStore, scope: Scope, *, allow_gridfs: bool = False) -> None:
+    def __init__(
+        self,
+        mongo: Mongo,
+        store: ObjectStore,
+        scope: Scope,
+        *,
+        allow_gridfs: bool = False,
+        max_bytes: int | None = None,
+    ) -> None:
         self._mongo = mongo
         self._store = store
         self._scope = scope
@@ -49,7 +57,9 @@ class Blobs(Owned, Owning, Uploads, Temporary):
         homes = Homes(mongo, store, scope.workspace_id, allow_gridfs=allow_gridfs)
         self.repairs = Repairs(mongo, store, homes, scope, self.quarantine)
         healing = cast("ObjectStore", HealingStore(store, self.quarantine, self.repairs.healed))
-        self._homes = Homes(mongo, healing, scope.workspace_id, allow_gridfs=allow_gridfs)
+        self._homes = Homes(
+            mongo, healing, scope.workspace_id, allow_gridfs=allow_gridfs, max_bytes=max_bytes
+        )
 
     def put(
         self,
@@ -90,7 +100,8 @@ class Blobs(Owned, Owning, Uploads, Temporary):
             latest, in the same home, makes no new version.
 
         Raises:
-            InvalidInputError: An id or the metadata is not allowed, or the payload is too large for its home.
+            InvalidInputError: An id or the metadata is not allowed, or the payload is too large for its home,
+                or for this deployment (kind ``blob-quota``).
             ConfigurationError: The home is not allowed in this deployment.
             ConflictError: The object's versions are kept, and this put would not keep the one before.
             UnavailableError: The database or the store cannot be reached.

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import IO, TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
+from emboflow_dagster.blobs.bounded import bounded
 from emboflow_dagster.blobs.durations import duration
 from emboflow_dagster.errors import ErrorKind, NotFoundError
 from emboflow_dagster.model.scope import Scope
@@ -81,11 +82,11 @@ class Temporary:
             ttl: How long it can be read, ``"1s"`` to ``"30d"``, by the database server's clock.
 
         Raises:
-            InvalidInputError: ``ttl`` or the payload is not allowed.
+            InvalidInputError: ``ttl`` or the payload is not allowed (kind ``blob-quota``: too large).
         """
         lasts = duration(ttl, "ttl", most=LONGEST)
         with self._homes.pending.writing():  # not collected before it is recorded
-            ref = self._homes.store(source, content_type)
+            ref = self._homes.store(bounded(source, self._homes.max_bytes), content_type)
             id_, until = new_temporary_id(), self._mongo.server_time() + lasts
             marks.write(
                 self._mongo,

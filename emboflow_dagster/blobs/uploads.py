@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
+from emboflow_dagster.blobs.bounded import bounded, refuse_above
 from emboflow_dagster.blobs.durations import duration
 from emboflow_dagster.errors import (
     ConflictError,
@@ -68,11 +69,13 @@ class Uploads:
 
         Raises:
             InvalidInputError: No such collection or field, not of the blob type (kind ``blob-field``), or a
-                name, type, size or time that is not allowed.
+                name, type, size or time that is not allowed; larger than this deployment takes (kind
+                ``blob-quota``).
         """
         owner = check_owner(owner)
         check_name(name)
         _check(content_type, size)
+        refuse_above(size or 0, self._homes.max_bytes)
         lasts = duration(expires, "expires", most=LONGEST)
         key, now = new_id("obj"), utc_now()
         blob = BlobObject.checked(
@@ -124,6 +127,7 @@ class Uploads:
 
         Raises:
             NotFoundError: No such upload, or it has expired (kind ``blob-expired``).
+            InvalidInputError: It is no payload, or larger than this deployment takes (kind ``blob-quota``).
             IntegrityError: Not the announced size, or not ``sha256``; the upload stays as it was.
             TransitionError: It is completed already.
             ConflictError: Another upload of the same blob was faster.
@@ -132,7 +136,7 @@ class Uploads:
             check_sha256(sha256)
         blob, note = self._announced(object_id)
         with self._homes.pending.writing():  # not collected before it is recorded
-            ref = self._homes.store(source, blob.content_type)
+            ref = self._homes.store(bounded(source, self._homes.max_bytes), blob.content_type)
             _compare(blob, ref, note.get("size"), sha256)
             self._refuse_expired(object_id, note)
             mine = {"_id": object_id, "workspace_id": self._scope.workspace_id}

@@ -23,7 +23,13 @@ class Opened:
     @cached_property
     def blobs(self) -> KeptBlobs:
         """Versioned payloads of the scope."""
-        return KeptBlobs(self.mongo, self.store, self.scope, allow_gridfs=self.settings.allow_gridfs)
+        return KeptBlobs(
+            self.mongo,
+            self.store,
+            self.scope,
+            allow_gridfs=self.settings.allow_gridfs,
+            max_bytes=self.settings.max_blob_bytes,
+        )
 
     def at(self, workspace: str, project: str) -> "Opened":
         """The same deployment at another scope that exists; shares the connection.

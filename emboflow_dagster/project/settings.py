@@ -45,6 +45,8 @@ class Settings:
     cache_wait_s: float = DEFAULT_CACHE_WAIT_S
     #: How much of a prefix of an object store is brought here for one task.
     prefix_max_bytes: int = DEFAULT_PREFIX_MAX_BYTES
+    #: The largest payload that a put or an upload may have (P-37); ``None``: any size.
+    max_blob_bytes: int | None = None
 
     @classmethod
     def from_env(
@@ -61,6 +63,7 @@ class Settings:
         cache: CachePolicy | None = None,
         cache_wait_s: float | None = None,
         prefix_max_bytes: int | None = None,
+        max_blob_bytes: int | None = None,
     ) -> "Settings":
         """Settings from ``EMBOFLOW_*`` and ``DAGSTER_HOME``; arguments win over the environment.
 
@@ -83,6 +86,7 @@ class Settings:
             cache=_cache() if cache is None else cache,
             cache_wait_s=_cache_wait_s() if cache_wait_s is None else cache_wait_s,
             prefix_max_bytes=_prefix_max_bytes() if prefix_max_bytes is None else prefix_max_bytes,
+            max_blob_bytes=_max_blob_bytes() if max_blob_bytes is None else max_blob_bytes,
         )
         settings.check()
         return settings
@@ -137,6 +141,8 @@ class Settings:
             variables["EMBOFLOW_CACHE_WAIT_S"] = f"{self.cache_wait_s:g}"
         if self.prefix_max_bytes != DEFAULT_PREFIX_MAX_BYTES:
             variables[_PREFIX] = str(self.prefix_max_bytes)
+        if self.max_blob_bytes is not None:
+            variables["EMBOFLOW_MAX_BLOB_BYTES"] = str(self.max_blob_bytes)
         return variables
 
 
@@ -176,6 +182,14 @@ def _prefix_max_bytes() -> int:
     text = os.environ.get(_PREFIX, "").strip() or str(DEFAULT_PREFIX_MAX_BYTES)
     if not re.fullmatch(r"[0-9]{1,18}", text):
         raise InvalidInputError(f"{_PREFIX}: found {text!r}; a whole number of bytes is needed")
+
+
+def _max_blob_bytes() -> int | None:
+    text = os.environ.get("EMBOFLOW_MAX_BLOB_BYTES", "").strip()
+    if not text:
+        return None
+    if not text.isascii() or not text.isdecimal():
+        raise InvalidInputError(f"EMBOFLOW_MAX_BLOB_BYTES: found {text!r}; a number of bytes is needed")
     return int(text)
 
 

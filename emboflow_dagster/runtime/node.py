@@ -331,7 +331,7 @@ class NodeType:
     looks_there: bool = False
     """Whether it looks into a prefix of an object store by itself: such assets get ``Path()``."""
     makes_episodes: bool = False
-    """Whether it makes episodes of its assets: it is told which of them were forgotten, and leaves them out."""
+    """Whether it makes episodes of its assets: it is told which were forgotten, and leaves them out."""
     runs_on_empty: bool = False
     """Is executed even when no asset is left."""
     sees: frozenset[Sight] = frozenset(Sight)
