@@ -182,6 +182,7 @@ def _prefix_max_bytes() -> int:
     text = os.environ.get(_PREFIX, "").strip() or str(DEFAULT_PREFIX_MAX_BYTES)
     if not re.fullmatch(r"[0-9]{1,18}", text):
         raise InvalidInputError(f"{_PREFIX}: found {text!r}; a whole number of bytes is needed")
+    return int(text)
 
 
 def _max_blob_bytes() -> int | None:

@@ -12,8 +12,8 @@ from emboflow_dagster.project.forget.survey import Survey
 def digest_of(note: Raw) -> str:
     """The hash of all that a tombstone says but itself; the audit log has it.
 
-    Not by `runtime.digest.canonical_json`, which spells text and whole floats in another way: hashes that stand
-    in audit logs must come out again for ever.
+    Not by `runtime.digest.canonical_json`, which spells text and whole floats in another way: hashes that
+    stand in audit logs must come out again for ever.
     """
     said = {
         name: note[name]
