@@ -12,11 +12,13 @@ import dagster as dg
 import pytest
 
 from emboflow_dagster import build_definitions
+from emboflow_dagster.model.run import RUN_TERMINAL
 from emboflow_dagster.model.workflow import MAX_NODES
 from emboflow_dagster.orchestration import keys
 from emboflow_dagster.orchestration.catalog import Place, catalog_of
 from emboflow_dagster.orchestration.direct import execute_queued
 from tests.acceptance import killing
+from tests.acceptance.served import Deployment, until
 
 pytestmark = [
     pytest.mark.slow,
@@ -96,6 +98,24 @@ def test_a_large_graph_runs_in_one_process(ef, instance, asset, told, graph, cou
 
     told(f"{graph.__name__}, {count} nodes in one process, is over")
     right(ef, instance, run, count)
+    assert ef.verify().problems == []
+
+
+def test_side_by_side_with_a_process_each(ef, instance, asset, told, tmp_path, settings):
+    """The daemon's way: a run worker, and for each node a process out of its fork server."""
+    ef.workflows.publish(fan(steps="multiprocess"))
+    run = ef.runs.request("fan", assets=[asset.id])
+    deployment = Deployment(tmp_path, {**os.environ, **settings.environment()})
+    with killing.supervised(deployment) as processes:
+
+        def over():
+            processes.look()
+            return ef.runs.get(run.id).status in RUN_TERMINAL or None
+
+        until(over, 3600)
+
+    told(f"{FAN + 2} nodes with a process each are over")
+    right(ef, instance, ef.runs.get(run.id), FAN + 2)
     assert ef.verify().problems == []
 
 
