@@ -8,6 +8,8 @@ import os
 import shutil
 import tempfile
 
+import pytest
+
 #: Where the test material is, not how EmboFlow behaves.
 KEPT = frozenset(
     {"EMBOFLOW_SAMPLES", "EMBOFLOW_CORPUS", "EMBOFLOW_MONGOD", "EMBOFLOW_SCREENSHOTS", "EMBOFLOW_FAULTS"}
@@ -28,3 +30,42 @@ os.environ["HOME"] = _EMPTY_HOME
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(_EMPTY_HOME, ignore_errors=True)
+
+
+class Kills:
+    """How many processes a test killed; the end of the run tells the sum, over all workers.
+
+    Kills of a variant that was broken on purpose, as a positive control, count on their own.
+    """
+
+    def __init__(self, test: pytest.Item) -> None:
+        self._test = test
+        self.add(0)  # so that its failure counts, wherever it comes
+
+    def add(self, count: int = 1, *, control: bool = False) -> None:
+        """So many more."""
+        self._test.user_properties.append(("control kills" if control else "kills", count))
+
+
+@pytest.fixture
+def kills(request: pytest.FixtureRequest) -> Kills:
+    """Counts the kills of a test."""
+    return Kills(request.node)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell how many there were, and whether what they left was right every time."""
+    total = {"kills": 0, "control kills": 0}
+    failed: list[str] = []
+    for report in (one for rows in terminalreporter.stats.values() for one in rows):
+        if not isinstance(report, pytest.TestReport) or report.when != "call":
+            continue
+        mine = [(name, int(str(count))) for name, count in report.user_properties if name in total]
+        for name, count in mine:
+            total[name] += count
+        if mine and report.failed:
+            failed.append(report.nodeid)
+    if any(total.values()):
+        verdict = f"NOT clean: {len(failed)} tests failed" if failed else "all clean"
+        controls = f"; {total['control kills']} more of broken variants" if total["control kills"] else ""
+        terminalreporter.write_line(f"{total['kills']} processes killed, {verdict}{controls}")

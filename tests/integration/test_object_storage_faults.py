@@ -70,10 +70,11 @@ def kill_in_mid_put(program: str, root: Path, seed: int) -> None:
         child.communicate()
 
 
-def test_twenty_kills_in_mid_put_leave_only_whole_payloads(tmp_path):
+def test_twenty_kills_in_mid_put_leave_only_whole_payloads(tmp_path, kills):
     store = LocalObjectStore(tmp_path)
     for seed in range(20):
         kill_in_mid_put(PUT_FOR_EVER, tmp_path, seed)
+        kills.add()
 
     assert damaged(tmp_path) == []
     assert list(store.iter_keys()) != []  # they were killed at work, not before
@@ -83,10 +84,11 @@ def test_twenty_kills_in_mid_put_leave_only_whole_payloads(tmp_path):
     assert store.read_all(kept.key, sha256=kept.sha256, size=kept.size) == b"after all that"
 
 
-def test_the_same_kills_damage_a_careless_store(tmp_path):
+def test_the_same_kills_damage_a_careless_store(tmp_path, kills):
     """The positive control: this way of looking does find torn payloads where there are any."""
     for seed in range(20):
         kill_in_mid_put(PUT_CARELESSLY, tmp_path, seed)
+        kills.add(control=True)
         if damaged(tmp_path):
             return
     pytest.fail("no kill tore a payload: the test above proves nothing")
