@@ -374,11 +374,9 @@ SUMMARISE, CHANGE, EFFECTIVE = machine.summarise, Documents.change, machine.effe
 
 
 def promotes_when_any_upstream_is_done(
-    recorder: Recorder, run: Any, done: RunTask, session: Any
+    recorder: Recorder, run: Any, done: RunTask, below: Sequence[RunTask], session: Any
 ) -> list[RunTask]:
-    pending = {"workflowRunId": run.id, "status": "pending", "upstreamNodeIds": done.node_id}
-    children = [RunTask.from_mongo(row) for row in recorder.tasks.raw.find(pending, session=session)]
-    return [child.model_copy(update={"upstream_node_ids": [done.node_id]}) for child in children]
+    return [child.model_copy(update={"upstream_node_ids": [done.node_id]}) for child in below]
 
 
 def promotes_all_assets(
