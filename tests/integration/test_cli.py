@@ -18,6 +18,7 @@ import pytest
 from pymongo import MongoClient
 
 from emboflow_dagster.cli.command_line import exit_status
+from emboflow_dagster.cli.output import console
 from tests.integration.project.flowcept_documents import GOOD, Writer, write_defects, write_good
 
 COMMAND = Path(sys.executable).parent / "emboflow"
@@ -91,6 +92,7 @@ class Deployment:
         out, err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), io.StringIO()
         before = dict(os.environ)
         os.environ.update(self.environment)
+        console.cache_clear()  # the width of the test before
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 status = exit_status(arguments)
