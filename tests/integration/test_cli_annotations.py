@@ -3,11 +3,18 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.integration.test_cli import Deployment
 from tests.integration.test_cli_datasets import deployment  # noqa: F401 - a fixture
 
 
-def test_annotations_from_a_file_to_the_next_version(deployment: Deployment, tmp_path: Path) -> None:  # noqa: F811
+def test_annotations_from_a_file_to_the_next_version(
+    deployment: Deployment,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)  # xdist gives its workers those of the terminal
     rows = [
         {"selector": {"episode": 0, "from": 0.1, "to": 0.2}, "payload": {"label": "grasp"}},
         {"selector": {"episode": 1}, "payload": {"label": "blurry"}},
