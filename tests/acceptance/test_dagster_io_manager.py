@@ -517,7 +517,7 @@ def test_a_step_that_computes_for_long_finds_a_server_that_has_moved(ef, key, mo
     [first] = handles._open.values()
     stored({"n": 2}, key)
     assert list(handles._open.values()) == [first]
-    monkeypatch.setattr("emboflow_dagster.orchestration.io_manager._MAX_IDLE_S", 0.0)
+    monkeypatch.setattr("emboflow_dagster.orchestration.handles.MAX_IDLE_S", 0.0)
     stored({"n": 3}, key)
 
     assert first not in handles._open.values()

@@ -75,7 +75,7 @@ def test_a_run_that_was_asked_for_twice_is_started_once(ef, instance, one_run):
 
 
 def test_a_claim_that_compares_nothing_is_caught(ef, instance, one_run, monkeypatch):
-    def bind(self, run_id, dagster_run_id):
+    def bind(self, run_id, dagster_run_id, *, known=None):
         run = self.runs.get(run_id)
         ids = [*run.dagster_run_ids, *({dagster_run_id} - set(run.dagster_run_ids))]
         return self.runs.change(run_id, {"dagsterRunIds": ids})
