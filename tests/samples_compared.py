@@ -6,7 +6,6 @@ writes ``docs/samples.md``; ``tests/unit/formats/test_samples_compared.py`` hold
 """
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,8 +15,7 @@ from typing import Any
 
 from emboflow_dagster.formats.probe import probe_path
 from emboflow_dagster.formats.report import Probe
-
-SAMPLES = Path(os.environ.get("EMBOFLOW_SAMPLES") or Path(__file__).parents[2] / "shared" / "samples")
+from tests.sample_files import SAMPLES
 
 #: Fields of the truth that are no statement of a probe, by the name (or the end of the name) they have.
 ELSEWHERE = {

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from emboflow_dagster.runtime import delivering
+from tests.sample_files import SAMPLES
 
-SAMPLES = Path(os.environ.get("EMBOFLOW_SAMPLES") or Path(__file__).parents[2].parent / "shared" / "samples")
 SCRIPT = Path(__file__).with_name("in_lerobot.py")
 VENV = os.environ.get("LEROBOT_VENV")
 

@@ -10,8 +10,8 @@ import pytest
 from emboflow_dagster.formats.probe import format_of
 from emboflow_dagster.runtime import delivering
 from emboflow_dagster.runtime.normalizing import normalize
+from tests.sample_files import SAMPLES
 
-SAMPLES = Path(os.environ.get("EMBOFLOW_SAMPLES") or Path(__file__).parents[2].parent / "shared" / "samples")
 SCRIPT = Path(__file__).with_name("in_tfds.py")
 VENV = os.environ.get("RLDS_VENV")
 

@@ -1,6 +1,5 @@
 """Hooks that are called for each demonstration or recording, in a real child process."""
 
-import os
 import re
 from pathlib import Path
 from textwrap import dedent
@@ -21,9 +20,9 @@ from emboflow_dagster.runtime.child import run_child
 from emboflow_dagster.runtime.code_hook import check_code_hook, given_to
 from emboflow_dagster.runtime.derived import Derived, output, read
 from tests import mutants
+from tests.sample_files import SAMPLES, needed
 from tests.unit.formats.lerobot_trees import tree_v21, tree_v30
 
-SAMPLES = Path(os.environ.get("EMBOFLOW_SAMPLES") or Path(__file__).parents[3].parent / "shared" / "samples")
 #: As users write them: spec/formats.md's two graphs with hooks of this kind.
 ALIGN = """
 def process(episode, context):
@@ -46,11 +45,7 @@ def process(streams, context):
 
 @pytest.fixture
 def samples() -> Path:
-    if not SAMPLES.is_dir():
-        reason = f"no samples under {SAMPLES}; set EMBOFLOW_SAMPLES"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    needed(SAMPLES.is_dir())
     return SAMPLES
 
 

@@ -4,7 +4,6 @@ Where an expectation is not what the samples give, :data:`CORRECTED` says what i
 """
 
 import json
-import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,9 @@ from emboflow_dagster.runtime import validate
 from emboflow_dagster.runtime.gates import waits_for
 from emboflow_dagster.runtime.registry import node_types
 from tests.integration.containers.conftest import docker_client, docker_host
+from tests.sample_files import SAMPLES, needed
 
 __all__ = ["docker_client", "docker_host"]
-SAMPLES = Path(os.environ.get("EMBOFLOW_SAMPLES") or Path(__file__).parents[3].parent / "shared" / "samples")
 FOLDER = SAMPLES / "workflows"
 FILES = sorted(path.name for path in FOLDER.glob("*.json")) if FOLDER.is_dir() else []
 TYPES = {"mcap": "rosbag", "rosbag1": "rosbag", "rosbag2": "rosbag", "hdf5": "hdf5_dataset"} | {
@@ -41,9 +40,7 @@ pytestmark = pytest.mark.samples
 
 @pytest.fixture(autouse=True)
 def _samples_are_there() -> None:
-    if not FILES:
-        reason = f"no samples under {SAMPLES}; set EMBOFLOW_SAMPLES"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    needed(FILES)
 
 
 def graph(name: str) -> dict[str, Any]:

@@ -13,10 +13,10 @@ import pytest
 
 from emboflow_dagster.errors import ErrorKind, InvalidInputError, LimitError
 from emboflow_dagster.formats.archive_extract import Bounds, Extracted, extract
+from tests.sample_files import SAMPLES, needed
 from tests.unit.formats.test_archive import HOSTILE, _tar, _zip
 
 CONTENT = {"a.txt": b"a" * 10, "deep/er/b.bin": bytes(range(256)) * 500, "empty": b""}
-SAMPLES = Path(os.environ.get("EMBOFLOW_SAMPLES") or Path(__file__).parents[3].parent / "shared" / "samples")
 
 
 def bounds(**changes) -> Bounds:
@@ -170,8 +170,7 @@ def test_the_bounds_are_those_of_all_of_it(tmp_path: Path):
 @pytest.mark.samples
 def test_a_real_one(tmp_path: Path):
     path = SAMPLES / "archive" / "arx5p2_urdf_zip" / "arx5p2.zip"
-    if not path.is_file():
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no samples under {SAMPLES}")
+    needed(path.is_file())
     files, _ = unpack(tmp_path, path.read_bytes(), path.name, max_bytes=100 << 20, max_members=5_000)
     with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as archive:
         assert files == {i.filename: archive.read(i) for i in archive.infolist() if not i.is_dir()}

@@ -1,8 +1,6 @@
 """Episodes out of real and written recordings: which, in which order, with which numbers and times."""
 
 import json
-import os
-from pathlib import Path
 
 import h5py  # noqa: TID253 - this module is about files that these libraries write
 import numpy as np  # noqa: TID253
@@ -13,19 +11,14 @@ from emboflow_dagster.errors import InvalidInputError, NotFoundError
 from emboflow_dagster.formats.canonical import from_bags, from_hdf5
 from emboflow_dagster.formats.canonical.reader import open_canonical
 from emboflow_dagster.formats.canonical.writer import write_canonical
+from tests.sample_files import SAMPLES, needed
 from tests.unit.formats.json_recordings import MS, START, recording
-
-SAMPLES = Path(os.environ.get("EMBOFLOW_SAMPLES") or Path(__file__).parents[3].parent / "shared" / "samples")
 
 
 @pytest.fixture
 def hdf5_samples():
     folder = SAMPLES / "hdf5"
-    if not folder.is_dir():
-        reason = f"no samples under {SAMPLES}; set EMBOFLOW_SAMPLES"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    needed(folder.is_dir())
     return folder
 
 

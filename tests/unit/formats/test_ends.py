@@ -1,7 +1,6 @@
 """Bags and databases of which only the ends are read: the same numbers as reading all of it."""
 
 import io
-import os
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,7 @@ from emboflow_dagster.formats import rosbag1_index, rosbag2_ends
 from emboflow_dagster.formats.framing import CutError, DamagedError
 from emboflow_dagster.formats.probe import probe_path
 from tests import mutants
-
-SAMPLES = Path(os.environ.get("EMBOFLOW_SAMPLES") or Path(__file__).parents[3].parent / "shared" / "samples")
+from tests.sample_files import SAMPLES, needed
 
 
 def summary(path: Path):
@@ -22,11 +20,7 @@ def summary(path: Path):
 
 @pytest.mark.samples
 def test_the_ends_say_what_the_whole_says():
-    if not SAMPLES.is_dir():
-        reason = f"no samples under {SAMPLES}; set EMBOFLOW_SAMPLES"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    needed(SAMPLES.is_dir())
     files = [p for p in SAMPLES.rglob("*") if p.suffix in (".bag", ".db3")]
     small = sorted(p for p in files if 300 < p.stat().st_size < 1 << 20)
     assert len(small) > 10

@@ -1,8 +1,6 @@
 """Previews: small pictures that open, of every kind of input, and a note where nothing can be shown."""
 
 import json
-import os
-from pathlib import Path
 
 import numpy as np  # noqa: TID253 - this module is about files that these libraries write
 import pytest
@@ -17,8 +15,7 @@ from emboflow_dagster.formats.preview_motion import CLIP_BYTES, index_page
 from emboflow_dagster.formats.preview_plots import MAX_BYTES, to_rgb, write_small_png
 from emboflow_dagster.formats.preview_scene import Scene, path_of, place_columns
 from emboflow_dagster.formats.video_file import measure_video
-
-SAMPLES = Path(os.environ.get("EMBOFLOW_SAMPLES") or Path(__file__).parents[3].parent / "shared" / "samples")
+from tests.sample_files import SAMPLES, needed
 
 
 def check(index, folder):
@@ -66,10 +63,7 @@ def check(index, folder):
     ],
 )
 def test_real_inputs_are_shown(tmp_path, name, kinds):
-    if not (SAMPLES / name).exists():
-        if os.environ.get("CI"):
-            pytest.fail(f"no samples under {SAMPLES}")
-        pytest.skip(f"no samples under {SAMPLES}; set EMBOFLOW_SAMPLES")
+    needed((SAMPLES / name).exists())
 
     index = preview_bundle(SAMPLES / name, tmp_path / "out")
 

@@ -1,8 +1,6 @@
 """Each check fires on what it is for, stays quiet on good data, never passes what it could not measure."""
 
 import json
-import os
-from pathlib import Path
 
 import h5py  # noqa: TID253 - this module is about files that these libraries write
 import numpy as np  # noqa: TID253
@@ -14,8 +12,8 @@ from emboflow_dagster.formats.canonical.schema import Episode, FeatureSpec
 from emboflow_dagster.formats.canonical.writer import write_canonical
 from emboflow_dagster.formats.quality import CHECKS, STANDARD_RULES, quality_report
 from emboflow_dagster.formats.quality_render import render_markdown, render_page
+from tests.sample_files import SAMPLES, needed
 
-SAMPLES = Path(os.environ.get("EMBOFLOW_SAMPLES") or Path(__file__).parents[3].parent / "shared" / "samples")
 VIDEOS = {
     "video_exists",
     "decode_all_frames",
@@ -292,10 +290,7 @@ def test_a_value_that_is_no_number_fails_a_recording(tmp_path):
     ],
 )
 def test_real_recordings(name, verdict, check, severity):
-    if not (SAMPLES / name).exists():
-        if os.environ.get("CI"):
-            pytest.fail(f"no samples under {SAMPLES}")
-        pytest.skip(f"no samples under {SAMPLES}; set EMBOFLOW_SAMPLES")
+    needed((SAMPLES / name).exists())
 
     report = quality_report(SAMPLES / name)
 

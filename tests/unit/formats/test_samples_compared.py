@@ -1,12 +1,12 @@
 """The report of differences between probes and the truth of the samples is whole, current and empty."""
 
 import copy
-import os
 from pathlib import Path
 
 import pytest
 
 from tests import samples_compared
+from tests.sample_files import needed
 from tests.samples_compared import SAMPLES, compare, names, truth
 
 pytestmark = pytest.mark.samples
@@ -14,11 +14,7 @@ pytestmark = pytest.mark.samples
 
 @pytest.fixture(autouse=True)
 def _samples_are_there():
-    if not names():
-        reason = f"no samples under {SAMPLES}; set EMBOFLOW_SAMPLES"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    needed(names())
 
 
 def test_every_sample_is_expected_and_has_a_truth():

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import av  # noqa: TID253 - this module compares with what these libraries read
@@ -14,8 +13,8 @@ import pytest
 from emboflow_dagster.formats.canonical.reader import open_canonical
 from emboflow_dagster.formats.canonical.stats import QUANTILES
 from emboflow_dagster.runtime.normalizing import normalize
+from tests.sample_files import SAMPLES, needed
 
-SAMPLES = Path(os.environ.get("EMBOFLOW_SAMPLES") or Path(__file__).parents[3].parent / "shared" / "samples")
 DEFAULTS = {"robotType": None, "task": None, "topics": [], "mapping": {}, "ratePolicy": "hold", "fps": None}
 
 pytestmark = pytest.mark.samples
@@ -23,11 +22,7 @@ pytestmark = pytest.mark.samples
 
 @pytest.fixture(autouse=True)
 def samples():
-    if not SAMPLES.is_dir():
-        reason = f"no samples under {SAMPLES}; set EMBOFLOW_SAMPLES"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    needed(SAMPLES.is_dir())
 
 
 def truth(name):

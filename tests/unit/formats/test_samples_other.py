@@ -1,11 +1,11 @@
 """Real files of others that are no bags: the format, warnings and counts that independent tools found."""
 
 import json
-import os
 
 import pytest
 
 from emboflow_dagster.formats.probe import probe_path
+from tests.sample_files import needed
 from tests.samples_compared import SAMPLES, probed
 
 KINDS = ("archive", "folder", "hdf5", "raw_file", "standard_dataset", "video")
@@ -20,11 +20,7 @@ pytestmark = pytest.mark.samples
 
 @pytest.fixture(autouse=True)
 def _samples_are_there():
-    if not NAMES:
-        reason = f"no samples under {SAMPLES}; set EMBOFLOW_SAMPLES"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    needed(NAMES)
 
 
 @pytest.fixture(scope="module")

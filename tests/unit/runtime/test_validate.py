@@ -3,7 +3,6 @@ import json
 import os
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +14,8 @@ from emboflow_dagster.model.workflow import ExecutorType
 from emboflow_dagster.runtime.registry import NodeTypes, nearest, node_types
 from emboflow_dagster.runtime.validate import validate, validate_graph
 from emboflow_dagster.runtime.workflow_file import load
+from tests.sample_files import SAMPLES
 
-SAMPLES = Path(os.environ.get("EMBOFLOW_SAMPLES") or Path(__file__).parents[3].parent / "shared" / "samples")
 HOOK = {"language": "python", "entrypoint": "process", "source": "def process(ctx, inputs):\n    return {}\n"}
 GOOD: dict[str, Any] = {
     "workflow": "intake",
