@@ -3,10 +3,15 @@
 import itertools
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
+from emboflow_dagster.mongo.client import connect
 from emboflow_dagster.object_storage import S3ObjectStore
+from emboflow_dagster.project.handle import EmboFlow
+from emboflow_dagster.project.settings import Settings
 from tests.integration.s3.proxy import Proxy
 from tests.integration.s3.server import ENVIRONMENT, Server, client_at
 
@@ -33,6 +38,31 @@ def bucket(s3_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         s3_server.client.abort_multipart_upload(Bucket=name, Key=key, UploadId=upload_id)
     for key in s3_server.objects(name):
         s3_server.client.delete_object(Bucket=name, Key=key)
+
+
+@pytest.fixture
+def settings(mongo_uri: str, tmp_path: Path) -> Iterator[Settings]:
+    """A project whose own payloads are in a folder, in a database of its own."""
+    made = Settings.from_env(
+        home=tmp_path / "home",
+        mongo_uri=mongo_uri,
+        database=f"s3_{uuid4().hex[:12]}",
+        object_store=(tmp_path / "objects").as_uri(),
+        workspace="acme",
+        project="pick-place",
+        actor="user:ada",
+    )
+    yield made
+    mongo = connect(mongo_uri, made.database)
+    mongo.client.drop_database(made.database)
+    mongo.close()
+
+
+@pytest.fixture
+def ef(bucket: str, settings: Settings) -> Iterator[EmboFlow]:
+    """It, with the environment leading to the bucket."""
+    with EmboFlow.open(settings) as handle:
+        yield handle
 
 
 @pytest.fixture

@@ -51,12 +51,6 @@ def settings(mongo_uri: str, bucket: str, tmp_path: Path) -> Iterator[Settings]:
     mongo.close()
 
 
-@pytest.fixture
-def ef(settings: Settings) -> Iterator[EmboFlow]:
-    with EmboFlow.open(settings) as handle:
-        yield handle
-
-
 def test_a_recording_becomes_a_dataset_version_and_every_byte_is_in_the_bucket(
     s3_server, bucket, ef, tmp_path
 ):

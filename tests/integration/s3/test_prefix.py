@@ -3,40 +3,17 @@
 import io
 import os
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
 from emboflow_dagster.errors import EmboflowError, IntegrityError
 from emboflow_dagster.formats.ranged import BudgetError, Ranged
-from emboflow_dagster.mongo.client import connect
 from emboflow_dagster.object_storage.prefix import Prefix
-from emboflow_dagster.project.handle import EmboFlow
-from emboflow_dagster.project.settings import Settings
 from tests import mutants
 from tests.integration.s3.proxy import Exchange, Fault
 
 BULK = 3 << 20
-
-
-@pytest.fixture
-def ef(mongo_uri: str, bucket: str, tmp_path: Path) -> Iterator[EmboFlow]:
-    made = Settings.from_env(
-        home=tmp_path / "home",
-        mongo_uri=mongo_uri,
-        database=f"prefix_{uuid4().hex[:12]}",
-        object_store=(tmp_path / "objects").as_uri(),
-        workspace="acme",
-        project="pick-place",
-        actor="user:ada",
-    )
-    with EmboFlow.open(made) as handle:
-        yield handle
-    mongo = connect(mongo_uri, made.database)
-    mongo.client.drop_database(made.database)
-    mongo.close()
 
 
 def recordings(folder: Path) -> dict[str, bytes]:

@@ -4,13 +4,11 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
 from emboflow_dagster.errors import EmboflowError, ErrorKind
 from emboflow_dagster.model.asset import AssetSourceType, AssetType
-from emboflow_dagster.mongo.client import connect
 from emboflow_dagster.object_storage.prefix import Prefix
 from emboflow_dagster.project.handle import EmboFlow
 from emboflow_dagster.project.settings import Settings
@@ -31,28 +29,6 @@ NODES: list[dict[str, Any]] = [
     {"id": "episodes", "type": "normalize", "after": ["look"], "config": {"fps": 20}},
     {"id": "publish", "type": "publish-dataset", "after": ["episodes"], "config": {"dataset": "lifts"}},
 ]
-
-
-@pytest.fixture
-def settings(mongo_uri: str, tmp_path: Path) -> Settings:
-    return Settings.from_env(
-        home=tmp_path / "home",
-        mongo_uri=mongo_uri,
-        database=f"prefix_{uuid4().hex[:12]}",
-        object_store=(tmp_path / "objects").as_uri(),
-        workspace="acme",
-        project="pick-place",
-        actor="user:ada",
-    )
-
-
-@pytest.fixture
-def ef(bucket: str, settings: Settings) -> Iterator[EmboFlow]:
-    with EmboFlow.open(settings) as handle:
-        yield handle
-    mongo = connect(str(settings.mongo_uri), settings.database)
-    mongo.client.drop_database(settings.database)
-    mongo.close()
 
 
 @pytest.fixture
