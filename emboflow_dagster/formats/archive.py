@@ -7,6 +7,7 @@ nowhere, since their own trailers hold them modulo 2**32 only.
 import io
 import tarfile
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -139,10 +140,22 @@ def _list_zip(stream: BinaryIO, size: int, listing: Listing) -> None:
         return
     with zipfile.ZipFile(stream) as archive:
         infos = archive.infolist()
-        for info in infos[:MAX_MEMBERS]:
-            listing.add(zip_member(info), max_names=MAX_NAMES, max_problems=MAX_PROBLEMS)
-        listing.complete = len(infos) <= MAX_MEMBERS
+        _add(listing, map(zip_member, infos))
         _check_places(stream, infos, listing)
+    _weigh(listing, size)
+
+
+def _add(listing: Listing, members: Iterable[Member]) -> None:
+    """Take members in, as many as a listing may have."""
+    for count, member in enumerate(members):
+        if count >= MAX_MEMBERS:
+            listing.complete = False
+            return
+        listing.add(member, max_names=MAX_NAMES, max_problems=MAX_PROBLEMS)
+
+
+def _weigh(listing: Listing, size: int) -> None:
+    """Hold what all members announce against the bytes of the archive."""
     if is_bomb(listing.size, size):
         listing.problems.insert(0, ("archive_bomb", f"{listing.size} bytes from {size} in all", None))
 
@@ -186,21 +199,12 @@ def _check_places(stream: BinaryIO, infos: list[zipfile.ZipInfo], listing: Listi
 
 def _list_7z(stream: BinaryIO, size: int, listing: Listing) -> None:
     with open_7z(stream) as archive:
-        for count, (member, _) in enumerate(headers(archive)):
-            if count >= MAX_MEMBERS:
-                listing.complete = False
-                break
-            listing.add(member, max_names=MAX_NAMES, max_problems=MAX_PROBLEMS)
-    if is_bomb(listing.size, size):
-        listing.problems.insert(0, ("archive_bomb", f"{listing.size} bytes from {size} in all", None))
+        _add(listing, (member for member, _ in headers(archive)))
+    _weigh(listing, size)
 
 
 def _list_tar(stream: "BinaryIO | io.BufferedReader", listing: Listing) -> None:
-    for count, (member, _, _) in enumerate(tar_members(stream)):
-        if count >= MAX_MEMBERS:
-            listing.complete = False
-            return
-        listing.add(member, max_names=MAX_NAMES, max_problems=MAX_PROBLEMS)
+    _add(listing, (member for member, _, _ in tar_members(stream)))
 
 
 def _list_compressed(stream: BinaryIO, kind: str, path: Path, listing: Listing) -> str:
