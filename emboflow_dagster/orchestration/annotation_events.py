@@ -1,30 +1,20 @@
 """How many annotations hold at a dataset's latest version, as observations on its page."""
 
-from collections.abc import Callable, Iterator
-from datetime import datetime
+from collections.abc import Iterator
 from functools import partial
-from typing import NamedTuple
 
 import dagster as dg
 
 from emboflow_dagster.orchestration import keys
 from emboflow_dagster.orchestration.catalog import Place
+from emboflow_dagster.orchestration.telling import Row
 from emboflow_dagster.project.handle import EmboFlow
 
 
-class Told(NamedTuple):
-    """What there is to tell of a dataset, in which state, changed when; the counts cost something to know."""
-
-    id: str
-    mark: str
-    changed_at: datetime
-    event: Callable[[], dg.AssetObservation]
-
-
-def annotations_told(ef: EmboFlow, place: Place) -> Iterator[Told]:
+def annotation_rows(ef: EmboFlow, place: Place) -> Iterator[Row]:
     """One for each dataset of which something was said; a new version or annotation changes its mark."""
     for dataset, latest, changed_at in ef.annotations.annotated():
-        yield Told(
+        yield Row(
             id=f"annotations:{dataset.id}",
             mark=f"{latest.id} {changed_at.isoformat()}",
             changed_at=max(latest.created_at, changed_at),

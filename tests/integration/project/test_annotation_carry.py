@@ -8,7 +8,7 @@ import pytest
 
 from emboflow_dagster.errors import EmboflowError, ForbiddenError, InvalidInputError, TransitionError
 from emboflow_dagster.model.dataset import DatasetVersion
-from emboflow_dagster.orchestration.annotation_events import annotations_told
+from emboflow_dagster.orchestration.annotation_events import annotation_rows
 from emboflow_dagster.orchestration.catalog import Place
 from emboflow_dagster.project.dataset_changes import Delete, Merge, Relabel, Split, Trim
 from emboflow_dagster.project.handle import EmboFlow
@@ -241,13 +241,13 @@ def test_review_flags_are_shared_and_say_who_and_why(ef: EmboFlow, opener: Opene
 
 
 def test_the_dataset_s_page_in_dagster_counts_them(ef: EmboFlow, tmp_path: Path) -> None:
-    assert list(annotations_told(ef, PLACE)) == []
+    assert list(annotation_rows(ef, PLACE)) == []
     made(ef, tmp_path / "1", "reach", FEW)
     ef.annotations.flag("reach", 0, "blurry")
-    [before] = annotations_told(ef, PLACE)
+    [before] = annotation_rows(ef, PLACE)
     ef.annotations.flag("reach", 1, "blurry")
     ef.datasets.edit("reach", [Relabel([0], task="place")])
-    [after] = annotations_told(ef, PLACE)
+    [after] = annotation_rows(ef, PLACE)
 
     assert before.id == after.id
     assert before.mark != after.mark

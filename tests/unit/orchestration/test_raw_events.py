@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emboflow_dagster.orchestration.raw_events import OVERLAP, Cursor, Row
+from emboflow_dagster.orchestration.telling import OVERLAP, Cursor, Row
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
