@@ -18,6 +18,11 @@ def tombstones(mongo: Mongo, workspace_id: str | None, project_id: str = "") -> 
     yield from marks.every(mongo, Mark.FORGOTTEN, prefix, workspace_id)
 
 
+def reinstated(mongo: Mongo, project_id: str) -> dict[str, Raw]:
+    """What may be made again in a project, by the name of its tombstone: who allowed it, and why."""
+    return {note["name"]: note for note in marks.every(mongo, Mark.REINSTATED, f"{project_id}:")}
+
+
 def forgotten_payloads(mongo: Mongo, workspace_id: str | None) -> set[str]:
     """The sha256 of every payload that was destroyed with an episode, or is about to be."""
     with translated():

@@ -102,8 +102,7 @@ class Carry:
 
     def counts(self, version: DatasetVersion) -> dict[str, int]:
         """How many are in each state at a version."""
-        said = Counter(row.state.value for row in self.at(version))
-        return {state.value: said[state.value] for state in State}
+        return _counts(self.at(version))
 
     def annotated(self) -> list[tuple[Dataset, DatasetVersion, datetime]]:
         """The datasets of which something was said: their latest version, and the newest change of a task."""
@@ -366,7 +365,6 @@ class _Compared:
 def told(rows: Iterable[Held]) -> dict[str, Any]:
     """``counts`` by state, and ``rows``: the first that are not valid any more, with the reason."""
     rows = list(rows)
-    said = Counter(row.state.value for row in rows)
     gone = [
         {
             "id": row.annotation.id,
@@ -378,7 +376,12 @@ def told(rows: Iterable[Held]) -> dict[str, Any]:
         for row in rows
         if row.state is not State.VALID
     ]
-    return {"counts": {state.value: said[state.value] for state in State}, "rows": gone[:MAX_TOLD]}
+    return {"counts": _counts(rows), "rows": gone[:MAX_TOLD]}
+
+
+def _counts(rows: Iterable[Held]) -> dict[str, int]:
+    said = Counter(row.state for row in rows)
+    return {state.value: said[state] for state in State}
 
 
 def check_comment(comment: str) -> None:

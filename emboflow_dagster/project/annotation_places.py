@@ -49,9 +49,8 @@ def bounds_of(annotation: Annotation) -> list[Bound]:
 
 
 def _bound(version_id: str, said: Mapping[str, Any], by: str | None) -> Bound:
-    named = [said[key] for key in _NAMES if _is_which(said.get(key))]
     start, stop = (float(said[k]) if _is_number(said.get(k)) else None for k in ("from", "to"))
-    return Bound(version_id, named[0] if named else None, start, stop, by)
+    return Bound(version_id, episode_of(said), start, stop, by)
 
 
 def bind(

@@ -3,23 +3,21 @@
 A recording is known by its bytes: registered again, under whatever name, it is the same one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from emboflow_dagster.blobs import pages
-from emboflow_dagster.blobs.forgotten import told, tombstones
+from emboflow_dagster.blobs.forgotten import reinstated, told, tombstones
 from emboflow_dagster.blobs.forgotten_match import Match
 from emboflow_dagster.blobs.listing import is_listing
 from emboflow_dagster.errors import ErrorKind, ForbiddenError
 from emboflow_dagster.formats.canonical.episode_files import OBJECTS
 from emboflow_dagster.model.asset import Asset
 from emboflow_dagster.model.scope import Scope
-from emboflow_dagster.mongo import marks
 from emboflow_dagster.mongo.client import Mongo, Raw
 from emboflow_dagster.mongo.documents import Documents
-from emboflow_dagster.mongo.marks import Mark
 
 HINT: Final = (
     "take it out of what the run reads: `normalize` leaves it out by itself; "
@@ -41,10 +39,17 @@ class Forgotten:
     """What is forgotten in a project and was not reinstated since; read when it is asked for first."""
 
     def __init__(self, mongo: Mongo, scope: Scope) -> None:
-        self._assets: Documents[Asset] = Documents(mongo, scope, Asset)
-        back = {row["name"] for row in marks.every(mongo, Mark.REINSTATED, f"{scope.project_id}:")}
-        notes = tombstones(mongo, scope.workspace_id, scope.project_id)
-        self._rules = [self._rule(note) for note in notes if note["name"] not in back]
+        back = reinstated(mongo, scope.project_id)
+        notes = [
+            note
+            for note in tombstones(mongo, scope.workspace_id, scope.project_id)
+            if note["name"] not in back
+        ]
+        assets: Documents[Asset] = Documents(mongo, scope, Asset)
+        sources = sorted({row["id"] for note in notes for row in note["sources"]})
+        found = assets.find({"_id": {"$in": sources}}, limit=0) if sources else []
+        folders = {asset.id for asset in found if is_listing(asset.storage_ref)}
+        self._rules = [_rule(note, folders) for note in notes]
 
     def __bool__(self) -> bool:
         return bool(self._rules)
@@ -80,18 +85,6 @@ class Forgotten:
                         hint=HINT,
                     )
 
-    def _rule(self, note: Raw) -> _Rule:
-        match = Match.from_json(note["match"])
-        bytes_of = {row["id"]: row["sha256"] for row in note["sources"] if row.get("sha256")}
-        known = self._assets.find({"_id": {"$in": sorted(bytes_of)}}, limit=0)
-        folders = {asset.id for asset in known if is_listing(asset.storage_ref)}
-        places = {
-            (bytes_of[asset], path if asset in folders else None, ref)
-            for asset, path, ref in match.sources
-            if asset in bytes_of
-        }
-        return _Rule(note, match, frozenset(places))
-
     @staticmethod
     def _is(rule: _Rule, entry: Mapping[str, Any], sources: Mapping[str, str]) -> bool:
         if rule.match(dict(entry)):
@@ -103,6 +96,18 @@ class Forgotten:
         return sha256 is not None and bool(
             {(sha256, source["path"], source["ref"]), (sha256, None, source["ref"])} & rule.places
         )
+
+
+def _rule(note: Raw, folders: Collection[str]) -> _Rule:
+    """Of a tombstone; ``folders`` are the assets that are not one file."""
+    match = Match.from_json(note["match"])
+    bytes_of = {row["id"]: row["sha256"] for row in note["sources"] if row.get("sha256")}
+    places = {
+        (bytes_of[asset], path if asset in folders else None, ref)
+        for asset, path, ref in match.sources
+        if asset in bytes_of
+    }
+    return _Rule(note, match, frozenset(places))
 
 
 def refuse_version(mongo: Mongo, scope: Scope, package: Path, manifest: Mapping[str, Any]) -> None:

@@ -111,8 +111,10 @@ class Recorder:
             TransitionError: The run is over, or another Dagster run has it.
         """
         # Every step of a run asks, and what is frozen grows with the graph.
-        run = self.known(run_id) if known is None else known
-        self._remember(run)
+        if known is None:
+            run = self.known(run_id)
+        else:
+            self._remember(run := known)
         if dagster_run_id in run.dagster_run_ids and run.status in RUN_ACTIVE:
             return run
         bound = [*(run.dagster_run_ids[:-1] if run.waits_again else []), dagster_run_id]

@@ -8,7 +8,7 @@ of what goes; then the bytes; and last the word that they are gone, with its row
 from collections.abc import Sequence
 from typing import Any, Final
 
-from emboflow_dagster.blobs.forgotten import tombstones
+from emboflow_dagster.blobs.forgotten import reinstated, tombstones
 from emboflow_dagster.errors import (
     ConflictError,
     ErrorKind,
@@ -110,8 +110,7 @@ class Forgetting:
     def tombstones(self) -> list[dict[str, Any]]:
         """What was forgotten in the project, oldest first."""
         notes = tombstones(self._mongo, self._scope.workspace_id, self._scope.project_id)
-        back = marks.every(self._mongo, Mark.REINSTATED, f"{self._scope.project_id}:")
-        allowed = {row["name"]: row for row in back}
+        allowed = reinstated(self._mongo, self._scope.project_id)
         return [
             shown(note, allowed.get(note["name"]))
             for note in sorted(notes, key=lambda note: note["createdAt"])
