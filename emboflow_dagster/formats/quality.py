@@ -196,6 +196,13 @@ def _file(
                 frozenset(CHECKS) - _NOT_TREE - {"sync_age"} - (frozenset() if tree.info.videos else _VIDEOS)
             )
         feed(tree, reading.checks, decode=reading.decode)
+    elif reading.kind.startswith("rlds"):
+        from emboflow_dagster.formats.quality_rlds import NOT_RLDS, feed_rlds
+
+        if every:
+            reading.only(frozenset(CHECKS) - NOT_RLDS - _VIDEOS)
+        if not feed_rlds(path, structure, reading.checks) and every:
+            reading.checks.pop(DeclaredCounts.name)
     elif reading.kind.startswith("video"):
         if every:
             reading.only(_VIDEOS - {VideoFps.name, VideoExists.name, "frame_count", "duration_drift"})
