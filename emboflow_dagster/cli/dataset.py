@@ -127,7 +127,7 @@ def export(
         typer.Option("--tag", "--version", metavar="TAG", help="Version tag or id; else the latest version."),
     ] = None,
     format_: Annotated[
-        str, typer.Option("--format", metavar="FORMAT", help="canonical, lerobot-v3.0, rlds or mcap.")
+        str, typer.Option("--format", metavar="FORMAT", help="canonical, lerobot-v3.0, rlds, mcap or rrd.")
     ] = "canonical",
     environment_state: Annotated[
         str | None,

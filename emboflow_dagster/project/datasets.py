@@ -402,7 +402,7 @@ class Datasets:
             dataset: Name or id.
             output: A folder, a name that ends with `.tar`, `.tar.gz` or `.zip`, or `s3://bucket/prefix`.
             tag: Tag or id of the version; by default the latest one.
-            format: `canonical`, `lerobot-v3.0`, `rlds` or `mcap`.
+            format: `canonical`, `lerobot-v3.0`, `rlds`, `mcap` or `rrd`.
             environment_state: LeRobot: a feature delivered as `observation.environment_state` too.
             say: Told what is going on.
 
