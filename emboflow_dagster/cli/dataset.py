@@ -9,6 +9,7 @@ from emboflow_dagster.cli import (
     dataset_diff,
     dataset_edit,
     dataset_forget,
+    dataset_policies,
     evidence,
     figures,
     output,
@@ -168,6 +169,7 @@ def export(
 
 dataset_diff.register(app)
 evidence.register_dataset(app)
+dataset_policies.register(app)
 dataset_forget.register(app)
 app.add_typer(dataset_edit.app, name="edit")
 

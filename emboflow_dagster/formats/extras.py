@@ -11,7 +11,7 @@ def needs_extra(name: str) -> Iterator[None]:
     """Import an optional library inside this block.
 
     Args:
-        name: The extra of this package that brings it: ``rosbag``, ``hdf5``, ``video``, ``plots``, ``rlds``, ``rerun``.
+        name: The extra of this package that brings it: ``rosbag``, ``hdf5``, ``video`` and so on.
 
     Raises:
         ConfigurationError: The library is not installed (code ``extra-missing``).
