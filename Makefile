@@ -13,6 +13,7 @@ SOURCES := emboflow_dagster assets_defs resources tests benchmarks
 FLOWCEPT := .flowcept-venv/.ready
 LEROBOT := .lerobot-venv/.ready
 RLDS := .rlds-venv/.ready
+RERUN := .rerun-venv/.ready
 PYTEST := $(BIN)/python -m pytest
 JOBS ?= 2
 
@@ -22,7 +23,7 @@ unexport PYTHONPATH
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup demo dev test test-fast test-flowcept test-celery test-graphs verify-lerobot verify-rlds compare-samples mutants compare-quality faults faults-blobs faults-runs check fmt lint types imports docs bench bench-blobs bench-promises lock clean
+.PHONY: help setup demo dev test test-fast test-flowcept test-celery test-graphs verify-lerobot verify-rlds verify-rerun compare-samples mutants compare-quality faults faults-blobs faults-runs check fmt lint types imports docs bench bench-blobs bench-promises lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -97,6 +98,18 @@ $(RLDS): tests/rlds/requirements.txt
 	@.rlds-venv/bin/python -m pip install -qq --no-deps rlds==0.1.8
 	@touch $@
 
+verify-rerun: $(STAMP) $(RERUN)  ## Packages of real recordings for Rerun, read again by rerun-sdk 0.26 and held against the versions; 290 MB once
+	@.rerun-venv/bin/python -m pytest -q -s -o faulthandler_timeout=0 tests/rerun
+
+# Our own libraries are those of .venv; rerun-sdk alone is added to them.
+$(RERUN): tests/rerun/requirements.txt
+	@echo "rerun-sdk in .rerun-venv, an environment of its own"
+	@$(PYTHON) -m venv .rerun-venv
+	@.rerun-venv/bin/python -m pip install -qq --no-deps -r tests/rerun/requirements.txt
+	@$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' \
+	  > "$$(.rerun-venv/bin/python -c 'import site; print(site.getsitepackages()[0])')/emboflow.pth"
+	@touch $@
+
 faults: $(STAMP)  ## Killed at every command, failed at every command, eight at once: the long version, about half an hour
 	@EMBOFLOW_FAULTS=all $(PYTEST) -q -n $(JOBS) tests/integration/faults tests/integration/s3
 
@@ -162,7 +175,7 @@ compare-quality: $(STAMP)  ## Our quality checks beside three others over LeRobo
 
 lock:  ## Resolve pyproject.toml anew into requirements.lock (needs uv on the PATH)
 	@uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --quiet \
-	  --no-config --no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file requirements.lock
+	  --no-config --no-header --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-package rerun-sdk --output-file requirements.lock
 
 clean:  ## Remove what the tools left; .venv and .emboflow stay
 	@rm -rf build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

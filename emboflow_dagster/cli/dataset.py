@@ -9,6 +9,7 @@ from emboflow_dagster.cli import (
     dataset_diff,
     dataset_edit,
     dataset_forget,
+    dataset_policies,
     evidence,
     figures,
     output,
@@ -127,7 +128,7 @@ def export(
         typer.Option("--tag", "--version", metavar="TAG", help="Version tag or id; else the latest version."),
     ] = None,
     format_: Annotated[
-        str, typer.Option("--format", metavar="FORMAT", help="canonical, lerobot-v3.0, rlds or mcap.")
+        str, typer.Option("--format", metavar="FORMAT", help="canonical, lerobot-v3.0, rlds, mcap or rrd.")
     ] = "canonical",
     environment_state: Annotated[
         str | None,
@@ -168,6 +169,7 @@ def export(
 
 dataset_diff.register(app)
 evidence.register_dataset(app)
+dataset_policies.register(app)
 dataset_forget.register(app)
 app.add_typer(dataset_edit.app, name="edit")
 

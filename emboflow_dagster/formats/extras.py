@@ -11,7 +11,7 @@ def needs_extra(name: str) -> Iterator[None]:
     """Import an optional library inside this block.
 
     Args:
-        name: The extra of this package that brings it: ``rosbag``, ``hdf5``, ``video``, ``plots``, ``rlds``.
+        name: The extra of this package that brings it: ``rosbag``, ``hdf5``, ``video`` and so on.
 
     Raises:
         ConfigurationError: The library is not installed (code ``extra-missing``).
@@ -20,7 +20,7 @@ def needs_extra(name: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            f"reading this needs the Python package {(error.name or 'of an extra').partition('.')[0]}",
+            f"this needs the Python package {(error.name or 'of an extra').partition('.')[0]}",
             hint=f"pip install 'emboflow-dagster[{name}]'",
             kind=ErrorKind.EXTRA_MISSING,
         ) from error

@@ -150,6 +150,8 @@ def preview_bundle(
         elif kind.startswith("lerobot"):
             _of_lerobot(path, bundle)
             _of_videos(path, bundle, images)
+        elif kind.startswith("rlds"):
+            _of_rlds(path, bundle, images)
         elif kind.startswith("video"):
             _of_videos(path, bundle, images)
             _clips_of_videos(path, bundle)
@@ -171,7 +173,7 @@ def _of_canonical(dataset: CanonicalDataset, bundle: _Bundle, images: int) -> No
             break
         seconds = np.arange(row["length"]) / dataset.fps
         panels = [
-            (name, seconds, dataset.vector(name, index), features[name]["names"])
+            (_with_unit(name, features[name]), seconds, dataset.vector(name, index), features[name]["names"])
             for name in sorted(dataset.features, key=lambda name: not name.startswith("action"))[:4]
         ]
         title = f"episode {index}: {', '.join(row['tasks'])} ({row['length']} frames)"
@@ -190,6 +192,10 @@ def _of_canonical(dataset: CanonicalDataset, bundle: _Bundle, images: int) -> No
         for name in _state_first(dataset.features)
     ]
     bundle.scene(scene)
+
+
+def _with_unit(name: str, spec: Mapping[str, Any]) -> str:
+    return f"{name}, {spec['unit']}" if spec.get("unit") else name
 
 
 def _of_arrays(path: Path, bundle: _Bundle, images: int) -> None:
@@ -342,15 +348,29 @@ def _of_recording(path: Path, structure: Mapping[str, Any], bundle: _Bundle, ima
     for topic in cameras[:MAX_CAMERAS]:
         every = max(1, topics[topic]["count"] // max(1, images))
         found = []
+        start = structure.get("startNs")
         for stamp, data in iter_images(path, topic, images, every=every):
             picture = _open_picture(data)
             if picture is not None:
-                found.append((f"{stamp / 1e9:.3f}", picture))
+                found.append((f"{(stamp - (start if isinstance(start, int) else 0)) / 1e9:.2f} s", picture))
         bundle.sheet(topic, found)
     if any(kind in bundle.kinds for kind in ("synced", "trajectory", "clip", "mcap")):
         scene = recording_scene(path, structure, _open_picture)
         if scene is not None:
             bundle.scene(scene)
+
+
+def _of_rlds(path: Path, bundle: _Bundle, images: int) -> None:
+    from emboflow_dagster.formats.preview_rlds import rlds_shown
+
+    for number, one in enumerate(islice(rlds_shown(path), MAX_EPISODES)):
+        if one.panels:
+            bundle.add("joints", one.title, partial(_draw_lines, one))
+        if number == 0 and one.scene is not None:
+            for camera, shots in list(one.scene.cameras.items())[:MAX_CAMERAS]:
+                found = shots(one.scene.instants(images))
+                bundle.sheet(f"{one.title}: camera {camera}", [(f"frame {at:.0f}", p) for at, p in found])
+            bundle.scene(one.scene)
 
 
 def _of_pictures(path: Path, bundle: _Bundle, images: int) -> None:
@@ -386,20 +406,16 @@ def _video_frames(path: Path, images: int) -> "list[tuple[str, Picture]]":
     import av
     from av.error import FFmpegError
 
-    found = []
     try:
         with av.open(str(path), metadata_errors="replace") as container:
-            if not container.streams.video:
-                return []
-            span = container.duration or 0
-            for index in range(images):
-                container.seek(span * index // images)
-                frame = next(container.decode(video=0), None)
-                if frame is not None:
-                    found.append((f"{frame.time or 0:.2f} s", frame.to_image()))
+            span = (container.duration or 0) / 1e6 if container.streams.video else None
     except (FFmpegError, ValueError):
-        return found
-    return found
+        return []
+    if span is None:
+        return []
+    found = video_shots(path)([span * index / images for index in range(images)])
+    # A short video gives a frame several times.
+    return list({f"{second:.2f} s": picture for second, picture in found}.items())
 
 
 def _picked(count: int, wanted: int) -> list[int]:

@@ -1,15 +1,16 @@
 """Pictures of motion: cameras at the same instants above the state, ways in space, a short clip."""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emboflow_dagster.formats.preview_plots import (
-    MAX_LINES,
     MAX_POINTS,
     drawn,
+    most_moving,
     plain,
     save,
     to_rgb,
@@ -62,8 +63,12 @@ def save_synced(path: Path, scene: Scene, *, columns: int = SYNCED) -> tuple[int
         y = 18 + number * (high + _CAPTION + 4)
         for line, text in enumerate(_wrapped(camera)):
             draw.text((3, y + 12 * line), text, fill="black")
+        taken: set[int] = set()
         for second, picture in found:
             place = min(range(columns), key=lambda i: abs(instants[i] - second))
+            if place in taken:  # a camera with fewer pictures than instants gives one several times
+                continue
+            taken.add(place)
             thumb = to_rgb(picture)
             scale = min((_CELL - 4) / thumb.width, high / thumb.height)
             thumb = thumb.resize((max(1, round(thumb.width * scale)), max(1, round(thumb.height * scale))))
@@ -100,11 +105,7 @@ def _state(panels: Sequence[Panel], instants: Sequence[float], duration_s: float
         step = max(1, len(seconds) // MAX_POINTS)
         finite = np.where(np.isfinite(values[::step]), values[::step], np.nan)
         # What moves most tells most of what the pictures above show.
-        moves = np.nan_to_num(
-            np.nanmax(finite, axis=0, initial=-np.inf) - np.nanmin(finite, axis=0, initial=np.inf)
-        )
-        shown = finite[:, np.sort(np.argsort(-moves, kind="stable")[:MAX_LINES])]
-        axes.plot(seconds[::step], shown, linewidth=0.8)
+        axes.plot(seconds[::step], finite[:, most_moving(finite)], linewidth=0.8)
         axes.set_xlim(0, duration_s)
         for instant in instants:
             axes.axvline(instant, color="#c8433c", linewidth=0.8, linestyle=":")
@@ -140,8 +141,13 @@ def save_trajectory(path: Path, ways: Sequence[tuple[str, "np.ndarray"]], title:
         axes.scatter(shown[:, 0], shown[:, 1], c=time, s=4, cmap="viridis")
         axes.plot(*shown[0, :2], "o", color="#14632f", markersize=6, label="start")
         axes.plot(*shown[-1, :2], "s", color="#94231c", markersize=6, label="end")
-        axes.set_aspect("equal", adjustable="datalim")
-        axes.set_title(plain(f"{name}, from above"), fontsize=8, loc="left")
+        globe = name.endswith("longitude and latitude")
+        # A degree of longitude is as long as one of latitude at the equator alone.
+        north = max(0.01, math.cos(math.radians(float(np.median(shown[:, 1]))))) if globe else 1.0
+        axes.set_aspect(1 / north, adjustable="datalim")
+        axes.set_xlabel("longitude, degrees" if globe else "x", fontsize=7)
+        axes.set_ylabel("latitude, degrees" if globe else "y", fontsize=7)
+        axes.set_title(plain(f"{name}, from above, dark to light"), fontsize=8, loc="left")
         axes.legend(fontsize=6, loc="best")
         axes.grid(visible=True, linewidth=0.3)
         axes.tick_params(labelsize=6)
@@ -150,6 +156,9 @@ def save_trajectory(path: Path, ways: Sequence[tuple[str, "np.ndarray"]], title:
             space.plot(shown[:, 0], shown[:, 1], shown[:, 2], linewidth=0.5, color="#9aa3ad")
             space.scatter(shown[:, 0], shown[:, 1], shown[:, 2], c=time, s=3, cmap="viridis")
             space.set_title("in space", fontsize=8, loc="left")
+            space.set_xlabel("x", fontsize=6, labelpad=-4)
+            space.set_ylabel("y", fontsize=6, labelpad=-4)
+            space.set_zlabel("z", fontsize=6, labelpad=-4)
             space.tick_params(labelsize=5)
     figure.suptitle(plain(title), fontsize=9)
     return save(figure, path)
@@ -267,10 +276,12 @@ def index_page(subjects: Sequence[Mapping[str, Any]]) -> str:
     import html
 
     style = (
-        "body{font:15px/1.5 system-ui,sans-serif;margin:1.5rem auto;max-width:64rem;"
-        "padding:0 1rem;color:#1f2328}"
+        ":root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;margin:1.5rem auto;"
+        "max-width:64rem;padding:0 1rem;color:#1f2328}"
         "img,video{max-width:100%;border:1px solid #e3e6ea;border-radius:4px}figure{margin:.8rem 0}"
         "figcaption,.m{color:#656d76;font-size:.9em}h2{border-top:1px solid #e3e6ea;padding-top:1rem}"
+        "@media(prefers-color-scheme:dark){body{background:#15181c;color:#dde2e8}"
+        "figcaption,.m{color:#9aa4af}img,video,h2{border-color:#39414a}a{color:#7ab7ff}}"
     )
     parts = []
     for subject in subjects:

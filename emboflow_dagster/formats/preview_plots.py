@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 #: No file of a preview is larger.
 MAX_BYTES = 300 * 1024
 MAX_LINES = 16
+#: Colours before they come again, dashed.
+COLOURS = 10
 MAX_POINTS = 2_000
 MAX_TOPICS = 40
 BINS = 240
@@ -28,7 +30,8 @@ def save_lines(
 ) -> tuple[int, int]:
     """One panel per vector: title, seconds ``(n,)``, values ``(n, dim)``, names. Returns width and height.
 
-    At most 16 dimensions and 2,000 points each are drawn. ``unit`` is ``frames`` where seconds count them.
+    At most 2,000 points are drawn of at most 16 dimensions, those that move most. ``unit`` is ``frames``
+    where seconds count them.
     """
     import numpy as np
 
@@ -36,18 +39,35 @@ def save_lines(
     for index, (name, seconds, values, names) in enumerate(panels):
         axes = figure.add_subplot(len(panels), 1, index + 1)
         step = max(1, len(seconds) // MAX_POINTS)
-        shown = np.where(np.isfinite(values[::step, :MAX_LINES]), values[::step, :MAX_LINES], np.nan)
-        lines = axes.plot(seconds[::step], shown, linewidth=0.9)
-        more = f", {values.shape[1] - MAX_LINES} more not drawn" if values.shape[1] > MAX_LINES else ""
-        axes.set_title(plain(f"{name} ({values.shape[1]}{more})"), fontsize=9, loc="left")
+        finite = np.where(np.isfinite(values[::step]), values[::step], np.nan)
+        chosen = most_moving(finite)
+        lines = axes.plot(seconds[::step], finite[:, chosen], linewidth=0.9)
+        for place, line in enumerate(lines):
+            line.set_linestyle("-" if place < COLOURS else "--")
+        more = f" of {values.shape[1]}, those that move most" if len(chosen) < values.shape[1] else ""
+        axes.set_title(plain(f"{name} ({len(chosen)}{more})"), fontsize=9, loc="left")
         axes.grid(visible=True, linewidth=0.3)
         axes.tick_params(labelsize=7)
-        if len(lines) <= 8:  # noqa: PLR2004 - a legend of more hides the lines
-            axes.legend(lines, [plain(n, 24) for n in names[: len(lines)]], fontsize=6, loc="upper right")
+        axes.margins(x=0.01)
+        # Beside the axes, where it hides no line.
+        told = [plain(names[place] if place < len(names) else str(place), 24) for place in chosen]
+        beside: dict[str, Any] = {"bbox_to_anchor": (1.0, 1.0), "borderaxespad": 0.2, "frameon": False}
+        axes.legend(lines, told, fontsize=6, loc="upper left", **beside)
         if index == len(panels) - 1:
             axes.set_xlabel("seconds" if unit == "s" else f"{unit} (no rate is known)", fontsize=7)
     figure.suptitle(plain(title), fontsize=10)
     return save(figure, path)
+
+
+def most_moving(values: "np.ndarray") -> list[int]:
+    """The dimensions of ``(n, dim)`` that range widest, 16 at most, in their own order."""
+    import numpy as np
+
+    if not values.size:
+        return list(range(min(values.shape[1], MAX_LINES)))
+    ranges = np.nanmax(values, axis=0, initial=-np.inf) - np.nanmin(values, axis=0, initial=np.inf)
+    moves = np.nan_to_num(ranges, nan=0.0, posinf=0.0, neginf=0.0)
+    return np.sort(np.argsort(-moves, kind="stable")[:MAX_LINES]).tolist()
 
 
 def save_rates(path: Path, stamps: Mapping[str, "np.ndarray"], title: str) -> tuple[int, int]:
@@ -64,16 +84,22 @@ def save_rates(path: Path, stamps: Mapping[str, "np.ndarray"], title: str) -> tu
         seconds = (stamps[topic] - start) / 1e9
         grid[index], _ = np.histogram(seconds, bins=BINS, range=(0.0, span))
     grid *= BINS / span
-    figure = drawn(9.6, 1.0 + 0.24 * len(rows))
+    figure = drawn(9.6, max(1.9, 1.0 + 0.24 * len(rows)))
     axes = figure.add_subplot(1, 1, 1)
     image = axes.imshow(
         np.log1p(grid), aspect="auto", extent=(0.0, span, len(rows) - 0.5, -0.5), cmap="viridis",
-        interpolation="nearest",
+        interpolation="nearest", vmin=0.0,
     )  # fmt: skip
     axes.set_yticks(range(len(rows)), [plain(f"{t} ({len(stamps[t])})", 48) for t in rows], fontsize=6)
     axes.set_xlabel("seconds", fontsize=7)
     axes.tick_params(axis="x", labelsize=7)
-    figure.colorbar(image, ax=axes, fraction=0.03, label="log(1 + messages/s)")
+    top = float(grid.max())
+    steps = [0, *(rate for rate in (1, 10, 100, 1_000, 10_000, 100_000) if rate < 0.7 * top), top]
+    bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.01)
+    told = [f"{rate:.0f}" if rate >= 1 else f"{rate:.2g}" for rate in steps]
+    bar.set_ticks(np.log1p(steps).tolist(), labels=told)
+    bar.ax.tick_params(labelsize=6)
+    bar.set_label("messages/s", fontsize=7)
     figure.suptitle(plain(title), fontsize=10)
     return save(figure, path)
 
@@ -83,16 +109,21 @@ def save_contact_sheet(path: Path, pictures: Sequence[tuple[str, "Picture"]]) ->
     from PIL import Image, ImageDraw
 
     caption = 14
-    cell = (THUMB[0] + 4, THUMB[1] + caption + 4)
+    thumbs = []
+    for _, picture in pictures:
+        thumb = to_rgb(picture)
+        thumb.thumbnail(THUMB)
+        thumbs.append(thumb)
+    # As high as the highest: pictures of a wide camera leave no empty band below them.
+    high = max(thumb.height for thumb in thumbs)
+    cell = (THUMB[0] + 4, high + caption + 4)
     rows = -(-len(pictures) // COLUMNS)
     sheet = Image.new("RGB", (cell[0] * min(COLUMNS, len(pictures)), cell[1] * rows), "white")
     draw = ImageDraw.Draw(sheet)
-    for index, (text, picture) in enumerate(pictures):
-        thumb = to_rgb(picture)
-        thumb.thumbnail(THUMB)
+    for index, ((text, _), thumb) in enumerate(zip(pictures, thumbs, strict=True)):
         x, y = cell[0] * (index % COLUMNS) + 2, cell[1] * (index // COLUMNS) + 2
         sheet.paste(thumb, (x, y))
-        draw.text((x, y + THUMB[1]), text.encode("ascii", "replace").decode()[:32], fill="black")
+        draw.text((x, y + high), text.encode("ascii", "replace").decode()[:32], fill="black")
     write_small_png(path, sheet)
     return sheet.size
 

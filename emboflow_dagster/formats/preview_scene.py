@@ -71,7 +71,10 @@ def video_shots(path: Path) -> Shots:
                         at = -1.0
                         continue
                     at = float(frame.time or 0.0)
-                    found.append((at, frame.to_image()))
+                    # Turned as a player turns it; a frame tells by how much against the clock.
+                    turned = round(getattr(frame, "rotation", 0) or 0) % 360
+                    picture = frame.to_image()
+                    found.append((at, picture.rotate(turned, expand=True) if turned else picture))
         except (FFmpegError, ValueError, OSError):
             return found
         return found

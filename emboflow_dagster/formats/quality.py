@@ -17,9 +17,11 @@ from emboflow_dagster.formats.canonical.from_arrays import is_folder
 from emboflow_dagster.formats.canonical.reader import open_canonical
 from emboflow_dagster.formats.canonical.schema import MANIFEST_FILE
 from emboflow_dagster.formats.probe import probe_path
+from emboflow_dagster.formats.quality_blank import BlankFrames
 from emboflow_dagster.formats.quality_check import Check
 from emboflow_dagster.formats.quality_episodes import EPISODE_CHECKS, DeclaredCounts
 from emboflow_dagster.formats.quality_evidence import ORDER, Rules, Thresholds, row_json
+from emboflow_dagster.formats.quality_lag import ActionLag
 from emboflow_dagster.formats.quality_streams import EmptyTopics, measure_streams
 from emboflow_dagster.formats.quality_time import TIME_CHECKS, Gaps, RateJitter, SyncAge, TimeMonotonic
 from emboflow_dagster.formats.quality_values import VALUE_CHECKS, NanInf
@@ -37,9 +39,11 @@ ALL_CHECKS: dict[str, type[Check]] = {
         SyncAge,
         *TIME_CHECKS,
         *VALUE_CHECKS,
+        ActionLag,
         *EPISODE_CHECKS,
         EmptyTopics,
         *VIDEO_CHECKS,
+        BlankFrames,
     )
 }
 CHECKS = tuple(ALL_CHECKS)
@@ -48,7 +52,7 @@ STANDARD_RULES: dict[str, Rules] = {name: check.rules for name, check in ALL_CHE
 #: What each check asks, in words.
 TITLES: dict[str, str] = {name: check.title for name, check in ALL_CHECKS.items()}
 
-_VIDEOS = frozenset(check.name for check in VIDEO_CHECKS)
+_VIDEOS = frozenset(check.name for check in (*VIDEO_CHECKS, BlankFrames))
 _STREAMS = frozenset(
     check.name for check in (DeclaredCounts, SyncAge, TimeMonotonic, Gaps, RateJitter, NanInf, EmptyTopics)
 )
@@ -132,6 +136,10 @@ def quality_report(
         assert path is not None  # noqa: S101 - one of the two is there, checked above
         read = _arrays if is_folder(path) else _file
         read(path, probe, reading, fps, every=checks is None)
+    if checks is None:
+        # What the input has no place for: a bag without numbers has none that are not finite.
+        places = (n for n, check in reading.checks.items() if check.declared or not check.optional)
+        reading.only(frozenset(places))
     for check in reading.checks.values():
         if check.resolved:
             check.finish()
@@ -188,6 +196,13 @@ def _file(
                 frozenset(CHECKS) - _NOT_TREE - {"sync_age"} - (frozenset() if tree.info.videos else _VIDEOS)
             )
         feed(tree, reading.checks, decode=reading.decode)
+    elif reading.kind.startswith("rlds"):
+        from emboflow_dagster.formats.quality_rlds import NOT_RLDS, feed_rlds
+
+        if every:
+            reading.only(frozenset(CHECKS) - NOT_RLDS - _VIDEOS)
+        if not feed_rlds(path, structure, reading.checks) and every:
+            reading.checks.pop(DeclaredCounts.name)
     elif reading.kind.startswith("video"):
         if every:
             reading.only(_VIDEOS - {VideoFps.name, VideoExists.name, "frame_count", "duration_drift"})

@@ -23,6 +23,8 @@ class Check(ABC):
     rules: ClassVar[dict[str, Rule]] = {}
     #: One line for people: what is looked for.
     title: ClassVar[str] = ""
+    #: Where no check was named and the input has nothing that this one asks of, it is left out.
+    optional: ClassVar[bool] = False
 
     def __init__(self, thresholds: Thresholds | None = None) -> None:
         self.declared = self.resolved = 0

@@ -45,6 +45,11 @@ svg .m{fill:#7a8694}
 .plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(280px,1fr));gap:.6rem 1.2rem}
 .wide{width:100%}details{border:1px solid #e3e6ea;border-radius:8px;padding:.6rem 1rem;margin:.8rem 0}
 summary{cursor:pointer}.n{text-align:right}
+:root{color-scheme:light dark}
+@media(prefers-color-scheme:dark){body{background:#15181c;color:#dde2e8}th,.m,ul{color:#9aa4af}
+tr{border-color:#2b323a}details{border-color:#39414a}svg{fill:#c4ccd5}svg .m{fill:#9aa4af}a{color:#7ab7ff}
+.pass{background:#173d27;color:#9be0b4}.warn{background:#453409;color:#f4d58a}
+.fail{background:#51201c;color:#ffb6af}.unresolved,.not{background:#372a56;color:#cdb8ff}}
 """
 
 

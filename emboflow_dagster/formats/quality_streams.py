@@ -31,6 +31,8 @@ MAX_STAMPS = 20_000_000
 #: Message types that say where the robot is; a camera is held against the first such topics.
 STATE_TYPES = ("JointState", "Odometry", "PoseStamped", "TwistStamped", "Imu", "Pose")
 MAX_PAIRS = 16
+#: Message types that are written when something happens: no rate is to be kept.
+EVENT_TYPES = ("Log", "ParameterEvent", "TFMessage", "tfMessage")
 
 
 class EmptyTopics(Check):
@@ -90,11 +92,13 @@ def measure_streams(path: Path, topics: Mapping[str, Any], checks: Mapping[str, 
 
     stamps, empty, cut = read_stamps(path)
     streams = {t: np.frombuffer(v, dtype=np.int64) for t, v in sorted(stamps.items()) if t not in cut}
+    events = {topic for topic in (*stamps, *empty) if _leaf(topics, topic) in EVENT_TYPES}
     for check in checks.values():
         if isinstance(check, (TimeMonotonic, Gaps, RateJitter)):
             check.declared += len(stamps) + len(empty)
+            check.declared -= 0 if isinstance(check, TimeMonotonic) else len(events)
     for topic, series in streams.items():
-        _measure_one(topic, series, checks)
+        _measure_one(topic, series, checks, event=topic in events)
     found = checks.get(EmptyTopics.name)
     if isinstance(found, EmptyTopics):
         for topic in sorted((*streams, *empty)):
@@ -107,13 +111,18 @@ def measure_streams(path: Path, topics: Mapping[str, Any], checks: Mapping[str, 
         _measure_finite(path, finite)
 
 
-def _measure_one(topic: str, stamps: "np.ndarray", checks: Mapping[str, Check]) -> None:
+def _leaf(topics: Mapping[str, Any], topic: str) -> str:
+    """The name of a topic's message type without its package."""
+    return str((topics.get(topic) or {}).get("type") or "").replace(".", "/").rpartition("/")[2]
+
+
+def _measure_one(topic: str, stamps: "np.ndarray", checks: Mapping[str, Check], *, event: bool) -> None:
     import numpy as np
 
     order, gaps, jitter = (checks.get(check.name) for check in (TimeMonotonic, Gaps, RateJitter))
     if isinstance(order, TimeMonotonic):
         order.resolved += order.see(None, topic, stamps)
-    usual = _usual(stamps)
+    usual = None if event else _usual(stamps)
     if usual is None:
         return
     stamps = np.sort(stamps)
@@ -141,11 +150,8 @@ def _usual(stamps: "np.ndarray") -> float | None:
 def _measure_sync(streams: "Mapping[str, np.ndarray]", topics: Mapping[str, Any], sync: SyncAge) -> None:
     import numpy as np
 
-    def kind(topic: str) -> str:
-        return str((topics.get(topic) or {}).get("type") or "").replace(".", "/").rpartition("/")[2]
-
-    cameras = [topic for topic in streams if is_image_type(kind(topic))]
-    states = [topic for wanted in STATE_TYPES for topic in streams if kind(topic) == wanted]
+    cameras = [topic for topic in streams if is_image_type(_leaf(topics, topic))]
+    states = [topic for wanted in STATE_TYPES for topic in streams if _leaf(topics, topic) == wanted]
     pairs = [(camera, state) for camera in cameras for state in states]
     sync.declared += len(pairs)
     for camera, state in pairs[:MAX_PAIRS]:

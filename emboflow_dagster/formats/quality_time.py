@@ -189,6 +189,7 @@ class SyncAge(Check):
 
     name = "sync_age"
     title = "state and camera samples lie close together"
+    optional = True
     rules: ClassVar[dict[str, Rule]] = {
         "maxAgeFrames": Rule(warn=2),
         "medianAgeFrames": Rule(warn=1),

@@ -18,6 +18,8 @@ IDLE_WARN, IDLE_FAIL = 0.5, 0.95
 STILL = 1e-3
 #: A dimension with so few different values is a switch (gripper open/closed), not a saturated axis.
 SWITCH_VALUES = 2
+#: A jump that is back after so many frames, but for this share of it, is an outlier and no movement.
+BESIDE, RETURN = 2, 0.25
 
 
 class NanInf(Check):
@@ -25,6 +27,7 @@ class NanInf(Check):
 
     name = "nan_inf"
     title = "every number is finite"
+    optional = True
     rules: ClassVar[dict[str, Rule]] = {"notFinite": Rule(fail=0)}
 
     def take(self, episode: EpisodeView) -> None:
@@ -232,9 +235,10 @@ def movement(episode: EpisodeView) -> "np.ndarray | None":
 
 
 class Jumps(Check):
-    """Nothing steps further than 8 standard deviations of its own steps."""
+    """Nothing steps further than 8 standard deviations of its steps."""
 
     name = "jumps"
+    version = 3
     title = "no action or state steps further than 8 std of its steps"
     rules: ClassVar[dict[str, Rule]] = {"jumps": Rule(warn=0), "maxStepStd": Rule()}
 
@@ -245,15 +249,19 @@ class Jumps(Check):
         if not chosen or episode.length < 3:  # noqa: PLR2004 - a spread of steps
             return False
         for name in chosen:
-            steps = np.diff(np.nan_to_num(episode.vectors[name].astype(np.float64)), axis=0)
-            spread = steps.std(axis=0)
-            size = np.abs(steps - steps.mean(axis=0)) / np.where(spread > 0, spread, np.inf)
+            values = _held(episode.vectors[name].astype(np.float64))
+            size = step_sizes(values)
             # Either value of a switch is a jump from the other: it has no steps between.
             size[:, [len(np.unique(column)) <= SWITCH_VALUES for column in episode.vectors[name].T]] = 0
             far = (size > JUMP_STD).any(axis=1)
             first = int(far.argmax()) + 1
-            names: dict[str, Any] = {"episode": episode.ref, "feature": name, "n": len(steps)}
-            say = f"{episode.ref}: {name} at frame {first}"
+            names: dict[str, Any] = {"episode": episode.ref, "feature": name, "n": len(size)}
+            say = None
+            if far.any():
+                dim = int(size[first - 1].argmax())
+                step, many = abs(values[first, dim] - values[first - 1, dim]), int(far.sum())
+                say = f"{episode.ref}: {name}[{dim}] steps by {step:.3g} at frame {first}"
+                say += f" ({size[first - 1, dim]:.0f} std)" + (f", and {many - 1} more" if many > 1 else "")
             frames = (first, first) if far.any() else None
             self.measure("jumps", int(far.sum()), "frames", frames=frames, say=say, **names)
             self.measure("maxStepStd", float(size.max()) if size.size else 0.0, "std", **names)
@@ -262,6 +270,51 @@ class Jumps(Check):
     def _message(self) -> str:
         jumps = self.total("jumps")
         return f"{jumps} frames jump by more than {JUMP_STD:g} std" if jumps else "no jumps"
+
+
+def _held(values: "np.ndarray") -> "np.ndarray":
+    """Without what is not finite, which has a check of its own: the number before it is held."""
+    import numpy as np
+
+    good = np.isfinite(values)
+    if good.all():
+        return values
+    last = np.maximum.accumulate(np.where(good, np.arange(len(values))[:, None], 0), axis=0)
+    return np.nan_to_num(np.take_along_axis(values, last, axis=0), posinf=0.0, neginf=0.0)
+
+
+def step_sizes(values: "np.ndarray") -> "np.ndarray":
+    """Each step's distance from the mean in std of all; of steps that come back in std of usual ones.
+
+    One jump out and back in n frames is never beyond ``sqrt(n / 2)`` std of all steps, itself among them: in
+    an episode of fewer than 128 frames none could be found, and several hide each other in a longer one.
+    Such steps are held against the 90th percentile of those that move (1.64 std of what is spread as usual).
+
+    Args:
+        values: ``(length, dim)`` float64.
+
+    Returns:
+        ``(length - 1, dim)``.
+    """
+    import numpy as np
+
+    steps = np.diff(values, axis=0)
+    off = np.abs(steps - steps.mean(axis=0))
+    spread = steps.std(axis=0)
+    size = off / np.where(spread > 0, spread, np.inf)
+    reach = values.max(axis=0) - values.min(axis=0)
+    moving = (off > STILL * reach).sum(axis=0)
+    rank = len(off) - 1 - moving // 10
+    usual = np.take_along_axis(np.sort(off, axis=0), rank[None], axis=0)[0] / 1.64
+    usual = np.maximum(usual, STILL * reach)
+    back = off / np.where(usual > 0, usual, np.inf)
+    for apart in range(1, BESIDE + 1):
+        out, home = steps[:-apart], steps[apart:]
+        rest = np.abs(values[apart + 1 :] - values[: -apart - 1])
+        comes = (out * home < 0) & (rest < RETURN * np.minimum(np.abs(out), np.abs(home)))
+        size[:-apart] = np.where(comes, np.maximum(size[:-apart], back[:-apart]), size[:-apart])
+        size[apart:] = np.where(comes, np.maximum(size[apart:], back[apart:]), size[apart:])
+    return size
 
 
 class ZeroVariance(_Axes):

@@ -1,5 +1,6 @@
 """Checks of videos: there, decodable, as fast as declared, as long as the rows, moving with the robot."""
 
+import math
 from abc import abstractmethod
 from fractions import Fraction
 from pathlib import Path
@@ -8,21 +9,28 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from emboflow_dagster.formats.quality_check import Check
 from emboflow_dagster.formats.quality_evidence import Rule
 from emboflow_dagster.formats.quality_values import movement
-from emboflow_dagster.formats.quality_view import EpisodeView, VideoView
+from emboflow_dagster.formats.quality_view import FREEZE_CHANGE, EpisodeView, VideoView
 
 if TYPE_CHECKING:
     import numpy as np
 
 FPS_TOLERANCE = 1.0
 FRAME_TOLERANCE = 2
-#: A frame this like the one before it is the same frame again, but for the encoder's noise.
-DUPLICATE_LEVEL = 0.02
+#: A frame in which no tile changes by more than this share of what tiles change by in the livelier quarter of
+#: the frames, and by no more than in a freeze, is the one before it again, but for the encoder's noise.
+DUPLICATE_SHARE, DUPLICATE_LEAST = 0.05, 0.02
 DUPLICATE_WARN = 0.1
+#: A picture is off its row's time by so many frames.
+OFF_WARN, OFF_FAIL = 0.5, 2
+#: Standard deviation of brightness below which a picture shows nothing.
+BLANK_STD = 2.0
 DRIFT_WARN_S, DRIFT_FAIL_S = 0.2, 1.0
 #: Frames of one video that are decoded.
 MAX_FRAMES = 500_000
 #: A side of the picture that frames are compared at: a mean over it says what the whole picture's says.
 COMPARE_SIDE = 160
+#: Frames are compared tile by tile, so many a side: an arm far from the camera changes few of them.
+TILES = 8
 
 
 def watch(path: Path | None, name: str, *, rows: int | None = None, fps: float | None = None) -> VideoView:
@@ -59,9 +67,12 @@ def watch(path: Path | None, name: str, *, rows: int | None = None, fps: float |
                     view.errors += 1
                     continue
                 for frame in frames:
-                    view.frames += 1
                     view.errors += bool(frame.is_corrupt)
                     now = _brightness(frame)
+                    if float(now.std()) < BLANK_STD:
+                        view.blank.append(view.frames)
+                    view.frames += 1
+                    view.seconds.append(math.nan if frame.time is None else float(frame.time))
                     if last is not None:
                         view.changes.append(_change(last, now))
                     last = now
@@ -85,9 +96,16 @@ def _brightness(frame: Any) -> "np.ndarray":
 
 
 def _change(last: "np.ndarray", now: "np.ndarray") -> float:
+    """The mean change of brightness in the tile that changes most."""
     import numpy as np
 
-    return float(np.abs(now - last).mean()) if last.shape == now.shape else 255.0
+    if last.shape != now.shape:
+        return 255.0
+    change = np.abs(now - last)
+    high, wide = (max(1, side // TILES) for side in change.shape)
+    rows, columns = change.shape[0] // high, change.shape[1] // wide
+    tiles = change[: rows * high, : columns * wide].reshape(rows, high, columns, wide)
+    return float(tiles.mean(axis=(1, 3)).max())
 
 
 class VideoCheck(Check):
@@ -232,6 +250,7 @@ class VideoFreeze(VideoCheck):
     """No camera stands still for a quarter second while the robot moves."""
 
     name = "video_freeze"
+    version = 3
     title = "no camera stands still while the robot moves"
     rules: ClassVar[dict[str, Rule]] = {
         "frozenMoving": Rule(warn=0),
@@ -275,6 +294,7 @@ class DuplicateFrames(VideoCheck):
     """Few frames are the one before them again: a camera slower than its dataset repeats them."""
 
     name = "duplicate_frames"
+    version = 3
     title = "few frames are the one before them again"
     rules: ClassVar[dict[str, Rule]] = {"duplicateRatio": Rule(warn=DUPLICATE_WARN)}
 
@@ -282,7 +302,9 @@ class DuplicateFrames(VideoCheck):
         """Count them."""
         if not video.decoded or len(video.changes) < 1:
             return False
-        count = sum(change < DUPLICATE_LEVEL for change in video.changes)
+        lively = sorted(video.changes)[len(video.changes) * 3 // 4]
+        level = max(DUPLICATE_LEAST, min(FREEZE_CHANGE, DUPLICATE_SHARE * lively))
+        count = sum(change < level for change in video.changes)
         text = f"{count} of {video.frames} frames are the one before them again"
         self.note("duplicateRatio", count / len(video.changes), "", episode, video, text, camera)
         return True
@@ -292,23 +314,41 @@ class DuplicateFrames(VideoCheck):
 
 
 class DurationDrift(VideoCheck):
-    """A video lasts as long as the rows beside it."""
+    """A video lasts as long as the rows beside it, and each of its pictures is there when its row is."""
 
     name = "duration_drift"
-    title = "a video lasts as long as its rows"
-    rules: ClassVar[dict[str, Rule]] = {"driftS": Rule(warn=DRIFT_WARN_S, fail=DRIFT_FAIL_S)}
+    version = 3
+    title = "a video lasts as long as its rows, and each picture has its row's time"
+    rules: ClassVar[dict[str, Rule]] = {
+        "driftS": Rule(warn=DRIFT_WARN_S, fail=DRIFT_FAIL_S),
+        "offFrames": Rule(warn=OFF_WARN, fail=OFF_FAIL),
+    }
 
     def look(self, episode: EpisodeView, camera: str, video: VideoView) -> bool:
-        """Compare both durations."""
+        """Compare both durations, and the stamps of the pictures with the rows' ``frame_index / fps``."""
         if not video.decoded or video.rows is None or not video.declared_fps or video.duration_s is None:
             return False
         rows_s = video.rows / video.declared_fps
         text = f"lasts {video.duration_s:.2f} s, its rows {rows_s:.2f} s"
         self.note("driftS", abs(video.duration_s - rows_s), "s", episode, video, text, camera)
+        off = [
+            abs(second * video.declared_fps - place)
+            for place, second in enumerate(video.seconds[: video.rows])
+        ]
+        known = [place for place, value in enumerate(off) if not math.isnan(value)]
+        if known:
+            worst = max(known, key=off.__getitem__)
+            late = [place for place in known if off[place] > OFF_WARN]
+            text = f"picture {worst} is {off[worst] / video.declared_fps * 1e3:.0f} ms from its row's time"
+            self.note(
+                "offFrames", off[worst], "frames", episode, video, text, camera,
+                frames=(late[0], late[-1]) if late else None,
+            )  # fmt: skip
         return True
 
     def _message(self) -> str:
-        return f"videos and rows end at most {self.most('driftS'):.3f} s apart"
+        ends, off = self.most("driftS"), self.most("offFrames")
+        return f"videos and rows end at most {ends:.3f} s apart, pictures are at most {off:.2g} frames off"
 
 
 VIDEO_CHECKS: tuple[type[Check], ...] = (

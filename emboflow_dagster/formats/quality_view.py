@@ -4,10 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from emboflow_dagster.formats.video_file import FREEZE_LEVEL, FREEZE_SECONDS
+from emboflow_dagster.formats.video_file import FREEZE_SECONDS
 
 if TYPE_CHECKING:
     import numpy as np
+
+#: A freeze: no tile of the picture changes by more than this (of 255). Encoded anew, one and the same picture
+#: changes by up to 0.9 at a key frame; the slowest arm of the samples by more, where it is.
+FREEZE_CHANGE = 1.0
 
 
 @dataclass(slots=True)
@@ -25,7 +29,10 @@ class VideoView:
         fps: Measured by the container's average rate.
         declared_fps: What the dataset says.
         duration_s: Of the container.
-        changes: Mean change of brightness (0..255) from each frame to the next, ``(frames - 1,)``.
+        changes: Mean change of brightness (0..255) from each frame to the next in the tile that
+            changes most, ``(frames - 1,)``.
+        seconds: Stamp of each frame, NaN where it has none.
+        blank: Numbers of the frames that have one brightness everywhere.
         complete: False where there are more frames than were decoded.
     """
 
@@ -40,6 +47,8 @@ class VideoView:
     declared_fps: float | None = None
     duration_s: float | None = None
     changes: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    blank: list[int] = field(default_factory=list)
     complete: bool = True
 
     @property
@@ -52,7 +61,7 @@ class VideoView:
         needed = max(2, round(FREEZE_SECONDS * (self.fps or self.declared_fps or 30.0)))
         found, start = [], 0
         for place, change in enumerate([*self.changes, 255.0]):
-            if change >= FREEZE_LEVEL:
+            if change >= FREEZE_CHANGE:
                 if place - start + 1 >= needed:
                     found.append((start, place))
                 start = place + 1

@@ -47,7 +47,7 @@ def deliver(
         dataset: The dataset.
         version: Its version.
         output: Where to.
-        form: `lerobot-v3.0`, `canonical`, `rlds` or `mcap`.
+        form: `lerobot-v3.0`, `canonical`, `rlds`, `mcap` or `rrd`.
         environment_state: As :func:`~emboflow_dagster.formats.exports.lerobot_v3.write_lerobot` has it.
         say: Told what is going on.
 

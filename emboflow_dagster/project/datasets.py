@@ -17,6 +17,7 @@ from emboflow_dagster.project.evidence import MAX_ROWS, Evidence
 from emboflow_dagster.project.gc.letting_go import check_reason
 from emboflow_dagster.project.lookup import by_id_or_name
 from emboflow_dagster.project.opened import Opened
+from emboflow_dagster.project.policies import policies_of
 
 
 class Datasets:
@@ -117,6 +118,17 @@ class Datasets:
         with opened_content(self._opened, self.version(dataset, tag)) as content:
             for one in content.episodes():
                 yield {"episode": one.index, **one.entry}
+
+    def policies(self, dataset: str, episode: str, tag: str | None = None) -> list[dict[str, Any]]:
+        """Training configs of the project that list an episode, newest first, one dict each.
+
+        Each has ``artifactId``, ``runId``, ``node``, ``policy``, ``versionSha256``, ``episode`` (its place),
+        ``by`` (``content``: the same data; ``id``: it was changed since) and ``madeAt``.
+
+        Raises:
+            NotFoundError: No such dataset, version or episode.
+        """
+        return policies_of(self._opened, self.version(dataset, tag), episode)
 
     def evidence(
         self,
@@ -402,7 +414,7 @@ class Datasets:
             dataset: Name or id.
             output: A folder, a name that ends with `.tar`, `.tar.gz` or `.zip`, or `s3://bucket/prefix`.
             tag: Tag or id of the version; by default the latest one.
-            format: `canonical`, `lerobot-v3.0`, `rlds` or `mcap`.
+            format: `canonical`, `lerobot-v3.0`, `rlds`, `mcap` or `rrd`.
             environment_state: LeRobot: a feature delivered as `observation.environment_state` too.
             say: Told what is going on.
 

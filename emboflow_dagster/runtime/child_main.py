@@ -232,6 +232,9 @@ def _failure(error: BaseException) -> dict[str, Any]:
     )
     if out_of_memory:
         return _said("LimitError", "limit-memory", text)
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or "No space left on device" in text:  # what libraries raise has no number
+        return _said("ExecutionError", "disk-full", text) | {"hint": "make room, then run it again"}
     import traceback
 
     # From the target on: how it was called is no news to its author.

@@ -14,9 +14,10 @@ CANONICAL: Final = "canonical"
 ANNOTATED: Final = "canonical+annotations"
 RLDS: Final = "rlds"
 MCAP: Final = "mcap"
+RRD: Final = "rrd"
 REPORTS: Final = "reports-only"
 TRAINING: Final = "lerobot-train"
-FORMATS: Final = (LEROBOT, CANONICAL, RLDS, MCAP)
+FORMATS: Final = (LEROBOT, CANONICAL, RLDS, MCAP, RRD)
 """What a version alone can be delivered as."""
 
 
@@ -78,6 +79,12 @@ def deliver(request: dict[str, Any]) -> dict[str, Any]:
         libraries = mcap_episodes.LIBRARIES
         made |= mcap_episodes.write_mcap(dataset, out, facts, tick=_tick)
         readme = readmes.mcap(facts, made)
+    elif form == RRD:
+        from emboflow_dagster.formats.exports import rrd_episodes
+
+        libraries = rrd_episodes.LIBRARIES
+        made |= rrd_episodes.write_rrd(dataset, out, facts, tick=_tick)
+        readme = readmes.rrd(facts, made)
     elif form in (CANONICAL, ANNOTATED):
         _copy(folder, out)
         count = _annotations(request["annotations"], out) if form == ANNOTATED else None

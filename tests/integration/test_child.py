@@ -35,6 +35,8 @@ def say(lines, width=0):
     for i in range(lines): print("x" * width or i)
 def raw(stream, text):
     os.write({"out": 1, "err": 2}[stream], bytes.fromhex(text))
+def fill():
+    with open("/dev/full", "w") as full: full.write("x")
 def fail():
     from emboflow_dagster.errors import ErrorKind, InvalidInputError, Problem
     raise InvalidInputError.of([Problem(ErrorKind.SLUG, "a.b", "found '!'")], hint="do it right")
@@ -148,6 +150,12 @@ def test_an_exit_without_a_result_is_a_crash(parts: str) -> None:
         run_child(f"{parts}:leave", 7)
 
     assert caught.value.kind is ErrorKind.CHILD_CRASHED
+
+
+def test_a_full_disk_is_said_to_be_one(parts: str) -> None:
+    with pytest.raises(ExecutionError, match="No space left on device") as caught:
+        run_child(f"{parts}:fill")
+    assert (caught.value.kind, caught.value.hint) == (ErrorKind.DISK_FULL, "make room, then run it again")
 
 
 def test_our_errors_come_back_as_they_were_raised(parts: str) -> None:

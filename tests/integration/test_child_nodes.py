@@ -376,7 +376,7 @@ def test_publishing_needs_exactly_one_package(node) -> None:
 
 
 def test_quality_of_recordings_names_what_it_found(node) -> None:
-    assets = probed("rosbag1/unsorted_chunks", "mcap/nav_sample", "rosbag1/empty_file")
+    assets = probed("rosbag1/unsorted_chunks", "rosbag1/aruco_images", "rosbag1/empty_file")
 
     ran = node("quality-check", assets, {"checks": ["time_monotonic", "rate_jitter", "declared_vs_counted"]})
 

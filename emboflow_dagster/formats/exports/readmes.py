@@ -90,6 +90,27 @@ def mcap(facts: Mapping[str, Any], made: Mapping[str, Any]) -> str:
     )
 
 
+def rrd(facts: Mapping[str, Any], made: Mapping[str, Any]) -> str:
+    """Of recordings for Rerun."""
+    entities = ["| entity | feature | type | shape |", "|---|---|---|---|"]
+    for name, entity in made["entities"].items():
+        spec = made["features"][name]
+        entities.append(f"| `{entity}` | `{name}` | {spec['dtype']} | {'x'.join(map(str, spec['shape']))} |")
+    return _page(
+        f"{_title(facts)}: Rerun",
+        _version(facts),
+        "One file an episode, `episodes/episode_000000.rrd` and on.",
+        "\n".join(entities),
+        "Videos are the version's own files, numbers its own. Timelines are `frame`, `time` (seconds of the "
+        "grid) and, where the recording held time, `recorded`. `trajectory/...` is the way of what has a "
+        "position, `raw/...` are streams that kept their own rate, `about` says which episode it is.",
+        "## Use\n\n```sh\nrerun episodes/episode_000000.rrd\n```",
+        f"## Check\n\n```sh\n{_CHECK}\nrerun rrd verify episodes/*.rrd\n```\n\nRerun numbers what it writes "
+        "by time and chance: another export of the version has the same data (`rerun rrd compare`), not "
+        "the same bytes.",
+    )
+
+
 def reports(rows: Sequence[Mapping[str, Any]]) -> str:
     """Of reports and previews."""
     lines = ["| from | what | folder |", "|---|---|---|"]

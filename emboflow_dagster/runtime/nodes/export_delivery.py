@@ -32,10 +32,11 @@ _USE: Final = {
     LEROBOT: 'LeRobotDataset("emboflow/{name}", root="FOLDER", video_backend="pyav")',
     "rlds": 'tfds.builder_from_directory("FOLDER/{plain}/1.0.0").as_dataset(split="train")',
     "mcap": 'make_reader(open("FOLDER/episodes/episode_000000.mcap", "rb"))',
+    "rrd": 'rerun.dataframe.load_recording("FOLDER/episodes/episode_000000.rrd")',
     "canonical": 'pd.read_parquet("FOLDER/frames.parquet")',
     ANNOTATED: 'pd.read_json("FOLDER/annotations.jsonl", lines=True)',
 }
-Layout = Literal["lerobot-v3.0", "canonical", "canonical+annotations", "rlds", "mcap", "reports-only"]
+Layout = Literal["lerobot-v3.0", "canonical", "canonical+annotations", "rlds", "mcap", "rrd", "reports-only"]
 
 
 class DeliveryOptions(VersionOptions):
@@ -43,7 +44,7 @@ class DeliveryOptions(VersionOptions):
 
     format: Layout = Field(
         description="Layout of the package; `mcap` is a recording an episode for viewers and ROS tools, "
-        "`reports-only` every quality report and preview made before."
+        "`rrd` one for Rerun, `reports-only` every quality report and preview made before."
     )
 
 

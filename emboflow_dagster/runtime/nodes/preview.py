@@ -138,8 +138,8 @@ def _inline(shown: list[tuple[str, str]]) -> str:
 
 NODE = NodeType(
     id="preview",
-    version="2",
-    reads=frozenset({"1"}),
+    version="3",
+    reads=frozenset({"1", "2"}),
     title="Preview",
     description=(
         "Draws message rates, states and actions, contact sheets of cameras, all cameras in step with the "

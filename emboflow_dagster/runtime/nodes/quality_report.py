@@ -26,9 +26,10 @@ ALIASES: Final = {"gap_ratio": "gaps", "declared_vs_counted": "declared_counts"}
 CHECKS: Final = (
     *("declared_counts", "sync_age", "time_monotonic", "gaps", "timestamp_grid", "rate_jitter", "nan_inf"),
     *("action_range", "state_range", "frozen_action", "frozen_state", "idle_ratio", "jumps", "zero_variance"),
-    *("index_integrity", "length_outlier", "zero_width", "duplicates", "near_duplicates", "stats_recompute"),
+    *("action_lag", "index_integrity", "length_outlier", "zero_width", "duplicates", "near_duplicates"),
+    "stats_recompute",
     *("empty_topics", "video_exists", "decode_all_frames", "declared_vs_decoded", "video_fps", "frame_count"),
-    *("video_freeze", "duplicate_frames", "duration_drift"),
+    *("video_freeze", "duplicate_frames", "duration_drift", "blank_frames"),
 )
 #: What Dagster shows beside the checks: whether the input could be read at all.
 READABLE: Final = "readable"
@@ -257,8 +258,8 @@ def _refused(options: QualityOptions, reports: list[dict[str, Any]]) -> list[str
 
 NODE = NodeType(
     id="quality-report",
-    version="2",
-    reads=frozenset({"1"}),
+    version="3",
+    reads=frozenset({"1", "2"}),
     title="Quality report",
     description=(
         "Measures time, rates, gaps, values, actions, episodes and videos of the upstream package or "

@@ -11,11 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from emboflow_dagster.errors import ConflictError, ErrorKind, IntegrityError, InvalidInputError
+from emboflow_dagster.errors import (
+    ConflictError,
+    ErrorKind,
+    IntegrityError,
+    InvalidInputError,
+    NotFoundError,
+)
 from emboflow_dagster.formats.canonical.checking import check_folder
 from emboflow_dagster.formats.exports.lerobot_check import check_lerobot
 from emboflow_dagster.formats.exports.package import check_package
 from emboflow_dagster.project import dataset_export
+from emboflow_dagster.project.dataset_changes import Trim
 from emboflow_dagster.project.handle import EmboFlow
 from tests.integration.project.test_datasets import flow
 from tests.integration.project.versions_made import damage, episode, files_below, made
@@ -207,6 +214,20 @@ def test_nodes_deliver_what_an_earlier_node_made(ef: EmboFlow, tmp_path: Path) -
     packages = {a.id for a in ef.artifacts.of_task(by_node["episodes"])}
     (delivery,) = ef.artifacts.of_task(by_node["delivery"])
     assert packages < set(delivery.lineage.input_artifact_ids)  # beside the report of the node before it
+
+    # From an episode to the policy: by its data, and by its id where it was changed since.
+    (trained,) = ef.artifacts.of_task(by_node["train"])
+    ef.datasets.edit("lift", [Trim(1, start=1)])
+    for number, by in (("0", "content"), ("1", "id")):
+        (row,) = ef.datasets.policies("lift", number)
+        assert (row["artifactId"], row["policy"], row["episode"], row["by"]) == (
+            trained.id,
+            "act",
+            int(number),
+            by,
+        )
+    with pytest.raises(NotFoundError, match="no episode 2"):
+        ef.datasets.policies("lift", "2")
 
 
 def test_a_training_config_says_what_the_data_lacks(ef: EmboFlow, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ CONTRACT = {
     *(f"mongo {verb}" for verb in ("uri", "status", "stop")),
     *(f"asset {verb}" for verb in ("register", "probe", "show", "list", "reports", "recover")),
     *(f"dataset {verb}" for verb in ("create", "show", "list", "versions", "diff", "export", "verify")),
-    *(f"dataset {verb}" for verb in ("forget", "forgotten", "reinstate", "evidence")),
+    *(f"dataset {verb}" for verb in ("forget", "forgotten", "reinstate", "evidence", "policies")),
     *(f"dataset edit {verb}" for verb in ("delete", "relabel", "trim", "split", "merge", "undo", "restore")),
     *(f"workflow {verb}" for verb in ("publish", "validate", "show", "list", "versions", "run")),
     *(f"run {verb}" for verb in ("show", "list", "wait", "cancel", "retry")),

@@ -1,5 +1,6 @@
 """Packages of a version: the same bytes every time, and a checker that finds what LeRobot stumbles over."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -15,7 +16,13 @@ import pyarrow as pa  # noqa: TID253
 import pyarrow.parquet as pq  # noqa: TID253
 import pytest
 
-from emboflow_dagster.errors import ErrorKind, IntegrityError, InvalidInputError, NotFoundError
+from emboflow_dagster.errors import (
+    ConfigurationError,
+    ErrorKind,
+    IntegrityError,
+    InvalidInputError,
+    NotFoundError,
+)
 from emboflow_dagster.formats.canonical.reader import open_canonical
 from emboflow_dagster.formats.canonical.schema import Camera, Episode, FeatureSpec
 from emboflow_dagster.formats.canonical.writer import file_sha256, write_canonical
@@ -368,6 +375,16 @@ def test_rlds_is_read_back_with_every_number(canonical, tmp_path):
         assert features["steps/language_instruction"].bytes_list.value[0] in (b"place", b"lift")
         assert features["steps/observation/images.wrist"].bytes_list.value[0].startswith(b"\x89PNG")
     assert made["features"]["action"] == {"dtype": "float32", "shape": [2], "of": "action"}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("rerun") is not None, reason="rerun-sdk is installed")
+def test_without_rerun_its_format_is_refused_with_what_brings_it(canonical, tmp_path):
+    with pytest.raises(ConfigurationError, match="rerun") as refused:
+        delivering.deliver(request(canonical, tmp_path / "out", delivering.RRD))
+    assert (refused.value.kind, refused.value.hint) == (
+        ErrorKind.EXTRA_MISSING,
+        "pip install 'emboflow-dagster[rerun]'",
+    )
 
 
 def test_annotations_stand_beside_the_version(canonical, tmp_path):

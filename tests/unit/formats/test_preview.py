@@ -8,12 +8,19 @@ from mcap.writer import Writer  # noqa: TID253
 from PIL import Image  # noqa: TID253
 
 from emboflow_dagster.errors import InvalidInputError
+from emboflow_dagster.formats import preview
 from emboflow_dagster.formats.canonical.schema import Camera, Episode, FeatureSpec
 from emboflow_dagster.formats.canonical.writer import write_canonical
 from emboflow_dagster.formats.preview import preview_bundle
 from emboflow_dagster.formats.preview_motion import CLIP_BYTES, index_page
-from emboflow_dagster.formats.preview_plots import MAX_BYTES, to_rgb, write_small_png
-from emboflow_dagster.formats.preview_scene import Scene, path_of, place_columns
+from emboflow_dagster.formats.preview_plots import (
+    MAX_BYTES,
+    most_moving,
+    save_contact_sheet,
+    to_rgb,
+    write_small_png,
+)
+from emboflow_dagster.formats.preview_scene import Scene, path_of, place_columns, video_shots
 from emboflow_dagster.formats.video_file import measure_video
 from tests.sample_files import SAMPLES, needed
 
@@ -50,6 +57,10 @@ def check(index, folder):
         (
             "standard_dataset/gr00t_picknplace_v20",
             ["joints", "synced", "clip", *["joints"] * 2, *["images"] * 5],
+        ),
+        (
+            "standard_dataset/rlds_bridge_debug",
+            ["joints", *["images"] * 4, "synced", "clip", *["joints"] * 2],
         ),
         ("rosbag1/turtlesim_example", ["timeline", "trajectory"]),
         ("rosbag1/robot_localization_test2", ["timeline", "trajectory"]),
@@ -210,3 +221,30 @@ def test_the_page_shows_every_file_and_no_markup_of_a_name():
     assert "<b>" not in page
     assert "http" not in page
     assert Scene("x", 6.0).instants(3) == [1.0, 3.0, 5.0]
+
+
+def test_of_many_dimensions_those_that_move_most_are_drawn():
+    values = np.zeros((50, 40))
+    values[:, 30:] = np.linspace(0, 1, 50)[:, None]
+    values[3, 35] = np.nan
+
+    assert most_moving(values) == [*range(6), *range(30, 40)]
+    assert most_moving(np.full((3, 2), np.nan)) == [0, 1]
+
+
+def test_a_sheet_is_as_high_as_its_pictures(tmp_path):
+    pictures = [(str(place), Image.new("RGB", (320, 80), "red")) for place in range(5)]
+
+    assert save_contact_sheet(tmp_path / "sheet.png", pictures) == (4 * 196, 2 * (48 + 18))
+
+
+@pytest.mark.samples
+@pytest.mark.parametrize(("name", "size"), [("video_0", (568, 320)), ("video_90", (320, 568))])
+def test_a_video_is_shown_as_a_player_turns_it_and_no_frame_twice(name, size):
+    path = SAMPLES / "video/rotation_set" / f"{name}.mov"
+    needed(path.exists())
+
+    [(_, picture), *_] = video_shots(path)([0.0])
+    assert picture.size == size
+    captions = [text for text, _ in preview._video_frames(path, 8)]
+    assert len(captions) == len(set(captions)) == 3
