@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from emboflow_dagster.errors import ConfigurationError, ErrorKind
 from emboflow_dagster.object_storage.s3_endpoint import HINT, check_endpoint
-from emboflow_dagster.object_storage.s3_errors import ALTERED, MISSING, Refusal, code_of, error_of
+from emboflow_dagster.object_storage.s3_errors import ALTERED, BARE, MISSING, Refusal, code_of, error_of
 
 ATTEMPTS: Final = (
     4  # of one request that arrives altered; what fails otherwise is repeated by the client itself
@@ -55,11 +55,22 @@ class Bucket:
                 if code in ALTERED and attempt < ATTEMPTS:
                     time.sleep(PAUSE_S * 2**attempt)
                     continue
-                translated = error_of(error, self.name, endpoint)
+                translated = error_of(self._told(error, code), self.name, endpoint)
                 if translated is None:
                     raise
                 raise translated from error
         raise AssertionError("unreachable")
+
+    def _told(self, error: BaseException, code: str) -> BaseException:
+        """The error with its reason: the answer to HEAD has none, that to a listing, allowed alike, has."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        if code in BARE:
+            try:
+                self.client()[0].list_objects_v2(Bucket=self.name, MaxKeys=1)
+            except (BotoCoreError, ClientError) as reason:
+                return reason
+        return error
 
     def head(self, name: str) -> dict[str, Any] | None:
         """What is known of an object without reading it; ``None`` when there is none."""
@@ -138,8 +149,14 @@ def default_client() -> Any:
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         user_agent_extra="emboflow-dagster",
+        signature_version="s3v4",  # else URLs that are lent in us-east-1 are signed in a way few servers take
     )
     return boto3.session.Session().client("s3", config=config)
+
+
+def metadata_of(head: dict[str, Any]) -> dict[str, str]:
+    """An object's own metadata, names in lower case: they are headers, and servers in Go write `Sha256`."""
+    return {name.lower(): value for name, value in (head.get("Metadata") or {}).items()}
 
 
 def server_time(reply: Any) -> datetime:

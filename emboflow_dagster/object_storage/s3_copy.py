@@ -4,7 +4,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final
 
-from emboflow_dagster.errors import EmboflowError
+from emboflow_dagster.errors import ConfigurationError, EmboflowError, ErrorKind
 from emboflow_dagster.object_storage.s3_bucket import Bucket, server_time
 from emboflow_dagster.object_storage.s3_errors import MISSING, TAKEN, Refusal
 
@@ -63,6 +63,12 @@ def _in_ranges(bucket: Bucket, name: str, size: int, source: dict[str, Any], kep
                 CopySourceRange=range_,
                 **source,
             )["CopyPartResult"]
+            if not made.get("ETag"):
+                raise ConfigurationError(
+                    f"bucket {bucket.name}: the server copies no parts of objects of more than 5 GiB",
+                    kind=ErrorKind.STORE_REFUSED,
+                    hint="docs/object-store.md lists what a server must support",
+                )
             checksums = {field: value for field, value in made.items() if field.startswith("Checksum")}
             parts.append({"PartNumber": number, "ETag": made["ETag"], **checksums})
         bucket.ask(
