@@ -310,7 +310,7 @@ class S3ObjectStore:
 
     def check(self) -> str:
         """Which bucket is used and where; see :meth:`ObjectStore.check`."""
-        return f"{self.url}: {self._s3.check()} answers"
+        return f"{self.url}: {self._s3.answers()} answers"
 
     def _name(self, key: str) -> str:
         return self._root + check_key(key)

@@ -103,7 +103,7 @@ def error_of(error: BaseException, bucket: str, endpoint: str) -> EmboflowError 
     if isinstance(error, client.SSLError):
         if "CERTIFICATE" not in str(error).upper():
             return _refused(
-                f"bucket {bucket}: {endpoint} does not speak TLS",
+                f"bucket {bucket}: {endpoint} speaks no TLS, or none that this machine takes",
                 "is the port right? http:// is for a server on this machine",
             )
         return _refused(

@@ -24,8 +24,8 @@ print(server.get_host_and_port()[1], flush=True)
 sys.stdin.read()
 server.stop()
 """
-ENDPOINT = os.environ.get("EMBOFLOW_TEST_S3")
-BUCKET = os.environ.get("EMBOFLOW_TEST_S3_BUCKET")
+ENDPOINT = os.environ.get("EMBOFLOW_TEST_S3") or None
+BUCKET = os.environ.get("EMBOFLOW_TEST_S3_BUCKET") or None
 REGION = os.environ.get("EMBOFLOW_TEST_S3_REGION", "us-east-1")
 STYLE = os.environ.get("EMBOFLOW_TEST_S3_STYLE", "path")
 CREDENTIALS = {
