@@ -115,18 +115,26 @@ def test_an_upload_whose_parts_cannot_be_replaced_is_begun_anew(s3_server, bucke
     assert s3_server.held(bucket) == [name]
 
 
-def test_a_copy_in_parts_that_nobody_made_is_refused(behind, proxy, monkeypatch):
+@pytest.mark.parametrize("in_ranges", [False, True])
+def test_a_server_that_copies_nothing_is_sent_it_again(
+    s3_server, bucket, behind, proxy, monkeypatch, in_ranges
+):
     store, payload = behind(), content(PART_BYTES + 1)
-    store.put(payload, content_type=TYPE)
+    stored = store.put(payload, content_type=TYPE)
     monkeypatch.setattr(s3_copy, "FRESH", timedelta(seconds=-10))
-    monkeypatch.setattr(s3_copy, "MAX_COPY_BYTES", 0)
+    proxy.answers("CopyObject", 501, "NotImplemented")
 
-    def answer(exchange: Exchange) -> None:
+    def answer(exchange: Exchange) -> None:  # rclone's
         exchange.status, exchange.reply = 200, b""
 
     proxy.faults.append(Fault("UploadPartCopy", before=answer))
-    with pytest.raises(ConfigurationError, match="copies no parts"):
-        store.put(payload, content_type=TYPE)
+    if in_ranges:
+        monkeypatch.setattr(s3_copy, "MAX_COPY_BYTES", 0)
+
+    assert store.put(payload, content_type=TYPE) == stored
+
+    assert proxy.count("CreateMultipartUpload") == (3 if in_ranges else 2)
+    assert s3_server.held(bucket) == [f"{PREFIX}/{stored.key}"]
 
 
 def test_a_url_is_lent_with_the_signature_that_every_server_takes(bucket):
