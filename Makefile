@@ -23,7 +23,7 @@ unexport PYTHONPATH
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup demo dev test test-fast test-flowcept test-celery test-graphs verify-lerobot verify-rlds verify-rerun compare-samples mutants compare-quality faults faults-blobs faults-runs check fmt lint types imports docs bench bench-blobs bench-promises lock clean
+.PHONY: help setup demo dev test test-fast test-s3 test-flowcept test-celery test-graphs verify-lerobot verify-rlds verify-rerun compare-samples mutants compare-quality faults faults-blobs faults-runs check fmt lint types imports docs bench bench-blobs bench-promises lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,15 @@ test: $(STAMP)  ## All tests: unit, integration (a real mongod), acceptance
 
 test-fast: $(STAMP)  ## Unit tests only: no process is started but Python
 	@$(PYTEST) -q -n $(JOBS) tests/unit
+
+#: The IO manager, a team's S3Resource and what steps print, besides the store, prefixes and deliveries.
+S3_TESTS := tests/integration/s3 tests/acceptance/test_dagster_s3.py \
+  tests/acceptance/test_dagster_homes.py::test_assets_in_a_bucket_are_verified_collected_scrubbed_and_healed \
+  tests/acceptance/test_step_logs.py::test_what_a_step_prints_goes_to_the_bucket_and_is_shown_from_there \
+  tests/acceptance/test_step_logs.py::test_a_bucket_that_is_away_costs_no_step
+
+test-s3: $(STAMP)  ## The S3 tests against a server of yours: EMBOFLOW_TEST_S3=https://host (docs/object-store.md)
+	@$(PYTEST) -q $(if $(EMBOFLOW_TEST_S3_BUCKET),,-n $(JOBS)) $(S3_TESTS)
 
 test-flowcept: $(STAMP) $(FLOWCEPT)  ## Flowcept 1.0.3 writes a database; it comes over, goes back and is read by Flowcept
 	@$(PYTEST) -q tests/integration/project/test_flowcept_real.py

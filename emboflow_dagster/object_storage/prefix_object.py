@@ -83,6 +83,10 @@ def _bring(bucket: Bucket, key: str, found: Listed, target: Path) -> None:
         while True:
             part = {"Range": f"bytes={at}-"} if at else {"ChecksumMode": "ENABLED"}
             reply = bucket.ask("get_object", but=MISSING | _OTHER, Key=key, IfMatch=f'"{found.etag}"', **part)
+            tag = str(reply.get("ETag") or found.etag).strip('"')
+            if tag != found.etag:  # some servers take no notice of the condition
+                reply["Body"].close()
+                raise changed(found, f"its tag is {tag} now")
             if reply.get("ServerSideEncryption", "AES256") != "AES256" or reply.get("SSECustomerAlgorithm"):
                 md5 = None
             if not at and reply["ContentLength"] != found.size:

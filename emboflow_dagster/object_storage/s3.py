@@ -38,13 +38,13 @@ from emboflow_dagster.object_storage.payload import (
     rejoined,
 )
 from emboflow_dagster.object_storage.pump import Digest
-from emboflow_dagster.object_storage.s3_bucket import ATTEMPTS, Bucket, ClientMaker, server_time
+from emboflow_dagster.object_storage.s3_bucket import ATTEMPTS, Bucket, ClientMaker, metadata_of, server_time
 from emboflow_dagster.object_storage.s3_checksum import Checksum, checksum_for
 from emboflow_dagster.object_storage.s3_copy import refresh
 from emboflow_dagster.object_storage.s3_errors import TAKEN, UNSUPPORTED, UPLOAD_GONE, Refusal
 from emboflow_dagster.object_storage.s3_read import HashingObject, WrongSizeError, ranges, there, wrong_size
 from emboflow_dagster.object_storage.s3_source import PART_BYTES, Parts, of_file, of_memory, of_stream
-from emboflow_dagster.object_storage.s3_upload import upload
+from emboflow_dagster.object_storage.s3_upload import upload, uploads
 from emboflow_dagster.object_storage.verified import VerifiedReader, mismatch, part_of
 
 MAX_PREFIX_BYTES: Final = 512
@@ -179,7 +179,7 @@ class S3ObjectStore:
         head = self._s3.head(name)
         if head is None or head["ContentLength"] != digest.size:
             return False
-        if head.get("Metadata", {}).get("sha256") != digest.sha256:
+        if metadata_of(head).get("sha256") != digest.sha256:
             return False  # put there by other means: what it is nobody knows without reading it
         return refresh(self._s3, name, head)
 
@@ -284,10 +284,10 @@ class S3ObjectStore:
     def stale_uploads(self, *, older_than_s: float = STALE_AFTER_S) -> list[StaleUpload]:
         """Multipart uploads that did not go on; see :meth:`ObjectStore.stale_uploads`.
 
-        Some servers list only the uploads of one exact key; those end old ones by themselves.
+        Some servers list only the uploads of one exact key, or none; those end old ones by themselves.
         """
         stale: list[StaleUpload] = []
-        for row in self._s3.pages("list_multipart_uploads", "Uploads", Prefix=f"{self._root}{PREFIX}/"):
+        for row in uploads(self._s3, f"{self._root}{PREFIX}/"):
             name, upload_id = row["Key"], row["UploadId"]
             try:
                 reply = self._s3.ask("list_parts", but=UPLOAD_GONE, Key=name, UploadId=upload_id, MaxParts=1)
@@ -310,7 +310,7 @@ class S3ObjectStore:
 
     def check(self) -> str:
         """Which bucket is used and where; see :meth:`ObjectStore.check`."""
-        return f"{self.url}: {self._s3.check()} answers"
+        return f"{self.url}: {self._s3.answers()} answers"
 
     def _name(self, key: str) -> str:
         return self._root + check_key(key)

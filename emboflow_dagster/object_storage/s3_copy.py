@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from emboflow_dagster.errors import EmboflowError
 from emboflow_dagster.object_storage.s3_bucket import Bucket, server_time
-from emboflow_dagster.object_storage.s3_errors import MISSING, TAKEN, Refusal
+from emboflow_dagster.object_storage.s3_errors import MISSING, TAKEN, UNSUPPORTED, Refusal
 
 #: Younger objects count as put lately as they are. `gc` must spare what is younger than this, at least.
 FRESH: Final = timedelta(hours=1)
@@ -22,10 +22,13 @@ _KEPT: Final = (
     "ContentDisposition",
     "ContentEncoding",
 )
+_NOT_COPIED: Final = MISSING | TAKEN | UNSUPPORTED
 
 
 def refresh(bucket: Bucket, name: str, head: dict[str, Any]) -> bool:
-    """Make an object's time now, unless it is young; ``False`` when it is gone meanwhile.
+    """Make an object's time now, unless it is young; ``False`` when it has to be put again.
+
+    It is gone meanwhile, or the server does not copy.
 
     Args:
         bucket: Where.
@@ -39,7 +42,7 @@ def refresh(bucket: Bucket, name: str, head: dict[str, Any]) -> bool:
     try:
         if head["ContentLength"] <= MAX_COPY_BYTES:
             bucket.ask(
-                "copy_object", but=MISSING | TAKEN, Key=name, MetadataDirective="REPLACE", **source, **kept
+                "copy_object", but=_NOT_COPIED, Key=name, MetadataDirective="REPLACE", **source, **kept
             )
         else:
             _in_ranges(bucket, name, head["ContentLength"], source, kept)
@@ -56,13 +59,15 @@ def _in_ranges(bucket: Bucket, name: str, size: int, source: dict[str, Any], kep
             range_ = f"bytes={start}-{min(start + RANGE_BYTES, size) - 1}"
             made = bucket.ask(
                 "upload_part_copy",
-                but=MISSING | TAKEN,
+                but=_NOT_COPIED,
                 Key=name,
                 UploadId=upload_id,
                 PartNumber=number,
                 CopySourceRange=range_,
                 **source,
             )["CopyPartResult"]
+            if not made.get("ETag"):  # rclone answers as if it had
+                raise Refusal("NotImplemented")
             checksums = {field: value for field, value in made.items() if field.startswith("Checksum")}
             parts.append({"PartNumber": number, "ETag": made["ETag"], **checksums})
         bucket.ask(

@@ -13,7 +13,7 @@ from typing import Any, Final
 from emboflow_dagster.errors import EmboflowError, ErrorKind, IntegrityError, InvalidInputError
 from emboflow_dagster.object_storage.payload import opened
 from emboflow_dagster.object_storage.s3 import S3ObjectStore
-from emboflow_dagster.object_storage.s3_bucket import Bucket, ClientMaker
+from emboflow_dagster.object_storage.s3_bucket import Bucket, ClientMaker, metadata_of
 from emboflow_dagster.object_storage.s3_checksum import checksum_for
 from emboflow_dagster.object_storage.s3_source import PART_BYTES, of_file
 from emboflow_dagster.object_storage.s3_upload import upload
@@ -112,7 +112,7 @@ def _is_there(bucket: Bucket, key: str, path: Path, sha256: str) -> bool:
     head = bucket.head(key)
     if head is None or head["ContentLength"] != path.stat().st_size:
         return False
-    return head.get("Metadata", {}).get("sha256") == sha256
+    return metadata_of(head).get("sha256") == sha256
 
 
 def _put(bucket: Bucket, key: str, path: Path, sha256: str) -> None:

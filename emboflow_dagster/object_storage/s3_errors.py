@@ -10,8 +10,9 @@ from emboflow_dagster.errors import ConfigurationError, EmboflowError, ErrorKind
 
 #: There is no such object.
 MISSING: Final = frozenset({"NoSuchKey", "404", "NotFound"})
-#: The upload was completed or aborted by somebody, or is not what we think it is.
-UPLOAD_GONE: Final = frozenset({"NoSuchUpload", "InvalidPart", "InvalidPartOrder"})
+#: The upload was completed or aborted by somebody, or is not what we think it is. Ceph and Swift say of one
+#: that has ended that there is no such object.
+UPLOAD_GONE: Final = frozenset({"NoSuchUpload", "NoSuchKey", "InvalidPart", "InvalidPartOrder"})
 #: The object is there already (also: our own put, whose answer was lost), or somebody puts it now.
 TAKEN: Final = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict"})
 UNSUPPORTED: Final = frozenset({"NotImplemented", "501"})
@@ -19,6 +20,8 @@ UNSUPPORTED: Final = frozenset({"NotImplemented", "501"})
 ALTERED: Final = frozenset(
     {"BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody"}
 )
+#: What an answer without a body is told by: its status.
+BARE: Final = frozenset({"301", "400", "403", "404"})
 _BUSY: Final = frozenset(
     "SlowDown ServiceUnavailable Throttling ThrottlingException RequestLimitExceeded TooManyRequests "
     "InternalError RequestTimeout OperationAborted BandwidthLimitExceeded".split()
@@ -98,6 +101,11 @@ def error_of(error: BaseException, bucket: str, endpoint: str) -> EmboflowError 
             "AWS_PROFILE names a profile that is not there", "`aws configure list-profiles` lists them"
         )
     if isinstance(error, client.SSLError):
+        if "CERTIFICATE" not in str(error).upper():
+            return _refused(
+                f"bucket {bucket}: {endpoint} speaks no TLS, or none that this machine takes",
+                "is the port right? http:// is for a server on this machine",
+            )
         return _refused(
             f"bucket {bucket}: the certificate of {endpoint} is not trusted",
             "AWS_CA_BUNDLE names the file of an authority of your own",
@@ -116,6 +124,11 @@ def error_of(error: BaseException, bucket: str, endpoint: str) -> EmboflowError 
 
 def _answered(error: Any, bucket: str, endpoint: str) -> EmboflowError:
     code, status = code_of(error), status_of(error)
+    if code in UNSUPPORTED:
+        return _refused(
+            f"bucket {bucket}: {endpoint} answered {code}",
+            "docs/object-store.md lists what a server must support",
+        )
     if status >= 500 or status == 429 or code in _BUSY or code in ALTERED:  # noqa: PLR2004 - HTTP's numbers
         return UnavailableError(
             f"bucket {bucket}: {endpoint} answered {code} again and again",

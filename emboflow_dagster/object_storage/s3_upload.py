@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from emboflow_dagster.errors import EmboflowError, UnavailableError
-from emboflow_dagster.object_storage.s3_bucket import ATTEMPTS, IN_FLIGHT, PAUSE_S, Bucket
-from emboflow_dagster.object_storage.s3_errors import UPLOAD_GONE, Refusal
+from emboflow_dagster.object_storage.s3_bucket import ATTEMPTS, IN_FLIGHT, PAUSE_S, Bucket, metadata_of
+from emboflow_dagster.object_storage.s3_errors import UNSUPPORTED, UPLOAD_GONE, Refusal
 from emboflow_dagster.object_storage.s3_source import PART_BYTES, Parts
 
 #: What in-flight parts may take of memory; of larger parts fewer are sent at once, at least one.
@@ -58,6 +58,16 @@ def upload(bucket: Bucket, name: str, parts: Parts, *, content_type: str, metada
     )
 
 
+def uploads(bucket: Bucket, prefix: str) -> Iterator[dict[str, Any]]:
+    """The rows of the uploads that have not ended, as far as the server lists them."""
+    try:
+        yield from bucket.pages(
+            "list_multipart_uploads", "Uploads", but=UPLOAD_GONE | UNSUPPORTED, Prefix=prefix
+        )
+    except Refusal:
+        return  # it has no such listing, or (rclone) says so of an empty one
+
+
 class _Upload:
     def __init__(self, bucket: Bucket, name: str, parts: Parts, how: dict[str, Any]) -> None:
         self._bucket = bucket
@@ -72,7 +82,7 @@ class _Upload:
         return (
             head is not None
             and head["ContentLength"] == self._parts.size
-            and head.get("Metadata") == self._how["Metadata"]
+            and self._how["Metadata"].items() <= metadata_of(head).items()
         )
 
     def run(self) -> None:
@@ -90,7 +100,12 @@ class _Upload:
                 if self.finished():  # it was completed, and the answer lost
                     return
             raise  # to be gone on with
-        except Refusal:
+        except Refusal as refusal:
+            if (
+                refusal.code in UNSUPPORTED
+            ):  # rclone replaces no part that is there: this upload leads nowhere
+                with suppress(EmboflowError, Refusal):
+                    self._ask("abort_multipart_upload", upload_id)
             raise
         except Exception:
             with suppress(EmboflowError, Refusal):
@@ -105,7 +120,7 @@ class _Upload:
 
     def _found(self) -> tuple[str, dict[int, Any]] | None:
         """An upload of the same payload in parts of the same size, and its parts that are right."""
-        listed = self._bucket.pages("list_multipart_uploads", "Uploads", Prefix=self._name)
+        listed = uploads(self._bucket, self._name)
         algorithm = self._parts.checksum.upload().get("ChecksumAlgorithm")
         same = [
             row
@@ -161,4 +176,5 @@ class _Upload:
         return {"PartNumber": number, "ETag": tag, **checksum}
 
     def _ask(self, operation: str, upload_id: str, **arguments: Any) -> Any:
-        return self._bucket.ask(operation, but=UPLOAD_GONE, Key=self._name, UploadId=upload_id, **arguments)
+        but = UPLOAD_GONE | UNSUPPORTED if operation == "upload_part" else UPLOAD_GONE
+        return self._bucket.ask(operation, but=but, Key=self._name, UploadId=upload_id, **arguments)

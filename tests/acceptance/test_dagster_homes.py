@@ -37,8 +37,13 @@ def settings(settings, monkeypatch):
 @pytest.fixture(scope="module")
 def s3_server() -> Iterator[Server]:
     with Server() as server:
-        server.client.create_bucket(Bucket="recordings")
         yield server
+
+
+@pytest.fixture
+def bucket(s3_server: Server) -> Iterator[str]:
+    with s3_server.bucket() as name:
+        yield name
 
 
 def assets(folder: Path, day: int) -> list[dg.AssetsDefinition]:
@@ -94,11 +99,11 @@ def newest(ef: EmboFlow) -> dict[str, int]:
 
 
 def test_assets_in_a_bucket_are_verified_collected_scrubbed_and_healed(
-    settings, s3_server, monkeypatch, tmp_path
+    settings, s3_server, bucket, monkeypatch, tmp_path
 ):
     for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL_S3": s3_server.url}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("EMBOFLOW_OBJECT_STORE", "s3://recordings/team")
+    monkeypatch.setenv("EMBOFLOW_OBJECT_STORE", f"s3://{bucket}/team")
     # What other processes set aside is else known here seconds later.
     monkeypatch.setattr(quarantine, "FRESH_S", 0.0)
     place = f"{settings.workspace}.{settings.project}"
@@ -106,7 +111,7 @@ def test_assets_in_a_bucket_are_verified_collected_scrubbed_and_healed(
         assert materialized(tmp_path / "made", day).success
 
     report = emboflow("verify")
-    held = s3_server.objects("recordings")
+    held = s3_server.objects(bucket)
     assert report["problems"] == []
     # Two versions of four assets and one of the pinned one; two files beside the listings of the folder.
     assert (len(held), report["counts"]["payloads"]) == (11, 11)
@@ -117,15 +122,15 @@ def test_assets_in_a_bucket_are_verified_collected_scrubbed_and_healed(
         assert json.loads(ef.blobs.read(f"{place}.summary")) == {"frames": 422, "last": 1}
         ef.blobs.withdraw(f"{place}.video", 0, reason="no consent")
         collected = emboflow("gc", "--grace", "0s")
-        assert (collected["versions"], len(s3_server.objects("recordings"))) == ([f"{place}.video.v0"], 10)
+        assert (collected["versions"], len(s3_server.objects(bucket))) == ([f"{place}.video.v0"], 10)
         with pytest.raises(IntegrityError) as caught:
             ef.blobs.read(f"{place}.video", 0)
         assert caught.value.kind is ErrorKind.BLOB_WITHDRAWN
         assert len(ef.blobs.read(f"{place}.video")) == 12_800_001
 
         name = f"team/{ef.blobs.ref(ef.blobs.get(f'{place}.episodes')).key}"
-    good = s3_server.client.get_object(Bucket="recordings", Key=name)["Body"].read()
-    s3_server.client.put_object(Bucket="recordings", Key=name, Body=bytes([good[0] ^ 1]) + good[1:])
+    good = s3_server.client.get_object(Bucket=bucket, Key=name)["Body"].read()
+    s3_server.client.put_object(Bucket=bucket, Key=name, Body=bytes([good[0] ^ 1]) + good[1:])
 
     assert [row["code"] for row in emboflow("scrub", status=1)["problems"]] == ["hash-mismatch"]
     failed = materialized(tmp_path / "made", 1, "summary")

@@ -15,7 +15,7 @@ from emboflow_dagster.errors import ConfigurationError
 from emboflow_dagster.orchestration import EmboFlowResource
 from emboflow_dagster.orchestration.catalog import Place
 from emboflow_dagster.orchestration.handles import kept_open
-from tests.integration.s3.server import CREDENTIALS, Server
+from tests.integration.s3.server import CREDENTIALS, REGION, Server
 
 BIN = Path(sys.executable).parent
 SECRET = CREDENTIALS["AWS_SECRET_ACCESS_KEY"]
@@ -28,7 +28,7 @@ from emboflow_dagster.orchestration import EmboFlowResource
 
 s3 = S3Resource(
     endpoint_url=dg.EnvVar("TEAM_S3_ENDPOINT"),
-    region_name="us-east-1",
+    region_name=dg.EnvVar("TEAM_S3_REGION"),
     aws_access_key_id=dg.EnvVar("TEAM_S3_KEY"),
     aws_secret_access_key=dg.EnvVar("TEAM_S3_SECRET"),
 )
@@ -61,7 +61,6 @@ defs = dg.Definitions(
 @pytest.fixture(scope="module")
 def s3_server() -> Iterator[Server]:
     with Server() as server:
-        server.client.create_bucket(Bucket="recordings")
         yield server
 
 
@@ -71,22 +70,23 @@ def s3(s3_server: Server):
 
     return S3Resource(
         endpoint_url=s3_server.url,
-        region_name="us-east-1",
+        region_name=REGION,
         aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=SECRET,
     )
 
 
 @pytest.fixture
-def url(settings, monkeypatch) -> str:
+def url(settings, s3_server, monkeypatch) -> Iterator[str]:
     monkeypatch.delenv("EMBOFLOW_OBJECT_STORE")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    return f"s3://recordings/{settings.workspace}"
+    with s3_server.bucket() as name:
+        yield f"s3://{name}/{settings.workspace}"
 
 
 def under(server: Server, url: str) -> list[str]:
-    prefix = url.removeprefix("s3://recordings/")
-    return [name for name in server.objects("recordings") if name.startswith(f"{prefix}/")]
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    return [name for name in server.objects(bucket) if name.startswith(f"{prefix}/")]
 
 
 def test_steps_in_processes_of_their_own_use_the_resource(s3_server, settings, url, tmp_path):
@@ -97,6 +97,7 @@ def test_steps_in_processes_of_their_own_use_the_resource(s3_server, settings, u
         "TEAM_S3_ENDPOINT": s3_server.url,
         "TEAM_S3_KEY": CREDENTIALS["AWS_ACCESS_KEY_ID"],
         "TEAM_S3_SECRET": SECRET,
+        "TEAM_S3_REGION": REGION,
         "TEAM_S3_URL": url,
     }
     (tmp_path / "dagster").mkdir(exist_ok=True)
@@ -121,7 +122,12 @@ def test_a_location_loads_without_credentials_and_without_a_server(url, tmp_path
     location = tmp_path / "team.py"
     location.write_text(LOCATION)
     (tmp_path / "dagster").mkdir()
-    nowhere = {"TEAM_S3_ENDPOINT": "http://127.0.0.1:1", "TEAM_S3_KEY": "", "TEAM_S3_SECRET": ""}
+    nowhere = {
+        "TEAM_S3_ENDPOINT": "http://127.0.0.1:1",
+        "TEAM_S3_KEY": "",
+        "TEAM_S3_SECRET": "",
+        "TEAM_S3_REGION": "us-east-1",
+    }
 
     done = subprocess.run(
         [BIN / "dagster", "definitions", "validate", "-f", location],

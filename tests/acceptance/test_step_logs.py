@@ -68,12 +68,11 @@ def test_a_chatty_task_does_not_fill_the_event_log(ef, asset, instance):
 
 @pytest.fixture
 def bucket(monkeypatch):
-    with Server() as server:
-        server.client.create_bucket(Bucket="logs")
+    with Server() as server, server.bucket("logs") as made:
         for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL_S3": server.url}.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setenv(compute_logs.VARIABLE, "s3://logs/team/steps")
-        yield server
+        monkeypatch.setenv(compute_logs.VARIABLE, f"s3://{made}/team/steps")
+        yield server, made
 
 
 def materialize(ef, instance):
@@ -99,7 +98,8 @@ def test_what_a_step_prints_goes_to_the_bucket_and_is_shown_from_there(ef, asset
 
     assert done.success
     # What a step of more than 30 s had printed by then stays beside it, in objects of Dagster's own.
-    names = [name for name in bucket.objects("logs") if not name.endswith(".partial")]
+    server, where = bucket
+    names = [name for name in server.objects(where) if not name.endswith(".partial")]
     assert [name.rpartition(".")[2] for name in names] == ["err", "out"]
     assert all(name.startswith(f"team/steps/storage/{done.run_id}/") for name in names)
     assert list((settings.dagster_home / compute_logs.FOLDER).rglob("*.out")) == []
@@ -109,9 +109,9 @@ def test_what_a_step_prints_goes_to_the_bucket_and_is_shown_from_there(ef, asset
         assert b"and an error of it\n" in read(key, ComputeIOType.STDERR, 0, None)[0]
 
 
-def test_a_bucket_that_is_away_costs_no_step(ef, asset, bucket, settings):
+def test_a_bucket_that_is_away_costs_no_step(ef, asset, bucket, settings, monkeypatch):
     publish(ef, TALKS)
-    bucket.client.delete_bucket(Bucket="logs")
+    monkeypatch.setenv(compute_logs.VARIABLE, "s3://not-there-at-all/team/steps")
     with dagster_instance.opened(settings.dagster_home) as instance:
         done = materialize(ef, instance)
         read = instance.compute_log_manager.get_log_data_for_type

@@ -1,7 +1,5 @@
 """One S3 server a worker, a bucket a test; a proxy that breaks things where a test asks for one."""
 
-import itertools
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -13,9 +11,8 @@ from emboflow_dagster.object_storage import S3ObjectStore
 from emboflow_dagster.project.handle import EmboFlow
 from emboflow_dagster.project.settings import Settings
 from tests.integration.s3.proxy import Proxy
-from tests.integration.s3.server import ENVIRONMENT, Server, client_at
+from tests.integration.s3.server import ENVIRONMENT, STYLE, Server, client_at
 
-_numbers = itertools.count()
 PREFIX = "team/emboflow"
 
 
@@ -27,17 +24,18 @@ def s3_server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def bucket(s3_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def bucket(
+    s3_server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """An empty bucket that the environment leads to."""
     for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL_S3": s3_server.url}.items():
         monkeypatch.setenv(name, value)
-    name = f"lake-{os.getpid()}-{next(_numbers)}"
-    s3_server.client.create_bucket(Bucket=name)
-    yield name
-    for key, upload_id in s3_server.uploads(name):
-        s3_server.client.abort_multipart_upload(Bucket=name, Key=key, UploadId=upload_id)
-    for key in s3_server.objects(name):
-        s3_server.client.delete_object(Bucket=name, Key=key)
+    if STYLE != "path":  # what a custom endpoint has unless a profile says otherwise
+        profile = tmp_path_factory.mktemp("aws") / "config"
+        profile.write_text(f"[default]\ns3 =\n  addressing_style = {STYLE}\n")
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(profile))
+    with s3_server.bucket() as name:
+        yield name
 
 
 @pytest.fixture
@@ -73,8 +71,10 @@ def store(bucket: str) -> S3ObjectStore:
 
 @pytest.fixture
 def proxy(s3_server: Server) -> Iterator[Proxy]:
-    """A proxy before the server."""
-    made = Proxy(s3_server.port)
+    """A proxy before the server; a server that is reached by https or by names of buckets can have none."""
+    if STYLE != "path" or not s3_server.url.startswith("http://"):
+        pytest.skip("a proxy is put before plain http, and before paths alone")
+    made = Proxy(s3_server.url)
     yield made
     made.close()
 

@@ -74,13 +74,13 @@ class Fault:
 class Proxy:
     """The proxy; ``url`` is its endpoint, ``seen`` the operations in the order in which they came."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, url: str) -> None:
         self.seen: list[str] = []
         self.refused: list[str] = []
         self.faults: list[Fault] = []
         self.stopped = threading.Event()
         self.under_way = 0
-        self._upstream = port
+        self._upstream = urlsplit(url).netloc
         self._lock = threading.Lock()
         proxy = self
 
@@ -203,7 +203,7 @@ class Proxy:
         handler.answer(exchange, fault.send if fault else None)
 
     def _pass_on(self, exchange: Exchange) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._upstream, timeout=60)
+        connection = http.client.HTTPConnection(self._upstream, timeout=60)
         try:
             kept = {name: value for name, value in exchange.headers.items() if name != "expect"}
             connection.request(exchange.method, exchange.path, exchange.body, kept)

@@ -7,6 +7,7 @@ import pytest
 from emboflow_dagster.errors import ConfigurationError, ErrorKind, UnavailableError
 from emboflow_dagster.object_storage import S3ObjectStore, open_store
 from emboflow_dagster.object_storage.pump import BUFFER_BYTES
+from emboflow_dagster.object_storage.s3_bucket import default_client
 from emboflow_dagster.object_storage.s3_checksum import MD5, SHA256, checksum_for
 from emboflow_dagster.object_storage.s3_endpoint import check_endpoint
 from emboflow_dagster.object_storage.s3_errors import error_of
@@ -187,7 +188,14 @@ def test_what_may_work_again_is_unavailable(error, words):
         (answered("RequestTimeTooSkewed", 403), "clock"),
         (failed("NoCredentialsError"), "AWS_ACCESS_KEY_ID"),
         (failed("ProfileNotFound", profile=SECRET), "list-profiles"),
-        (failed("SSLError", endpoint_url=f"http://{SECRET}", error="x"), "AWS_CA_BUNDLE"),
+        (
+            failed("SSLError", endpoint_url=f"http://{SECRET}", error="CERTIFICATE_VERIFY_FAILED"),
+            "AWS_CA_BUNDLE",
+        ),
+        (
+            failed("SSLError", endpoint_url=f"http://{SECRET}", error="WRONG_VERSION_NUMBER"),
+            "is the port right",
+        ),
         (failed("NoRegionError"), "AWS_REGION"),
     ],
 )
@@ -234,3 +242,11 @@ def test_ten_thousand_parts_are_enough_for_every_size(size):
     assert -(-size // part) <= MAX_PARTS
     assert part % BUFFER_BYTES == 0
     assert part == PART_BYTES or size > MAX_PARTS * PART_BYTES
+
+
+def test_who_looks_on_waits_for_seconds(monkeypatch):
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    patient, quick = default_client().meta.config, default_client(patient=False).meta.config
+
+    assert quick.read_timeout * quick.retries["total_max_attempts"] <= 20 < patient.read_timeout
+    assert patient.signature_version == quick.signature_version == "s3v4"
