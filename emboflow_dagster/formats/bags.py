@@ -13,7 +13,7 @@ from emboflow_dagster.formats.topics import TopicTable
 
 _DIGITS = re.compile(r"(\d+)")
 
-DAMAGE = frozenset({"truncated", "unindexed", "corrupt"})
+DAMAGE = frozenset({"truncated", "unindexed", "corrupt", "trailing_bytes", "unapplied_wal"})
 """Warnings of a recording that a copy of all that is readable would not have."""
 
 

@@ -28,6 +28,7 @@ class UnsupportedEncodingError(UndecodableError):
 
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 ENCODINGS = frozenset({"ros1", "cdr", "json"})
 
 #: Packages of the current ROS 2 release; a test compares them with those of rosbags.
@@ -84,6 +85,7 @@ class Decoder:
             raise UnsupportedEncodingError(f"messages are compressed with {connection.compression!r}")
         self.fallback = False
         self._compressed = connection.compression == "zstd"
+        self._cdr = connection.encoding == "cdr"
         self._type = connection.type
         self._choices: list[Decode] = []
         self._may_be_standard = False
@@ -130,6 +132,9 @@ class Decoder:
             try:
                 message = self._choices[index](_unzstd(data) if self._compressed else data)
             except Exception as error:  # noqa: BLE001 - generated decoders fail in any way on foreign bytes
+                if not self._compressed and self._cdr and data.startswith(ZSTD_MAGIC):
+                    self._compressed = True  # no CDR begins so: the metadata that would say it is gone
+                    continue
                 failure = failure or error
                 index += 1
                 continue

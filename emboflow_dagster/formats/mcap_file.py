@@ -56,6 +56,11 @@ def _messages(path: Path, facts: Facts, wanted: Wanted, *, compression: str) -> 
                         yield message
             if not reader.closed or window.read(len(MAGIC)) != MAGIC:
                 raise CutError("the file has no footer")
+            if window.left:
+                # The usual readers look for the footer at the end, and refuse such a file as a whole.
+                more = "another MCAP begins there and is not read" if file.read(8) == MAGIC else "not read"
+                text = f"{window.left} bytes stand behind the end of the recording: {more}"
+                facts.warn("trailing_bytes", text, path.name)
         except (CutError, DamagedError, struct.error) as error:
             reader.damaged = True
             facts.warn("truncated", f"read up to byte {file.tell()} of {size}: {error}", path.name)

@@ -72,6 +72,22 @@ def iter_numeric(
             yield NumericRow(message.connection.topic, message.stamp_ns, names, values)
 
 
+def topics_of(path: Path) -> dict[str, str]:
+    """Topic to type of all that a recording declares; no message is decoded.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    found: dict[str, str] = {}
+    for part, _, reader in recording_parts(path):
+        facts = Facts()
+        for message in reader(part, facts, lambda _: False):
+            found.setdefault(message.connection.topic, message.connection.type)
+        for connection in facts.connections:
+            found.setdefault(connection.topic, connection.type)
+    return dict(sorted(found.items()))
+
+
 def numeric_topics(path: Path) -> dict[str, dict[str, Any]]:
     """The topics of which :func:`iter_numeric` gives rows: {topic: {type, fields, count}}.
 

@@ -4,13 +4,20 @@ from base64 import b64decode
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emboflow_dagster.formats.decoding import UndecodableError
 from emboflow_dagster.formats.detect import signature
 from emboflow_dagster.formats.extras import needs_extra
 from emboflow_dagster.formats.messages import decoded_messages
 from emboflow_dagster.formats.report import ProbeWarning
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image as PictureFile
+
+#: Pillow's modes of depth pictures; as RGB everything above 255 would be white.
+DEEP = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 
 IMAGE_TYPES = frozenset({"CompressedImage", "Image"})
 
@@ -77,17 +84,46 @@ def iter_images(
             return
 
 
+def rgb_of(message: Any) -> "np.ndarray":
+    """A decoded image message as uint8 RGB ``(height, width, 3)``.
+
+    Raises:
+        UndecodableError: It is no picture, or one of more than 8 bits (depth), which no video holds.
+    """
+    import numpy as np
+
+    with needs_extra("plots"):
+        from PIL import Image, UnidentifiedImageError
+
+    fields = message if isinstance(message, dict) else vars(message)
+    try:
+        if "encoding" in fields and fields.get("data") is not None:
+            image = _raw(fields, _bytes_of(fields["data"]))
+        else:
+            image = Image.open(BytesIO(_picture(message)))
+        if image.mode in DEEP:
+            what = fields.get("encoding") or fields.get("format")
+            raise UndecodableError(f"its pictures have more than 8 bits ({what}): depth is no video")
+        return np.asarray(image.convert("RGB"))
+    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
+        raise UndecodableError(f"a picture is damaged: {error}") from error
+
+
+def _bytes_of(data: Any) -> bytes:
+    if not isinstance(data, str):
+        return bytes(data)
+    try:
+        return b64decode(data, validate=True)  # JSON messages carry base64
+    except ValueError as error:
+        raise UndecodableError(f"the picture's base64 is damaged: {error}") from error
+
+
 def _picture(message: Any) -> bytes:
     fields = message if isinstance(message, dict) else vars(message)
     data = fields.get("data")
-    if isinstance(data, str):  # JSON messages carry base64
-        try:
-            data = b64decode(data, validate=True)
-        except ValueError as error:
-            raise UndecodableError(f"the picture's base64 is damaged: {error}") from error
     if data is None:
         raise UndecodableError("the message has no picture data")
-    raw = bytes(data)
+    raw = _bytes_of(data)
     if "encoding" in fields:
         return _png(fields, raw)
     for start in (0, _DEPTH_HEADER_BYTES):  # compressedDepth puts a header before its PNG
@@ -97,6 +133,12 @@ def _picture(message: Any) -> bytes:
 
 
 def _png(fields: dict[str, Any], raw: bytes) -> bytes:
+    target = BytesIO()
+    _raw(fields, raw).save(target, "PNG")
+    return target.getvalue()
+
+
+def _raw(fields: dict[str, Any], raw: bytes) -> "PictureFile":
     with needs_extra("plots"):
         from PIL import Image
 
@@ -110,7 +152,4 @@ def _png(fields: dict[str, Any], raw: bytes) -> bytes:
         raise UndecodableError(f"{len(raw)} bytes are no {width}x{height} {fields['encoding']} picture")
     if mode == "I;16" and fields.get("is_bigendian"):
         raw_mode = "I;16B"
-    image = Image.frombytes(mode, (width, height), raw[: step * height], "raw", raw_mode, step, 1)
-    target = BytesIO()
-    image.save(target, "PNG")
-    return target.getvalue()
+    return Image.frombytes(mode, (width, height), raw[: step * height], "raw", raw_mode, step, 1)

@@ -20,6 +20,7 @@ from emboflow_dagster.formats.recording import Connection, Facts, Message, Part
 from emboflow_dagster.formats.recover_writers import McapSink, Sink, sink
 from emboflow_dagster.formats.report import ProbeWarning
 from emboflow_dagster.formats.rosbag2_metadata import NAME, read_metadata, write_metadata
+from emboflow_dagster.formats.rosbag2_packed import kind_inside
 from emboflow_dagster.formats.topics import TopicTable
 
 _LENGTHS = struct.Struct("<IqI")
@@ -102,7 +103,7 @@ def recover_recording(path: Path, out: Path, tell: Tell | None = None) -> dict[s
         text = f"{path.name}: no message in it can be read"
         raise InvalidInputError(text, kind=ErrorKind.FILE_CORRUPT, hint=warnings[0].message)
     if damaged:
-        _describe(path, base, written)
+        _describe(path, base, kind, written)
         verify(base if path.is_dir() else base / next(iter(written)), written)
     stamps = [
         (content.table.start_ns, content.table.end_ns) for content in written.values() if content.table.count
@@ -154,7 +155,7 @@ def _rewrite(part: Part, target: Path, facts: Facts, tell: Tell | None) -> Conte
     content = Content()
     kind = signature(read_head(path))
     if kind == "zstd":
-        kind = "mcap" if ".mcap" in path.name else "sqlite3"
+        kind = kind_inside(read_head(path), path.name) or "sqlite3"
     target_sink: Sink | None = None
 
     def keep(opcode: int, record: bytes) -> None:
@@ -207,13 +208,16 @@ def _open_by_library(path: Path, count: int) -> None:
         raise IntegrityError(f"{path.name}: {count} messages were written, its index says {found}")
 
 
-def _describe(path: Path, base: Path, written: dict[str, Content]) -> None:
-    """Write the ``metadata.yaml`` of each rosbag2 recording anew: the old one declares what was lost."""
+def _describe(path: Path, base: Path, kind: str, written: dict[str, Content]) -> None:
+    """Write the ``metadata.yaml`` of each rosbag2 recording anew: the old one declares what was lost.
+
+    A recorder that was killed wrote none, and ROS plays no folder without.
+    """
     if not path.is_dir():
         return
     for folder in _folders(written):
         old = path / folder / NAME
-        if not old.is_file():
+        if not old.is_file() and not kind.startswith("rosbag2"):
             continue
         here = {n: c for n, c in written.items() if PurePosixPath(n).parent == folder}
         mode = ""

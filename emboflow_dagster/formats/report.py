@@ -91,6 +91,7 @@ WARNING_CODES: frozenset[str] = frozenset(
         "mixed_types",
         "multiple_recordings",
         "parser_failed",
+        "trailing_bytes",
         "unapplied_wal",
         "unknown_format",
         "unreadable",

@@ -4,22 +4,21 @@ The list of files is taken from the folder and the metadata together, never from
 that one gives no message at all for official recordings whose QoS entries differ from their storage.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from emboflow_dagster.errors import InvalidInputError
 from emboflow_dagster.formats import mcap_file, rosbag2_sqlite3
 from emboflow_dagster.formats.bags import match_files, probe_recording, split_order
 from emboflow_dagster.formats.detect import Entry, Format, Source, is_lfs_pointer, signature
-from emboflow_dagster.formats.extras import needs_extra
-from emboflow_dagster.formats.recording import Facts, Message, Part, Reader, Wanted
+from emboflow_dagster.formats.recording import Part, Reader
 from emboflow_dagster.formats.report import Candidate, Probe
 from emboflow_dagster.formats.rosbag2_metadata import KEY, NAME, Metadata, read_metadata
+from emboflow_dagster.formats.rosbag2_packed import SUFFIXES as PACKED
+from emboflow_dagster.formats.rosbag2_packed import kind_inside, unpacked_reader
 
-SUFFIXES = (".db3", ".mcap", ".zstd", ".zst")
-MAX_UNPACKED_BYTES = 16 * 1024**3
+SUFFIXES = (".db3", ".mcap", *PACKED)
+HALF = 0.5
 SUPPORTED_SERIALIZATION = frozenset({"cdr"})
 
 
@@ -50,9 +49,19 @@ def _bags(source: Source) -> list[_Bag]:
     bags = [_read_bag(source, entry) for entry in _metadata_entries(source)]
     if bags:
         return bags
-    entries = sorted(source.with_suffix(".db3"), key=lambda entry: split_order(entry.path))
-    parts = [_part(source, entry, "") for entry in entries if _is_storage(source, entry)]
-    return [_Bag("", parts=parts)]
+    entries = [*source.with_suffix(".db3"), *_packed(source)]
+    entries.sort(key=lambda entry: split_order(entry.path))
+    return [_Bag("", parts=[_part(source, entry, "") for entry in entries if _is_storage(source, entry)])]
+
+
+def _packed(source: Source) -> list[Entry]:
+    """Recordings of a folder that were compressed as a whole."""
+    return [e for e in source.with_suffix(*PACKED) if _storage_inside(source.head_of(e), e.name)]
+
+
+def _storage_inside(head: bytes, name: str) -> str | None:
+    found = kind_inside(head, name) if signature(head) == "zstd" else None
+    return found if found in {"sqlite3", "mcap"} else None
 
 
 def _read_bag(source: Source, entry: Entry) -> _Bag:
@@ -99,38 +108,11 @@ def _part(source: Source, entry: Entry, mode: str) -> Part:
 def _reader(path: Path, head: bytes, mode: str) -> Reader:
     kind = signature(head)
     if kind == "zstd":
-        return _unpacked_reader(mcap_file.messages if ".mcap" in path.name else rosbag2_sqlite3.messages)
+        inside = kind_inside(head, path.name)
+        return unpacked_reader(mcap_file.messages if inside == "mcap" else rosbag2_sqlite3.messages)
     if kind == "mcap":
         return mcap_file.compressed_messages if mode == "message" else mcap_file.messages
     return rosbag2_sqlite3.compressed_messages if mode == "message" else rosbag2_sqlite3.messages
-
-
-def _unpacked_reader(inner: Reader) -> Reader:
-    """Reads a file that rosbag2 compressed as a whole, by way of a temporary copy: SQLite needs to seek."""
-
-    def read(path: Path, facts: Facts, wanted: Wanted) -> Iterator[Message]:
-        with needs_extra("rosbag"):
-            import zstandard
-
-        with TemporaryDirectory(prefix="emboflow-probe-") as folder:
-            copy = Path(folder) / path.name
-            size = 0
-            try:
-                with path.open("rb") as packed, copy.open("wb") as target:
-                    for block in zstandard.ZstdDecompressor().read_to_iter(packed):
-                        size += len(block)
-                        if size > MAX_UNPACKED_BYTES:
-                            text = f"not read: it unpacks to more than {MAX_UNPACKED_BYTES} bytes"
-                            facts.warn("compressed_files", text, path.name)
-                            return
-                        target.write(block)
-            except zstandard.ZstdError as error:
-                facts.warn("truncated", f"unpacked {size} bytes, then: {error}", path.name)
-            facts.details["unpackedBytes"] = size
-            if size:
-                yield from inner(copy, facts, wanted)
-
-    return read
 
 
 def _matches(source: Source) -> Candidate | None:
@@ -143,6 +125,9 @@ def _matches(source: Source) -> Candidate | None:
             return Candidate(
                 name, 0.97, (f"{entry.path} describes a rosbag2 recording", f"storage {storage}")
             )
+    packed = _matches_packed(source)
+    if packed is not None:
+        return packed
     found = match_files(source, "rosbag2_sqlite3", "sqlite3", (".db3",))
     if found is None or found.confidence < 0.5:  # noqa: PLR2004 - the name alone
         return found
@@ -151,6 +136,18 @@ def _matches(source: Source) -> Candidate | None:
     entries = [e for e in source.with_suffix(".db3") if signature(source.head_of(e)) == "sqlite3"]
     bags = any(rosbag2_sqlite3.is_bag_database(source.file(e), source.head_of(e)) for e in entries[:20])
     return found if bags else None
+
+
+def _matches_packed(source: Source) -> Candidate | None:
+    """Recordings compressed as a whole without a ``metadata.yaml``, where nothing else is in the folder."""
+    if not source.is_folder:
+        kinds = [_storage_inside(source.head, source.path.name)]
+    else:
+        packed = _packed(source)
+        share = sum(entry.size for entry in packed) / max(source.size, 1)
+        kinds = [_storage_inside(source.head_of(e), e.name) for e in packed[:20]] if share > HALF else []
+    name = {"sqlite3": "rosbag2_sqlite3", "mcap": "rosbag2_mcap"}.get(next(iter(kinds), None) or "")
+    return Candidate(name, 0.9, (f"{kinds[0]} inside of zstd",)) if name else None
 
 
 def _probe(source: Source, probe: Probe) -> None:

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from emboflow_dagster.formats.recording import MAX_MESSAGE_BYTES, Connection, Facts, Message, Wanted
+from emboflow_dagster.formats.rosbag2_wal import WAL, wal_bytes, with_wal
 from emboflow_dagster.formats.sqlite_pages import Pages, Seen
 
 if TYPE_CHECKING:
@@ -28,11 +29,17 @@ def compressed_messages(path: Path, facts: Facts, wanted: Wanted) -> Iterator[Me
     yield from _messages(path, facts, wanted, compression="zstd")
 
 
-def is_bag_database(path: Path, head: bytes) -> bool:
+def is_bag_database(path: Path, head: bytes, *, merged: bool = False) -> bool:
     """Whether a SQLite file has a rosbag2 recording's tables; a damaged one is judged by its first bytes."""
     DatabaseError = _sqlite3().DatabaseError  # noqa: N806 - a class
+    if not merged and wal_bytes(path):
+        try:
+            with with_wal(path) as copy:
+                return is_bag_database(copy, head, merged=True)
+        except OSError:
+            pass  # what the database says without it
     try:
-        database = _open(path)
+        database = _open(path, merged=merged)
     except (DatabaseError, OSError):
         return b"CREATE TABLE messages" in head
     try:
@@ -52,28 +59,44 @@ def _sqlite3() -> ModuleType:
     return sqlite3
 
 
-def _open(path: Path) -> "Database":
-    # immutable: no -shm or -wal file is created beside the recording, and no lock is taken.
-    database = _sqlite3().connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+def _open(path: Path, *, merged: bool) -> "Database":
+    # immutable: no -shm or -wal file is created beside the recording, and no lock is taken. A copy is merged
+    # with its -wal, in the place of the copy.
+    how = "mode=ro" if merged else "mode=ro&immutable=1"
+    database = _sqlite3().connect(f"{path.absolute().as_uri()}?{how}", uri=True)
     database.text_factory = lambda data: data.decode("utf-8", "backslashreplace")
     database.execute("PRAGMA trusted_schema = OFF")
     return database
 
 
 def _messages(path: Path, facts: Facts, wanted: Wanted, *, compression: str) -> Iterator[Message]:
-    DatabaseError = _sqlite3().DatabaseError  # noqa: N806 - a class
-    wal = path.with_name(path.name + "-wal")
-    if wal.is_file() and wal.stat().st_size:
-        text = f"{wal.stat().st_size} bytes in {wal.name} were never merged and are not read"
+    unmerged = wal_bytes(path)
+    if not unmerged:
+        yield from _of_file(path, facts, wanted, compression, merged=False)
+        return
+    text = f"{unmerged} bytes in {path.name}{WAL} were never merged"
+    try:
+        with with_wal(path) as copy:
+            facts.warn("unapplied_wal", f"{text}: the recorder did not end; they are read", path.name)
+            yield from _of_file(copy, facts, wanted, compression, merged=True)
+    except OSError as error:
+        text += f" and are not read: {error.strerror or error}"
         facts.warn("unapplied_wal", text, path.name)
+        yield from _of_file(path, facts, wanted, compression, merged=False)
+
+
+def _of_file(
+    path: Path, facts: Facts, wanted: Wanted, compression: str, *, merged: bool
+) -> Iterator[Message]:
+    DatabaseError = _sqlite3().DatabaseError  # noqa: N806 - a class
     seen = Seen()
     topics: dict[int, Connection] = {}
-    if _is_short(path, facts):
+    if not merged and _is_short(path, facts):
         # SQLite would read zeros where the last page is cut, and take them for the end of a message.
         yield from _salvaged(path, facts, wanted, compression, topics, seen)
         return
     try:
-        yield from _rows(path, facts, wanted, compression, topics, seen)
+        yield from _rows(path, facts, wanted, compression, topics, seen, merged=merged)
     except (DatabaseError, UnicodeDecodeError) as error:  # the latter for a message about damaged names
         # SQLite refuses a file that was cut as a whole, or stops where a page is damaged.
         found = yield from _salvaged(path, facts, wanted, compression, topics, seen)
@@ -81,10 +104,17 @@ def _messages(path: Path, facts: Facts, wanted: Wanted, *, compression: str) -> 
 
 
 def _rows(
-    path: Path, facts: Facts, wanted: Wanted, compression: str, topics: dict[int, Connection], seen: Seen
+    path: Path,
+    facts: Facts,
+    wanted: Wanted,
+    compression: str,
+    topics: dict[int, Connection],
+    seen: Seen,
+    *,
+    merged: bool,
 ) -> Iterator[Message]:
     """The messages as SQLite gives them; fills ``topics`` and ``seen``."""
-    database = _open(path)
+    database = _open(path, merged=merged)
     try:
         topics |= _topics(database, facts, compression)
         rows = database.execute("SELECT id, topic_id, timestamp, length(data) FROM messages ORDER BY id")

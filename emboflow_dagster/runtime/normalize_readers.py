@@ -84,6 +84,7 @@ def read(
             rate_policy=request["ratePolicy"],
             task=task or "",
             split=Split(**split) if split else None,
+            videos=videos is not False,
             **common,
         )
     if form.startswith("hdf5"):

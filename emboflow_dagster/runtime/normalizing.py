@@ -122,7 +122,7 @@ class _Work:
             except LimitError:
                 raise
             except (EmboflowError, OSError) as error:
-                reason = error.message if isinstance(error, EmboflowError) else str(error)
+                reason = _reason(error)
                 self.skipped.append({"source": {"assetId": asset["id"]}, "reason": reason})
             row["reasons"] = list(dict.fromkeys(str(item["reason"]) for item in self.skipped[before:]))[:20]
             child_main.log(f"{asset['name']}: {row['episodes']} episodes, {row['frames']} frames")
@@ -149,6 +149,12 @@ class _Work:
                 self.sources.append({"assetId": asset["id"], "sha256": asset["sha256"]})
             row["episodes"] += 1
             row["frames"] += episode.length
+
+
+def _reason(error: EmboflowError | OSError) -> str:
+    if not isinstance(error, EmboflowError):
+        return str(error)
+    return f"{error.message} ({error.hint})" if error.hint else error.message
 
 
 def _frame_rate(request: Mapping[str, Any]) -> float:

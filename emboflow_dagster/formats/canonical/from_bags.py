@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from emboflow_dagster.errors import ErrorKind, InvalidInputError, shown
+from emboflow_dagster.formats.canonical.bag_cameras import TAKE_IT, Track, image_topics, tracks_of
 from emboflow_dagster.formats.canonical.bag_streams import Stream, read_streams, usable
 from emboflow_dagster.formats.canonical.grid import NS, grid_of, held
-from emboflow_dagster.formats.canonical.names import kind_of
-from emboflow_dagster.formats.canonical.schema import Episode, FeatureSpec, RawStream
+from emboflow_dagster.formats.canonical.names import camera_name, kind_of
+from emboflow_dagster.formats.canonical.schema import Camera, Episode, FeatureSpec, RawStream
 from emboflow_dagster.formats.canonical.splitting import Split, spans_of
 from emboflow_dagster.formats.detect import recording_parts
+from emboflow_dagster.formats.messages import topics_of
+from emboflow_dagster.formats.nearest import instead
 
 RatePolicy = Literal["hold", "keep"]
 
@@ -40,6 +43,7 @@ def episodes(
     task: str = "",
     asset_id: str | None = None,
     split: Split | None = None,
+    videos: bool = True,
     skipped: list[dict[str, Any]] | None = None,
 ) -> Iterator[Episode]:
     """The recording as one episode, or those that it is split into; what gives none is in `skipped`.
@@ -51,12 +55,13 @@ def episodes(
     Args:
         path: A bag, MCAP file or recording folder.
         fps: Frames per second of the grid.
-        topics: Exactly these topics; a mapping also names their features.
+        topics: Exactly these topics; a mapping also names their features. Image topics become cameras.
         rate_policy: ``keep`` also keeps every sample at its own rate, in `raw_index.parquet`.
         task: What was asked of the robot.
         asset_id: For the source reference.
         split: Where one episode ends and the next begins; each is made of its own samples alone, as if it had
             been recorded by itself.
+        videos: Whether the image topics among `topics` become cameras.
         skipped: Gets ``{"source", "reason"}`` of each topic left out.
 
     Raises:
@@ -67,7 +72,8 @@ def episodes(
     if not fps > 0:
         raise InvalidInputError(f"fps: expected a number above 0, found {shown(fps)}")
     left_out = skipped if skipped is not None else []
-    reader = _Reader(fps, topics, rate_policy, task, {"assetId": asset_id, "path": path.name}, left_out)
+    source = {"assetId": asset_id, "path": path.name}
+    reader = _Reader(fps, topics, rate_policy, task, source, left_out, videos=videos)
     if split is None:
         found = reader.episode(reader.streams(path))
         if found is not None:
@@ -93,7 +99,10 @@ class _Reader:
         task: str,
         source: Mapping[str, Any],
         left_out: list[dict[str, Any]],
+        *,
+        videos: bool,
     ) -> None:
+        self.videos = videos
         self.fps = fps
         self.chosen = None if topics is None else list(topics)
         self.names = dict(topics) if isinstance(topics, Mapping) else {}
@@ -106,25 +115,39 @@ class _Reader:
         """Note a topic that is not taken."""
         self.left_out.append({"source": {**self.source, "ref": topic}, "reason": reason})
 
-    def streams(self, path: Path, *, boundary: str | None = None) -> list[Stream]:
+    def streams(self, path: Path, *, boundary: str | None = None) -> "list[Stream | Track]":
         """Every topic that was asked for, or all but the one that only says where episodes begin."""
         problems: list[Any] = []
-        streams = read_streams(path, self.chosen, problems, self.leave_out)
+        streams: list[Stream | Track] = [*read_streams(path, self.chosen, problems, self.leave_out)]
+        streams += self._tracks(path, {stream.topic for stream in streams})
         for problem in problems:
             if problem.path is not None:
                 self.leave_out(problem.path, f"{problem.code}: {problem.message}")
         if self.chosen is None:
             return [stream for stream in streams if stream.topic != boundary]
-        self._require(streams)
+        self._require(streams, path)
         return streams
 
-    def _require(self, streams: list[Stream]) -> None:
+    def _tracks(self, path: Path, there: set[str]) -> list[Track]:
+        """The image topics that were asked for by name; others are left out with a reason."""
+        if self.chosen is not None and there >= set(self.chosen):
+            return []
+        pictures = [topic for topic in image_topics(topics_of(path)) if topic not in there]
+        if self.chosen is not None and self.videos:
+            return tracks_of(path, [topic for topic in pictures if topic in self.chosen], self.leave_out)
+        for topic in pictures:
+            if self.chosen is None or topic in self.chosen:
+                why = "holds pictures, and `videos` is false" if self.chosen else TAKE_IT
+                self.leave_out(topic, f"{topic} {why}")
+        return []
+
+    def _require(self, streams: "Sequence[Stream | Track]", path: Path | None = None) -> None:
         there = {stream.topic for stream in streams}
         missing = [topic for topic in self.chosen or () if topic not in there]
         if missing:
-            raise InvalidInputError(
-                f"no numbers in {', '.join(map(shown, missing))}", kind=ErrorKind.INPUT_MISSING
-            )
+            there = topics_of(path) if path else {}
+            text = "; ".join(f"no numbers in {shown(topic)}{_why(topic, there)}" for topic in missing)
+            raise InvalidInputError(text, kind=ErrorKind.INPUT_MISSING)
 
     def named(self, number: int, make: "Callable[[], Episode | None]", name: str = "") -> Iterator[Episode]:
         """One of several episodes; what keeps it from being one is a reason, not an end."""
@@ -138,10 +161,11 @@ class _Reader:
             ref = found.source["ref"] if name else f"part {number}: {found.source['ref']}"
             yield replace(found, source={**found.source, "path": path, "ref": ref})
 
-    def episode(self, streams: list[Stream]) -> Episode | None:
+    def episode(self, streams: "list[Stream | Track]") -> Episode | None:
         """The topics on one grid; ``None`` where none can be used."""
         if self.chosen is None:
-            streams = usable(streams, self.fps, self.leave_out)
+            numbers = [stream for stream in streams if isinstance(stream, Stream)]
+            streams = [*usable(numbers, self.fps, self.leave_out)]
         else:
             self._require(streams)
         if not streams:
@@ -168,8 +192,15 @@ class _Reader:
         )
 
 
+def _why(topic: str, there: Mapping[str, str]) -> str:
+    """Why a topic of a recording (its topics and their types) has no numbers."""
+    if topic in there:
+        return f": they are {there[topic]}" if there[topic] else ""
+    return f": no such topic{instead(topic, there)}" if there else ""
+
+
 def _episode(
-    streams: list[Stream],
+    streams: "Sequence[Stream | Track]",
     names: Mapping[str, str],
     *,
     fps: float,
@@ -188,21 +219,29 @@ def _episode(
     features: dict[str, np.ndarray] = {}
     specs: dict[str, FeatureSpec] = {}
     sync: dict[str, dict[str, float]] = {}
+    cameras: dict[str, Camera] = {}
+    numbers = [stream for stream in streams if isinstance(stream, Stream)]
     for stream in streams:
         index, age = held(stream.stamps, grid)
         newest = np.maximum(newest, stream.stamps[index])
         median = float(np.median(np.diff(stream.stamps))) if len(stream.stamps) > 1 else 0.0
         if median > 0:
             valid &= age <= STALE_INTERVALS * median
-        for feature, columns in _features(stream, streams, names).items():
+        ages = {"maxAgeNs": int(age.max()), "meanAgeNs": float(age.mean())}
+        if isinstance(stream, Track):
+            name = camera_name(names.get(stream.topic, stream.topic.strip("/")), taken=cameras)
+            cameras[name] = stream.camera(index)
+            sync[f"observation.images.{name}"] = ages
+            continue
+        for feature, columns in _features(stream, numbers, names).items():
             with np.errstate(over="ignore"):
                 features[feature] = stream.values[index][:, columns].astype(np.float32)
             specs[feature] = FeatureSpec(
                 tuple(stream.names[c] for c in columns), kind_of(feature), None, stream.topic
             )
-            sync[feature] = {"maxAgeNs": int(age.max()), "meanAgeNs": float(age.mean())}
+            sync[feature] = ages
     raw = (
-        tuple(RawStream(s.stamps, s.values.astype(np.float32), s.topic) for s in streams)
+        tuple(RawStream(s.stamps, s.values.astype(np.float32), s.topic) for s in numbers)
         if rate_policy == "keep"
         else ()
     )
@@ -215,7 +254,9 @@ def _episode(
         task=task,
         flags=("resampled",) if valid.all() else ("resampled", "stale_frames"),
         valid=valid,
+        cameras=cameras,
         raw_streams=raw,
+        frames=frames,
         sync=sync,
     )
 

@@ -17,11 +17,13 @@ from emboflow_dagster.formats.canonical.hdf5_plain import (
     parts,
     robosuite_030,
     stamps_of,
+    why_none_is_mapped,
 )
 from emboflow_dagster.formats.canonical.names import kind_of
 from emboflow_dagster.formats.canonical.schema import Episode, FeatureSpec
 from emboflow_dagster.formats.hdf5_file import SUFFIXES, is_hdf5
 from emboflow_dagster.formats.hdf5_layout import Demo, Field, Layout, layout_of, natural_key, open_hdf5
+from emboflow_dagster.formats.nearest import instead
 
 __all__ = ["episodes", "hdf5_files", "nominal_fps", "picture_at", "simulation_clock", "suggested_fps"]
 
@@ -111,8 +113,13 @@ def episodes(
             layout = _layout(file_path, file)
             demos = layout.demos or (mapped_demos(layout, mapping) if mapping else [])
             if not demos:
-                more = f" that hold {', '.join(mapping)}" if mapping else ""
-                raise InvalidInputError(f"{name}: no demonstrations{more}", kind=ErrorKind.FORMAT_UNSUPPORTED)
+                raise InvalidInputError(
+                    f"{name}: no demonstrations{why_none_is_mapped(layout, mapping or {})}",
+                    kind=ErrorKind.FORMAT_UNSUPPORTED,
+                    hint=None
+                    if mapping
+                    else "set `mapping` in the node's config: dataset of an episode to feature name",
+                )
             for demo in demos:
                 source = {"assetId": asset_id, "path": name, "ref": demo.group or "/"}
                 result = _episode(file, layout, demo, mapping, source, task=task, videos=videos)
@@ -233,7 +240,7 @@ def _rows(file: "h5py.File", demo: Demo, dataset: str, length: int) -> "np.ndarr
     """The rows of a dataset, or why they cannot be had."""
     item = demo.fields.get(dataset)
     if item is None:
-        return f"no dataset {dataset}"
+        return f"no dataset {dataset}{instead(dataset, demo.fields)}"
     reason = _unusable(item, length)
     if reason:
         return f"{dataset}: {reason}"

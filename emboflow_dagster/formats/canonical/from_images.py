@@ -9,6 +9,7 @@ from emboflow_dagster.formats.canonical.names import camera_name
 from emboflow_dagster.formats.canonical.schema import Camera, Episode
 from emboflow_dagster.formats.detect import open_source
 from emboflow_dagster.formats.image_sequence import missing_numbers, sequence_entries
+from emboflow_dagster.formats.pictures import DEEP
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,6 +83,8 @@ def _shape(files: Sequence[Path]) -> tuple[tuple[int, int, int], str | None]:
             with Image.open(file) as image:
                 turned = image.getexif().get(_ORIENTATION, 1) in _TURNED
                 sizes.add((image.width, image.height) if turned else (image.height, image.width))
+                if image.mode in DEEP:
+                    return (0, 0, 3), f"{file.name} has more than 8 bits ({image.mode}): depth is no video"
         except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
             return (0, 0, 3), f"{file.name} is no readable picture: {error}"
     if len(sizes) > 1:

@@ -92,7 +92,10 @@ def _episode(
 
     rate = fps or found.fps or found.nominal
     if rate is None:
-        raise InvalidInputError("its frames are not at a constant rate, and no `fps` is set")
+        mean = (found.frames - 1) / (found.stamps_s[-1] - found.stamps_s[0])
+        raise InvalidInputError(
+            f"its frames are not at a constant rate ({mean:.3g} a second on the average), and no `fps` is set"
+        )
     stamps = np.round(found.stamps_s * NS).astype(np.int64)
     reason = found.why_not_copied(rate)
     if videos == "copy" and reason:

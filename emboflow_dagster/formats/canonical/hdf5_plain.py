@@ -1,9 +1,11 @@
 """HDF5 files of no known layout, and of old ones: which groups are episodes, what makes a feature."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from emboflow_dagster.formats.hdf5_layout import Demo, Field, Layout, natural_key
+from emboflow_dagster.formats.nearest import instead
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,6 +39,31 @@ def mapped_demos(layout: Layout, mapping: Mapping[str, str]) -> list[Demo]:
         group for group in groups if all((f"{group}/{name}" if group else name) in by_path for name in wanted)
     ]
     return [Demo(group, _below(by_path.items(), group)) for group in sorted(found, key=natural_key)]
+
+
+def why_none_is_mapped(layout: Layout, mapping: Mapping[str, str]) -> str:
+    """What keeps every group from being an episode: the dataset that none has, else that none has all."""
+    wanted = [part for dataset in mapping for part in parts(dataset)]
+    if not wanted:
+        return ""
+    ends = {"/".join(path.split("/")[at:]) for path in paths_of(layout) for at in range(path.count("/") + 1)}
+    absent = [name for name in wanted if name not in ends]
+    more = instead(absent[0], _shared(layout) or ends) if absent else " side by side"
+    return f" that hold {', '.join(absent or wanted)}{more}"
+
+
+def paths_of(layout: Layout) -> list[str]:
+    """The paths of all datasets."""
+    return [item.path for item in layout.fields]
+
+
+def _shared(layout: Layout) -> set[str]:
+    """What the datasets of groups that look alike are called below those groups."""
+    counts = Counter(
+        "/".join(path.split("/")[at:]) for path in paths_of(layout) for at in range(1, path.count("/") + 1)
+    )
+    most = max(counts.values(), default=0)
+    return {name for name, count in counts.items() if count == most} if most > 1 else set()
 
 
 def _below(items: Iterable[tuple[str, Field]], group: str) -> dict[str, Field]:

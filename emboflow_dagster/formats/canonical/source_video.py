@@ -19,6 +19,8 @@ Videos = bool | Literal["copy", "encode"]
 TOLERANCE_S: Final = 1e-3
 #: Two rates that differ by less are one.
 RATE_TOLERANCE: Final = 1e-3
+#: The shortest step may be so many intervals of the rate; stamps are rounded.
+MAX_RATE_TO_STEP: Final = 1.2
 MAX_FRAMES: Final = 5_000_000
 
 
@@ -127,7 +129,9 @@ def timing(path: Path, *, decode: bool) -> Timing:
     return Timing(
         stamps_s=when,
         fps=_constant_rate(when, rates[0] if rates else None, tick),
-        nominal=next((rate for rate in rates if _on_grid(when, rate, tick)), None),
+        nominal=next(
+            (rate for rate in rates if _is_plausible(when, rate) and _on_grid(when, rate, tick)), None
+        ),
         shape=(height, width, 3),
         rotation=turned,
         mp4=signature(read_head(path)) == "mp4",
@@ -207,6 +211,18 @@ def _constant_rate(when: "np.ndarray", nominal: float | None, tick: float) -> fl
     rate = nominal if nominal and abs(nominal * step - 1) <= RATE_TOLERANCE else 1 / step
     off = np.abs(when - when[0] - np.arange(len(when)) / rate).max()
     return rate if off <= max(TOLERANCE_S, 1.01 * tick) and off < 0.25 / rate else None
+
+
+def _is_plausible(when: "np.ndarray", rate: float) -> bool:
+    """Whether some two frames are one interval apart.
+
+    Every stamp is a multiple of the clock's own tick, and headers of videos at a varying rate declare that.
+    """
+    import numpy as np
+
+    steps = np.diff(when)
+    steps = steps[steps > TOLERANCE_S]
+    return not len(steps) or bool(rate * steps.min() <= MAX_RATE_TO_STEP)
 
 
 def _on_grid(when: "np.ndarray", rate: float, tick: float) -> bool:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from emboflow_dagster.errors import ErrorKind, InvalidInputError, LimitError, shown
-from emboflow_dagster.formats.messages import decoded_messages
+from emboflow_dagster.formats.messages import decoded_messages, topics_of
+from emboflow_dagster.formats.nearest import instead
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,7 +83,11 @@ def _boundaries(split: Split, path: Path) -> list[Span]:
     ]
     seen.sort(key=lambda item: item[0])
     if not seen:
-        raise InvalidInputError(f"no message of {shown(topic)} to split by", kind=ErrorKind.INPUT_MISSING)
+        there = topics_of(path)
+        more = "" if topic in there else instead(topic, there)
+        raise InvalidInputError(
+            f"no message of {shown(topic)} to split by{more}", kind=ErrorKind.INPUT_MISSING
+        )
     if split.value is not None and split.value != CHANGE:
         ends = [stamp for stamp, _ in seen[1:]] + [_END]
         return _joined(

@@ -33,7 +33,8 @@ class NormalizeOptions(ChildOptions):
     )
     topics: list[str] | dict[str, str] = Field(
         default_factory=list,
-        description="Topics of bags to take, or topic to feature name. Empty: every dense numeric topic.",
+        description="Topics of bags to take, or topic to feature name; image topics become cameras. Empty: "
+        "every dense numeric topic.",
     )
     split: SplitOptions | None = Field(
         default=None,

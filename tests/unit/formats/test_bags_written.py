@@ -20,7 +20,7 @@ from rosbags.rosbag2 import Writer as Ros2Writer  # noqa: TID253
 from rosbags.typesys import Stores, get_typestore  # noqa: TID253
 
 from emboflow_dagster.errors import ConfigurationError
-from emboflow_dagster.formats import decoding, rosbag2
+from emboflow_dagster.formats import decoding, rosbag2_packed
 from emboflow_dagster.formats.messages import flatten, iter_numeric, numeric_topics
 from emboflow_dagster.formats.pictures import iter_images
 from emboflow_dagster.formats.probe import probe_path
@@ -251,7 +251,7 @@ def test_rosbag2_folders_in_every_compression(tmp_path, storage, mode):
 
 
 def test_a_file_that_unpacks_beyond_the_bound_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(rosbag2, "MAX_UNPACKED_BYTES", 1_000)
+    monkeypatch.setattr(rosbag2_packed, "MAX_UNPACKED_BYTES", 1_000)
     write_rosbag2(tmp_path / "bag", mode=CompressionMode.FILE)
 
     report = probe_path(tmp_path / "bag")

@@ -1,0 +1,144 @@
+"""Cameras out of a recording's image topics: when their pictures are now, the pictures when they are written.
+
+The recording is read once for the stamps of all of them, and once more for each camera and episode.
+"""
+
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emboflow_dagster.errors import ErrorKind, InvalidInputError
+from emboflow_dagster.formats.canonical.schema import Camera
+from emboflow_dagster.formats.canonical.splitting import Span
+from emboflow_dagster.formats.decoding import Decoder, UndecodableError
+from emboflow_dagster.formats.detect import recording_parts
+from emboflow_dagster.formats.pictures import is_image_type, rgb_of
+from emboflow_dagster.formats.recording import Connection, Facts
+
+if TYPE_CHECKING:
+    import numpy as np
+
+TAKE_IT = "holds pictures: name it in `topics` to take it as a camera"
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """The pictures of one topic.
+
+    Attributes:
+        path: The recording.
+        topic: Its image topic.
+        stamps: int64 ``(n,)`` ns, not decreasing.
+        begin: How many of the topic's pictures stand before the first of them.
+    """
+
+    path: Path
+    topic: str
+    stamps: "np.ndarray"
+    begin: int = 0
+
+    @property
+    def first(self) -> int:
+        """Stamp of the first picture."""
+        return int(self.stamps[0])
+
+    @property
+    def last(self) -> int:
+        """Stamp of the last picture."""
+        return int(self.stamps[-1])
+
+    def within(self, span: Span) -> "Track | None":
+        """The pictures of a span, ``None`` where there are none."""
+        import numpy as np
+
+        first, end = np.searchsorted(self.stamps, [span.start, span.end], side="left")
+        if first == end:
+            return None
+        return replace(self, stamps=self.stamps[first:end], begin=self.begin + int(first))
+
+    def camera(self, places: "np.ndarray") -> Camera:
+        """The camera whose frame ``i`` is picture ``places[i]``; places do not decrease.
+
+        Raises:
+            InvalidInputError: The first picture cannot be decoded.
+        """
+        wanted = (places + self.begin).tolist()
+        try:
+            picture = next(_pictures(self.path, self.topic, wanted[:1]), None)
+        except UndecodableError as error:
+            text = f"{self.topic}: {error.message}"
+            raise InvalidInputError(text, kind=ErrorKind.FORMAT_UNSUPPORTED) from error
+        if picture is None:
+            raise InvalidInputError(f"{self.topic}: no picture", kind=ErrorKind.INPUT_MISSING)
+        height, width = picture.shape[:2]
+        return Camera((height, width, 3), lambda: _until_damage(self.path, self.topic, wanted), self.topic)
+
+
+def image_topics(topics: dict[str, str]) -> list[str]:
+    """Those of the topics (name to type) that are pictures."""
+    return [topic for topic, type_name in topics.items() if is_image_type(type_name)]
+
+
+def tracks_of(path: Path, topics: Sequence[str], leave_out: Callable[[str, str], None]) -> list[Track]:
+    """The stamps of image topics, in the order asked for; one whose stamps run backwards is left out.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    import numpy as np
+
+    stamps: dict[str, array[int]] = {topic: array("q") for topic in topics}
+    for part, _, reader in recording_parts(path):
+        for message in reader(part, Facts(), lambda _: False):
+            if (found := stamps.get(message.connection.topic)) is not None:
+                found.append(message.stamp_ns)
+    tracks: list[Track] = []
+    for topic, found in stamps.items():
+        when = np.frombuffer(found, dtype=np.int64)
+        if not len(when):
+            leave_out(topic, "no picture")
+        elif (np.diff(when) < 0).any():
+            leave_out(topic, "its pictures are not in the order of their stamps")
+        else:
+            tracks.append(Track(path, topic, when))
+    return tracks
+
+
+def _until_damage(path: Path, topic: str, places: list[int]) -> "Iterator[np.ndarray]":
+    """As :func:`_pictures`; an undecodable one ends them, and the writer sees that they are short."""
+    try:
+        yield from _pictures(path, topic, places)
+    except UndecodableError:
+        return
+
+
+def _pictures(path: Path, topic: str, places: Sequence[int]) -> "Iterator[np.ndarray]":
+    """uint8 RGB pictures ``(height, width, 3)`` of the topic, counted in the order of the recording.
+
+    Raises:
+        UndecodableError: A wanted one cannot be decoded.
+    """
+    wanted = iter(places)
+    place = next(wanted, None)
+    number = -1
+    decoders: dict[Connection, Any] = {}
+    for part, _, reader in recording_parts(path):
+        for message in reader(part, Facts(), lambda connection: connection.topic == topic):
+            if message.connection.topic != topic:
+                continue
+            number += 1
+            if number != place:
+                continue
+            if message.data is None:
+                raise UndecodableError(f"picture {number} is too large")
+            decoder = decoders.get(message.connection)
+            if decoder is None:
+                decoder = decoders[message.connection] = Decoder(message.connection)
+            picture = rgb_of(decoder(message.data))
+            while place == number:
+                yield picture
+                place = next(wanted, None)
+            if place is None:
+                return
