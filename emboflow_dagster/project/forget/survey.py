@@ -19,7 +19,7 @@ from emboflow_dagster.mongo.documents import Documents
 from emboflow_dagster.mongo.marks import name_of
 from emboflow_dagster.project.annotation_places import HELD
 from emboflow_dagster.project.dataset_content import Content, opened_content
-from emboflow_dagster.project.forget.matching import Match
+from emboflow_dagster.project.forget.matching import Match, copies
 from emboflow_dagster.project.gc.tombstones import is_collected
 from emboflow_dagster.project.opened import Opened
 
@@ -57,8 +57,9 @@ def survey(opened: Opened, match: Match, *, with_source: bool) -> Survey:
         IntegrityError: A version cannot be read, so what it contains is not known.
     """
     found = Survey()
+    match = match.knowing(copies(opened, {place.sha256 for place in match.places}))
     others = _versions(opened, match, found)
-    assets = {one for row in found.versions for one in row["assets"]}
+    assets = {one for row in found.versions for one in row["assets"]} | set(match.recordings)
     _artifacts(opened, found, assets)
     _annotations(opened, found)
     _cache(opened, found)
@@ -69,15 +70,16 @@ def survey(opened: Opened, match: Match, *, with_source: bool) -> Survey:
 def _versions(opened: Opened, match: Match, found: Survey) -> set[str]:
     """The versions that have it; returns the assets that other episodes come from."""
     versions: Documents[DatasetVersion] = Documents(opened.mongo, opened.scope, DatasetVersion)
-    known: dict[str, tuple[list[tuple[int, dict[str, Any]]], set[str]]] = {}
+    known: dict[tuple[float, str], tuple[list[tuple[int, dict[str, Any]]], set[str]]] = {}
     others: set[str] = set()
     for version in versions.find({}, limit=0):
         with opened_content(opened, version) as content:
             hits = []
+            fps = float(content.manifest["fps"])
             for start, leaf in pages.episode_pages(content.read, content.root):
-                if leaf.sha256 not in known:
-                    known[leaf.sha256] = _leaf(content, leaf, match)
-                mine, assets = known[leaf.sha256]
+                if (fps, leaf.sha256) not in known:
+                    known[fps, leaf.sha256] = _leaf(content, leaf, match, fps)
+                mine, assets = known[fps, leaf.sha256]
                 hits += [(start + place, entry) for place, entry in mine]
                 others |= assets
             if not hits:
@@ -103,12 +105,12 @@ def _versions(opened: Opened, match: Match, found: Survey) -> set[str]:
 
 
 def _leaf(
-    content: Content, leaf: pages.Page, match: Match
+    content: Content, leaf: pages.Page, match: Match, fps: float
 ) -> tuple[list[tuple[int, dict[str, Any]]], set[str]]:
     mine, others = [], set()
     for place, line in enumerate(pages.lines(leaf, content.read(leaf.sha256, leaf.size))):
         entry = pages.parsed(line)
-        if match(entry):
+        if match(entry, fps):
             mine.append((place, entry))
         elif entry["source"]["assetId"]:
             others.add(entry["source"]["assetId"])
@@ -197,18 +199,19 @@ def _cache(opened: Opened, found: Survey) -> None:
 
 def _sources(opened: Opened, found: Survey, names: set[str], others: set[str], *, with_source: bool) -> None:
     assets: Documents[Asset] = Documents(opened.mongo, opened.scope, Asset)
+    needed = {asset.storage_ref.sha256 for asset in assets.find({"_id": {"$in": sorted(others)}}, limit=0)}
     for asset in assets.find({"_id": {"$in": sorted(names)}}, limit=0):
         ref = asset.storage_ref
         in_place = asset.source_type.value == "registered_path"
         row = {
             "id": asset.id,
             "name": asset.display_name,
-            "alone": asset.id not in others,
+            "alone": asset.id not in others and ref.sha256 not in needed,
             "inPlace": in_place,
         }
-        row |= blob_of(ref) if ref is not None else {"objectId": None}
+        row |= blob_of(ref)
         found.sources.append(row)
-        if with_source and row["alone"] and not in_place and ref is not None and not collected(opened, ref):
+        if with_source and row["alone"] and not in_place and not collected(opened, ref):
             found.payloads |= {ref.sha256: ref.size, **dict(_inside(opened, ref))}
 
 

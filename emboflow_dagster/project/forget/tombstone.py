@@ -52,8 +52,12 @@ def lists(found: Survey) -> dict[str, Any]:
     }
 
 
-def told_of(entry: dict[str, Any]) -> dict[str, Any]:
-    """An episode as it is kept: what it was, and the hashes of all its bytes."""
-    said = {name: entry[name] for name in ("episode", "id", "content", "length", "source")}
+def told_of(entry: dict[str, Any], fps: float) -> dict[str, Any]:
+    """An episode as it is kept: what it was, and the hashes of all its bytes.
+
+    ``seconds`` are from its first frame to where the last one ends; frames end half-way.
+    """
+    said = {name: entry[name] for name in ("episode", "id", "content", "length", "source", "t0Ns")}
+    said["seconds"] = round((entry["length"] - 0.5) / fps, 9)
     files = {kind: {"sha256": f["sha256"], "size": f["size"]} for kind, f in entry["files"].items()}
     return {**said, "files": [{"kind": kind, **file} for kind, file in sorted(files.items())]}
