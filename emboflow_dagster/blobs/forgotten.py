@@ -20,7 +20,20 @@ def tombstones(mongo: Mongo, workspace_id: str | None, project_id: str = "") -> 
 
 def rules(mongo: Mongo, workspace_id: str, project_id: str, session: Session | None = None) -> Iterator[Raw]:
     """The tombstones of a project without their lists: what is forgotten, by whom and why."""
-    lists: dict[str, int] = dict.fromkeys(("payloads", "versions", "artifacts", "annotations", "cache", "oldManifests"), 0)
+    lists: dict[str, int] = dict.fromkeys(
+        (
+            "payloads",
+            "versions",
+            "artifacts",
+            "annotations",
+            "cache",
+            "oldManifests",
+            "tasks",
+            "logs",
+            "kept",
+        ),
+        0,
+    )
     prefix = f"{project_id}:"
     yield from marks.every(mongo, Mark.FORGOTTEN, prefix, workspace_id, session=session, leave_out=lists)
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from emboflow_dagster.blobs.forgotten_place import Place
 from emboflow_dagster.errors import (
     AlreadyExistsError,
     ErrorKind,
@@ -30,7 +31,6 @@ from emboflow_dagster.project.prefix_files import prefix_view
 from emboflow_dagster.project.prefixes import prefix_url, probe_prefix, take_prefix
 from emboflow_dagster.project.settings import full_path
 from emboflow_dagster.runtime.child import run_child
-from emboflow_dagster.blobs.forgotten_place import Place
 from emboflow_dagster.runtime.forgotten import Forgotten
 from emboflow_dagster.runtime.in_child import probe_safely
 from emboflow_dagster.runtime.node import ChildCall

@@ -29,6 +29,7 @@ HINT: Final = (
     "take it out of what the run reads: `normalize` leaves it out by itself; "
     "or `emboflow dataset reinstate TOMBSTONE --reason TEXT`"
 )
+_NAMED: Final = 5
 _LATER: Final = "say it again: it is done without the episode"
 
 
@@ -71,6 +72,14 @@ class Forgotten:
         sha256 = asset.storage_ref.sha256
         found = {place for rule in self._rules for place in rule.match.places if place.sha256 == sha256}
         return sorted(found, key=str)
+
+    def since(self, known: Collection[str]) -> list[tuple[Raw, set[str]]]:
+        """The tombstones that are not known yet, each with the sha256 of the recordings that it is about."""
+        return [
+            (rule.note, {place.sha256 for place in rule.match.places})
+            for rule in self._rules
+            if rule.note["name"] not in known
+        ]
 
     def refuse(
         self,
@@ -174,14 +183,10 @@ def refuse_new(
     Raises:
         ForbiddenError: Kind `episode-forgotten`; nothing is recorded, and to do it again is enough.
     """
-    now = Forgotten(mongo, scope, session)
-    for rule in now._rules if now.names - set(known) else ():
-        if rule.note["name"] in known:
-            continue
-        of = {place.sha256 for place in rule.match.places}
+    for note, of in Forgotten(mongo, scope, session).since(known):
         mine = set(shas())
         if not mine or not of or mine & of:
-            text = f"{told(rule.note)}, while this was on its way; nothing was recorded"
+            text = f"{told(note)}, while this was on its way; nothing was recorded"
             raise ForbiddenError(text, kind=ErrorKind.EPISODE_FORGOTTEN, hint=_LATER)
 
 
@@ -213,7 +218,8 @@ def reads_on(node_type: NodeType, inputs: Mapping[str, NodeInput]) -> bool:
 
 def told_back(names: Sequence[str]) -> str:
     """The line of a task's log about assets that it was not handed."""
-    some = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    more = len(names) - _NAMED
+    some = ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
     return (
         f"left out (episode-forgotten): {some}: an episode in it was forgotten, and this node cannot leave "
         "that one out; `emboflow dataset forgotten` says by whom and why"

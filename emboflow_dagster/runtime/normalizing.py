@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from emboflow_dagster.blobs.forgotten_place import FORGOTTEN, Place
 from emboflow_dagster.errors import EmboflowError, InvalidInputError, LimitError

@@ -29,11 +29,12 @@ from emboflow_dagster.object_storage.payload import key_of
 from emboflow_dagster.project.dataset_changes import Delete, Which
 from emboflow_dagster.project.dataset_content import opened_content
 from emboflow_dagster.project.dataset_edits import edit
+from emboflow_dagster.project.forget import work
 from emboflow_dagster.project.forget.destroying import destroy
 from emboflow_dagster.project.forget.fence import fence
 from emboflow_dagster.project.forget.matching import Match, chosen, copies, placed
 from emboflow_dagster.project.forget.survey import Survey, survey
-from emboflow_dagster.project.forget.tombstone import digest_of, lists, shown, told_of
+from emboflow_dagster.project.forget.tombstone import digest_of, kept_of, lists, shown, told_of
 from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.runtime.digest import sha256_of
 
@@ -138,7 +139,8 @@ class Forgetting:
         return None
 
     def _refuse(self, found: Survey, *, with_source: bool) -> None:
-        objects = [row.get("objectId") for row in (*found.versions, *found.artifacts, *found.annotations)]
+        rows = (*found.versions, *found.artifacts, *found.annotations, *found.logs)
+        objects = [row.get("objectId") for row in rows]
         objects += [row.get("objectId") for row in found.sources] if with_source else []
         for object_id in sorted({one for one in objects if one}):
             hold = marks.read(self._mongo, Mark.HOLD, object_id)
@@ -201,7 +203,8 @@ class Forgetting:
         with_source = note["asked"]["withSource"]
         found = survey(self._opened, match, with_source=with_source)
         self._refuse(found, with_source=with_source)
-        buried = [row for row in (*found.artifacts, *found.annotations) if row.get("sha256")]
+        rows = (*found.artifacts, *found.annotations, *found.logs)
+        buried = [row for row in rows if row.get("sha256")]
         if with_source:
             buried += [row for row in found.sources if row.get("sha256")]
         fields = {**lists(found), "state": LET_GO}
@@ -211,6 +214,7 @@ class Forgetting:
                 self._withdraw(session, row["id"], note["reason"])
             self._bury(session, [row for row in buried if row["objectId"]], note)
             self._records(session, found, with_source=with_source)
+            work.empty(self._opened, [row["id"] for row in found.tasks], session)
             with_id = {"_id": {"$in": found.cache}}
             self._mongo[CACHE].update_many(with_id, {"$unset": {"result": 1}}, session=session)
             self._mongo[META].update_one({"_id": note["_id"]}, {"$set": fields}, session=session)
@@ -287,6 +291,7 @@ class Forgetting:
             ],
             "destroyed": {"payloads": len(gone), "bytes": sum(sizes[sha] for sha in gone)},
         }
+        done["kept"] = kept_of({**note, **done})
         final = {**note, **done}
         final["digest"] = digest_of(final)
         told = {
@@ -294,6 +299,7 @@ class Forgetting:
             "episodes": len(note["episodes"]),
             "versions": len(note["versions"]),
             "artifacts": len(note["artifacts"]),
+            "tasks": len(note.get("tasks", ())),
             "payloads": len(gone),
             "tombstone": final["digest"],
             "reason": note["reason"],

@@ -1,9 +1,9 @@
-"""Lets no work slip by that had read an episode before it was forgotten, and is recorded after it was looked for.
+"""Lets no work slip by that read an episode before it was forgotten, and is recorded after it was looked for.
 
-What records work reads the tombstones in its transaction (:func:`emboflow_dagster.runtime.forgotten.refuse_new`).
-A transaction that began before the tombstone was there does not see it. So once it is there, what such
-transactions write to (a running task, a dataset) is written to here: one that began before is either done
-by then, and found, or has a conflict, begins again and sees the tombstone.
+What records work reads the tombstones in its transaction, with `refuse_new` of `runtime.forgotten`. A
+transaction that began before the tombstone was there does not see it. So once it is there, what such
+transactions write to (a running task, a dataset) is written to here: one that began before is either done by
+then, and found, or has a conflict, begins again and sees the tombstone.
 """
 
 from emboflow_dagster.model.base import utc_now

@@ -19,6 +19,7 @@ from emboflow_dagster.mongo.documents import Documents
 from emboflow_dagster.mongo.marks import name_of
 from emboflow_dagster.project.annotation_places import HELD
 from emboflow_dagster.project.dataset_content import Content, opened_content
+from emboflow_dagster.project.forget import work
 from emboflow_dagster.project.forget.matching import Match, copies
 from emboflow_dagster.project.gc.tombstones import is_collected
 from emboflow_dagster.project.opened import Opened
@@ -35,6 +36,10 @@ class Survey:
     annotations: list[dict[str, Any]] = field(default_factory=list)
     sources: list[dict[str, Any]] = field(default_factory=list)
     cache: list[str] = field(default_factory=list)
+    tasks: list[dict[str, Any]] = field(default_factory=list)
+    logs: list[dict[str, Any]] = field(default_factory=list)
+    """Blobs: the logs of the tasks, of every attempt."""
+    dagster_runs: list[str] = field(default_factory=list)
     payloads: dict[str, int] = field(default_factory=dict)
     old_manifests: list[str] = field(default_factory=list)
     """sha256 of manifests of the older layout among the versions."""
@@ -62,6 +67,9 @@ def survey(opened: Opened, match: Match, *, with_source: bool) -> Survey:
     assets = {one for row in found.versions for one in row["assets"]} | set(match.recordings)
     _artifacts(opened, found, assets)
     _annotations(opened, found)
+    done = work.look(opened, assets, {row["by"] for row in found.artifacts if row["by"]})
+    found.tasks, found.logs, found.dagster_runs = done.tasks, done.logs, done.dagster_runs
+    found.payloads |= {row["sha256"]: row["size"] for row in done.logs}
     _cache(opened, found)
     _sources(opened, found, assets, others, with_source=with_source)
     return found
@@ -137,7 +145,9 @@ def _artifacts(opened: Opened, found: Survey, assets: set[str]) -> None:
         made.add(artifact.id)
         if gone:
             continue
-        found.artifacts.append({"id": artifact.id, "type": artifact.type, **blob_of(ref)})
+        found.artifacts.append(
+            {"id": artifact.id, "type": artifact.type, "by": artifact.producer_id, **blob_of(ref)}
+        )
         found.payloads |= {ref.sha256: ref.size, **inner}
 
 
@@ -191,6 +201,7 @@ def _cache(opened: Opened, found: Survey) -> None:
         "$or": [
             {"result.datasetVersionId": {"$in": found.version_ids}},
             {"result.artifactIds": {"$in": [row["id"] for row in found.artifacts]}},
+            {"result.taskId": {"$in": [row["id"] for row in found.tasks]}},
         ],
     }
     with translated():

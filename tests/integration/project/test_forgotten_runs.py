@@ -10,6 +10,8 @@ from typing import Any
 import h5py  # noqa: TID253 - the recordings are written here
 import numpy as np  # noqa: TID253
 import pytest
+from rosbags.rosbag1 import Writer  # noqa: TID253
+from rosbags.typesys import Stores, get_typestore  # noqa: TID253
 
 from emboflow_dagster.errors import ConflictError, EmboflowError, ErrorKind, NotFoundError
 from emboflow_dagster.project.dataset_changes import Merge, Relabel
@@ -168,21 +170,35 @@ def test_a_task_that_read_it_before_records_nothing_after(ef: EmboFlow, tmp_path
     assert ef.verify(all=True).problems == []
 
 
+def write_bag(path: Path) -> Path:
+    """Two topics of numbers, three seconds."""
+    store = get_typestore(Stores.ROS1_NOETIC)
+    number = store.types["std_msgs/msg/Float64"]
+    with Writer(path) as writer:
+        for topic in ("/joint", "/tool"):
+            connection = writer.add_connection(topic, number.__msgtype__, typestore=store)
+            for index in range(60):
+                data = store.serialize_ros1(number(data=index / 10), connection.msgtype)
+                writer.write(connection, 1_700_000_000_000_000_000 + index * 50_000_000, data)
+    return path
+
+
 def test_other_topics_of_a_bag_are_the_same_time(ef: EmboFlow, tmp_path: Path):
     """Messages have no episodes: an episode of them is the time that it takes, whatever it is made of."""
-    bag = tmp_path / "drive.mcap"
-    write_mcap(bag)
-    asset = ef.assets.register(bag, name="drive", type="mcap_file").id
+    asset = ef.assets.register(write_bag(tmp_path / "drive.bag"), name="drive", type="rosbag").id
 
     def flow(name: str, topics: list[str], fps: int) -> None:
         config = {"fps": fps, "topics": topics}
-        nodes = [FLOW["nodes"][0], {"id": "episodes", "type": "normalize", "after": ["src"], "config": config}]
+        nodes = [
+            FLOW["nodes"][0],
+            {"id": "episodes", "type": "normalize", "after": ["src"], "config": config},
+        ]
         publish = {**FLOW["nodes"][3], "config": {"dataset": name}}
         ef.workflows.publish({"workflow": "again", "nodes": [*nodes, publish]})
         ran(ef, asset)
 
-    flow("lifts", ["/joints"], 20)
-    flow("others", ["/joints", "/tool"], 10)
+    flow("lifts", ["/joint"], 20)
+    flow("others", ["/joint", "/tool"], 10)
     told = ef.datasets.forget("lifts", [0], reason=WHY)
     assert {row["datasetId"] for row in told["versions"]} == {
         ef.datasets.get(name).id for name in ("lifts", "others")
@@ -207,7 +223,7 @@ def test_no_edit_brings_it_back(ef: EmboFlow, tmp_path: Path):
         lambda: ef.datasets.edit("lifts", [Merge("lifts", "v1")]),
     ]
     for way in refused:
-        with pytest.raises(EmboflowError, match="withdrawn|forgotten"):
+        with pytest.raises(EmboflowError, match=r"withdrawn|forgotten"):
             way()
     ef.mongo["dataset_versions"].update_one({"_id": old.id}, {"$set": {"status": "available"}})
     for way in refused[1:]:
