@@ -40,6 +40,8 @@ class Survey:
     logs: list[dict[str, Any]] = field(default_factory=list)
     """Blobs: the logs of the tasks, of every attempt."""
     dagster_runs: list[str] = field(default_factory=list)
+    copies: list[dict[str, Any]] = field(default_factory=list)
+    """Blobs of the workspace that a person put, with the same bytes: they stay, and are told."""
     payloads: dict[str, int] = field(default_factory=dict)
     old_manifests: list[str] = field(default_factory=list)
     """sha256 of manifests of the older layout among the versions."""
@@ -72,6 +74,7 @@ def survey(opened: Opened, match: Match, *, with_source: bool) -> Survey:
     found.payloads |= {row["sha256"]: row["size"] for row in done.logs}
     _cache(opened, found)
     _sources(opened, found, assets, others, with_source=with_source)
+    _copies(opened, found)
     return found
 
 
@@ -224,6 +227,31 @@ def _sources(opened: Opened, found: Survey, names: set[str], others: set[str], *
         found.sources.append(row)
         if with_source and row["alone"] and not in_place and not collected(opened, ref):
             found.payloads |= {ref.sha256: ref.size, **dict(_inside(opened, ref))}
+
+
+def _copies(opened: Opened, found: Survey) -> None:
+    ours = {
+        (row["objectId"], row["version"])
+        for row in (*found.artifacts, *found.annotations, *found.logs, *found.sources)
+        if row.get("sha256")
+    }
+    same = {
+        "workspace_id": opened.scope.workspace_id,
+        "data_sha256": {"$in": sorted(found.payloads)},
+        "owner_record_id": None,
+    }
+    rows: set[tuple[str, int, str]] = set()
+    for name in ("objects", "object_history"):
+        with translated():
+            for raw in opened.mongo[name].find(same, {"object_id": 1, "version": 1, "data_sha256": 1}):
+                rows.add(
+                    (str(raw.get("object_id") or raw["_id"]), int(raw["version"]), str(raw["data_sha256"]))
+                )
+    found.copies = [
+        {"objectId": object_id, "version": version, "sha256": sha256}
+        for object_id, version, sha256 in sorted(rows)
+        if (object_id, version) not in ours
+    ]
 
 
 def blob_of(ref: StorageRef) -> dict[str, Any]:

@@ -50,6 +50,7 @@ def lists(found: Survey) -> dict[str, Any]:
         "tasks": found.tasks,
         "logs": found.logs,
         "dagsterRuns": found.dagster_runs,
+        "copies": found.copies,
         "payloads": [{"sha256": sha, "size": size} for sha, size in sorted(found.payloads.items())],
         "oldManifests": [{"sha256": sha} for sha in found.old_manifests],
     }
@@ -75,6 +76,9 @@ def kept_of(note: Raw) -> list[dict[str, Any]]:
     shared = [row["sha256"] for row in note["payloads"] if row.get("keptBy")]
     if shared:
         kept.append({"what": "payloads", "sha256": shared, "why": "something else in the store names them"})
+    for row in note.get("copies", ()):
+        name = f"blob {row['objectId']}, version {row['version']}"
+        kept.append({"what": name, "sha256": row["sha256"], "why": _BY_HAND})
     runs = note.get("dagsterRuns", [])
     if runs:
         kept.append({"what": "runs in Dagster's storage", "ids": runs, "why": _DAGSTER})
@@ -92,6 +96,7 @@ _ASK: Final = f"--with-source was not asked for; {_UNUSED}"
 _PAGES: Final = "they prove what was there: labels, statistics and hashes of each episode, no frame of it"
 _AUDIT: Final = "who, when, why, the ids and hashes; without them nothing could be proved"
 _REPORTS: Final = "they say what is in a recording: names, counts, times, no frames"
+_BY_HAND: Final = "somebody put the same bytes as a blob of their own: `emboflow blob retain`, then `gc`"
 _DAGSTER: Final = (
     "their pages may show pictures and numbers, and Dagster alone writes there: `dagster run delete ID` "
     "removes each, `dagster asset wipe` what an asset shows"
