@@ -181,10 +181,12 @@ def _annotations(opened: Opened, found: Survey) -> None:
         raw = annotation.payload.get("ref", annotation.payload)
         row: dict[str, Any] = {"id": annotation.id, "targetId": target, "objectId": None}
         if isinstance(raw, dict) and raw.get("objectId"):
-            ref = StorageRef.model_validate(raw)
-            if not collected(opened, ref):
-                row |= blob_of(ref)
-                found.payloads[ref.sha256] = ref.size
+            # A large payload is a blob of the annotation's, named by id and version.
+            blob = opened.blobs.get(str(raw["objectId"]), raw.get("version"))
+            if not is_collected(opened.mongo, [name_of(blob.object_id, blob.version)]):
+                row |= {"objectId": blob.object_id, "version": blob.version}
+                row |= {"sha256": blob.sha256, "size": blob.size}
+                found.payloads[blob.sha256] = blob.size
         found.annotations.append(row)
 
 

@@ -94,7 +94,7 @@ def _why(row: dict[str, Any]) -> str:
 _UNUSED: Final = "no node is given the episode"
 _ASK: Final = f"--with-source was not asked for; {_UNUSED}"
 _PAGES: Final = "they prove what was there: labels, statistics and hashes of each episode, no frame of it"
-_AUDIT: Final = "who, when, why, the ids and hashes; without them nothing could be proved"
+_AUDIT: Final = "who, when, why, ids, hashes and comments, in one chain; without it nothing is proved"
 _REPORTS: Final = "they say what is in a recording: names, counts, times, no frames"
 _BY_HAND: Final = "somebody put the same bytes as a blob of their own: `emboflow blob retain`, then `gc`"
 _DAGSTER: Final = (
