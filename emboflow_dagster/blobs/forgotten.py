@@ -6,7 +6,7 @@ from typing import Final
 from emboflow_dagster.errors import ErrorKind, IntegrityError
 from emboflow_dagster.model.collections import META
 from emboflow_dagster.mongo import marks
-from emboflow_dagster.mongo.client import Mongo, Raw, translated
+from emboflow_dagster.mongo.client import Mongo, Raw, Session, translated
 from emboflow_dagster.mongo.marks import Mark
 
 _SHOWN: Final = 3
@@ -18,9 +18,30 @@ def tombstones(mongo: Mongo, workspace_id: str | None, project_id: str = "") -> 
     yield from marks.every(mongo, Mark.FORGOTTEN, prefix, workspace_id)
 
 
-def reinstated(mongo: Mongo, project_id: str) -> dict[str, Raw]:
+def rules(mongo: Mongo, workspace_id: str, project_id: str, session: Session | None = None) -> Iterator[Raw]:
+    """The tombstones of a project without their lists: what is forgotten, by whom and why."""
+    lists: dict[str, int] = dict.fromkeys(
+        (
+            "payloads",
+            "versions",
+            "artifacts",
+            "annotations",
+            "cache",
+            "oldManifests",
+            "tasks",
+            "logs",
+            "kept",
+        ),
+        0,
+    )
+    prefix = f"{project_id}:"
+    yield from marks.every(mongo, Mark.FORGOTTEN, prefix, workspace_id, session=session, leave_out=lists)
+
+
+def reinstated(mongo: Mongo, project_id: str, session: Session | None = None) -> dict[str, Raw]:
     """What may be made again in a project, by the name of its tombstone: who allowed it, and why."""
-    return {note["name"]: note for note in marks.every(mongo, Mark.REINSTATED, f"{project_id}:")}
+    found = marks.every(mongo, Mark.REINSTATED, f"{project_id}:", session=session)
+    return {note["name"]: note for note in found}
 
 
 def forgotten_payloads(mongo: Mongo, workspace_id: str | None) -> set[str]:

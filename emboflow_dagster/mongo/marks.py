@@ -5,7 +5,7 @@ prefix. What a note says is up to the module that owns its kind; a user's docume
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -77,9 +77,21 @@ def erase(mongo: Mongo, kind: Mark, name: str, session: Session | None = None) -
     return gone.deleted_count == 1
 
 
-def every(mongo: Mongo, kind: Mark, prefix: str = "", workspace_id: str | None = None) -> Iterator[Raw]:
-    """The notes of a kind whose names begin with ``prefix``, in order, of one workspace or of all."""
+def every(
+    mongo: Mongo,
+    kind: Mark,
+    prefix: str = "",
+    workspace_id: str | None = None,
+    *,
+    session: Session | None = None,
+    leave_out: Mapping[str, int] | None = None,
+) -> Iterator[Raw]:
+    """The notes of a kind whose names begin with ``prefix``, in order, of one workspace or of all.
+
+    ``leave_out`` names fields that are not read, each with 0.
+    """
     limits = {"workspaceId": workspace_id} if workspace_id is not None else {}
     start = re.escape(f"{kind.value}:{prefix}")
     with translated():
-        yield from mongo[META].find({"_id": {"$regex": f"^{start}"}, **limits}).sort("_id", 1)
+        found = mongo[META].find({"_id": {"$regex": f"^{start}"}, **limits}, leave_out, session=session)
+        yield from found.sort("_id", 1)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from emboflow_dagster.blobs.forgotten_place import Place
 from emboflow_dagster.errors import (
     AlreadyExistsError,
     ErrorKind,
@@ -30,7 +31,7 @@ from emboflow_dagster.project.prefix_files import prefix_view
 from emboflow_dagster.project.prefixes import prefix_url, probe_prefix, take_prefix
 from emboflow_dagster.project.settings import full_path
 from emboflow_dagster.runtime.child import run_child
-from emboflow_dagster.runtime.forgotten import Forgotten, Place
+from emboflow_dagster.runtime.forgotten import Forgotten
 from emboflow_dagster.runtime.in_child import probe_safely
 from emboflow_dagster.runtime.node import ChildCall
 from emboflow_dagster.runtime.outputs import add_probe_report
@@ -223,10 +224,14 @@ class Assets:
         with view(blobs, asset, scratch) as path:
             yield path
 
-    def forgotten(self, assets: Sequence[Asset]) -> dict[str, list[Place]]:
-        """Where in some assets episodes are that were forgotten; those without any are left out."""
+    def forgotten(self, assets: Sequence[Asset]) -> tuple[dict[str, list[Place]], frozenset[str]]:
+        """Where in some assets episodes are that were forgotten, and the tombstones that say so.
+
+        Assets without any are left out; the tombstones are all of the project.
+        """
         found = Forgotten(self._opened.mongo, self._opened.scope)
-        return {asset.id: places for asset in assets if (places := found.places(asset))} if found else {}
+        places = {asset.id: places for asset in assets if (places := found.places(asset))} if found else {}
+        return places, found.names
 
     def probe_there(
         self, asset: Asset, child: ChildCall, *, timeout_s: float, memory_mb: int | None = None

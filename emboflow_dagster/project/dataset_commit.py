@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from emboflow_dagster.blobs.trees import put_files
+from emboflow_dagster.blobs import pages
+from emboflow_dagster.blobs.trees import put_files, reading
 from emboflow_dagster.errors import ConflictError, InvalidInputError
 from emboflow_dagster.formats.canonical.episode_files import OBJECTS
 from emboflow_dagster.model.base import new_id, utc_now
@@ -15,6 +16,7 @@ from emboflow_dagster.mongo import audit, objects
 from emboflow_dagster.mongo.client import Session
 from emboflow_dagster.mongo.documents import Documents
 from emboflow_dagster.project.opened import Opened
+from emboflow_dagster.runtime.forgotten import Forgotten, refuse_new
 from emboflow_dagster.runtime.outputs import content_digest, next_tag
 from emboflow_dagster.runtime.publishing import stats_of
 
@@ -48,10 +50,12 @@ def commit(
 
     Raises:
         ConflictError: Another version came meanwhile, or the parent was withdrawn; nothing was written.
+        ForbiddenError: It has an episode that was forgotten (kind `episode-forgotten`).
         AlreadyExistsError: The tag is taken.
         InvalidInputError: The tag is no tag.
     """
     mongo, scope, blobs = opened.mongo, opened.scope, opened.blobs
+    tombstones = _heeded(opened, parent, manifest, folder)
     datasets: Documents[Dataset] = Documents(mongo, scope, Dataset)
     versions: Documents[DatasetVersion] = Documents(mongo, scope, DatasetVersion)
     tag = tag or next_tag(versions, dataset.id)
@@ -95,6 +99,7 @@ def commit(
                 )
             if before is not None and before.status is DatasetVersionStatus.WITHDRAWN:
                 raise ConflictError(f"version {before.version_tag} of {head.name} was withdrawn")
+            refuse_new(mongo, scope, session, tombstones)
             versions.insert(version, session=session)
             datasets.change(
                 dataset.id,
@@ -128,3 +133,32 @@ def commit(
 
         mongo.in_transaction(body)
     return version
+
+
+def _heeded(
+    opened: Opened, parent: DatasetVersion | None, manifest: Mapping[str, Any], folder: Path | None
+) -> frozenset[str]:
+    """Refuse a version that has an episode that was forgotten; the tombstones that were looked at.
+
+    Pages that the version before has are not looked into: they were when they came, or when an episode was
+    forgotten. Where that is not finished, all are.
+    """
+    forgotten = Forgotten(opened.mongo, opened.scope)
+    if not forgotten:
+        return forgotten.names
+    known: set[str] = set()
+    if parent is not None and forgotten.finished and parent.status is not DatasetVersionStatus.WITHDRAWN:
+        before = pages.root_of(json.loads(opened.blobs.read_ref(parent.manifest_ref)))
+        if before is not None:
+            stored = reading(opened.blobs, parent.manifest_ref)
+            known = {page.sha256 for page in pages.every_page(stored, before)}
+
+    def read(sha256: str, size: int) -> bytes:
+        new = None if folder is None else folder / OBJECTS / sha256
+        if new is not None and new.exists():
+            return new.read_bytes()
+        assert parent is not None  # noqa: S101 - what follows nothing is in the folder whole
+        return reading(opened.blobs, parent.manifest_ref)(sha256, size)
+
+    forgotten.refuse_manifest(manifest, read, skip=known.__contains__)
+    return forgotten.names

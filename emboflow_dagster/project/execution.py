@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from emboflow_dagster.blobs.forgotten_place import Place
 from emboflow_dagster.errors import ErrorKind, TransitionError
 from emboflow_dagster.model.artifact import Lineage
 from emboflow_dagster.model.asset import AssetSourceType, AssetStatus
@@ -21,7 +22,7 @@ from emboflow_dagster.runtime import custom_node
 from emboflow_dagster.runtime.cache_key import cache_key, code_digest
 from emboflow_dagster.runtime.child import child_call
 from emboflow_dagster.runtime.digest import sha256_of
-from emboflow_dagster.runtime.forgotten import Place
+from emboflow_dagster.runtime.forgotten import held_back, reads_on, told_back
 from emboflow_dagster.runtime.logs import TaskLog
 from emboflow_dagster.runtime.node import (
     BoundAsset,
@@ -47,6 +48,10 @@ class Prepared(NamedTuple):
     inputs: Mapping[str, NodeInput]
     key: str
     forgotten: Mapping[str, list[Place]]
+    held: frozenset[str]
+    """Assets that it is not handed, because of an episode that was forgotten."""
+    tombstones: frozenset[str]
+    """Those that it heeds."""
 
 
 class Execution:
@@ -92,10 +97,14 @@ class Execution:
         reports = self._assets.latest_reports(task.asset_ids) if Sight.REPORT in node_type.sees else {}
         slug = claimed.run.runtime_snapshot.workflow_slug
         key = cache_key(task, slug, node_type, assets, reports, inputs)
-        forgotten = self._assets.forgotten(assets) if node_type.makes_episodes else {}
+        forgotten, tombstones = self._assets.forgotten(assets)
+        if not node_type.needs_bytes or node_type.reports:
+            forgotten = {}
         if forgotten:  # what was made while they were not is another result
-            key = f"sha256:{sha256_of({'key': key, 'forgotten': forgotten})}"
-        return Prepared(node_type, options, inputs, key, forgotten)
+            places = {asset: [place.to_json() for place in told] for asset, told in forgotten.items()}
+            key = f"sha256:{sha256_of({'key': key, 'forgotten': places})}"
+        held = held_back(node_type, task, forgotten)
+        return Prepared(node_type, options, inputs, key, forgotten, held, tombstones)
 
     def run(self, claimed: Claimed, prepared: Prepared, folder: Path, lines: TaskLog, tee: Log) -> NodeResult:
         """Execute a claimed task; nothing is written to the database.
@@ -115,7 +124,9 @@ class Execution:
         if not task.asset_ids and not node_type.runs_on_empty:
             tee("no asset is left for this node; it is not executed")
             return NodeResult(outcome="empty", preview={"assets": 0})
-        with self._bound(task, node_type, tee) as assets:
+        with self._bound(task, node_type, tee, prepared.held) as assets:
+            if prepared.held and not assets and not reads_on(node_type, inputs):
+                return NodeResult(outcome="empty", preview={"assets": 0, "heldBack": len(prepared.held)})
             workdir = folder / "out"
             workdir.mkdir()
             context = NodeContext(
@@ -137,24 +148,33 @@ class Execution:
                 err=lines.streams["stderr"],
                 version=self._fetch_version,
                 forgotten=prepared.forgotten,
+                held=prepared.held,
                 there=self._assets.probe_there,
                 review=self._gate.review(task, inputs) if node_type.waits else None,
             )
             return node_type.run(context)
 
     @contextmanager
-    def _bound(self, task: RunTask, node_type: NodeType, tee: Log) -> Iterator[list[BoundAsset]]:
+    def _bound(
+        self, task: RunTask, node_type: NodeType, tee: Log, held: frozenset[str]
+    ) -> Iterator[list[BoundAsset]]:
         with ExitStack() as stack:
             rows: list[BoundAsset] = []
+            back: list[str] = []
             for asset_id in task.asset_ids:
                 asset = self._assets.documents.get(asset_id)
                 if asset.status == AssetStatus.ARCHIVED:
                     raise TransitionError(f"asset {asset.display_name} is archived")
+                if asset_id in held:
+                    back.append(asset.display_name)
+                    continue
                 there = node_type.looks_there and asset.source_type == AssetSourceType.OBJECT_STORAGE
                 path = Path()
                 if node_type.needs_bytes and not there:
                     path = stack.enter_context(self._assets.path(asset, say=tee))
                 rows.append(BoundAsset(asset, self._assets.latest_report(asset), path))
+            if back:
+                tee(told_back(back))
             yield rows
 
     def _inputs(self, claimed: Claimed, node_type: NodeType, folder: Path) -> dict[str, NodeInput]:

@@ -20,7 +20,7 @@ from emboflow_dagster.errors import (
     TransitionError,
     UnavailableError,
 )
-from emboflow_dagster.model.artifact import Artifact, Lineage
+from emboflow_dagster.model.artifact import Artifact
 from emboflow_dagster.model.dataset import DatasetVersion
 from emboflow_dagster.model.freeform import check_freeform
 from emboflow_dagster.model.run import (
@@ -266,18 +266,19 @@ class Tasks:
         while answer.hit is not None:
             live.stop()  # what is settled names the whole log
             try:
-                return self._reuse(asked, answer, answer.hit, lines)
+                return self._reuse(asked, answer, answer.hit, prepared, lines)
             except NotWholeError as error:  # let go while the transaction was on the way
                 answer = self._cache.ask(asked, tee, f"it was a hit until {error.message}")
         try:
             result = self._execution.run(claimed, prepared, folder, lines, tee)
         except RefusedError as error:
             error.lineage = self._execution.lineage(claimed, prepared, cached=False)
+            error.tombstones = prepared.tombstones
             raise
         live.stop()
         return self._record(asked, answer, result, prepared, lines)
 
-    def _reuse(self, asked: Asked, answer: Answer, hit: Hit, lines: TaskLog) -> Worked:
+    def _reuse(self, asked: Asked, answer: Answer, hit: Hit, prepared: Prepared, lines: TaskLog) -> Worked:
         """Settle a task with what an earlier one left: nothing is stored anew.
 
         Raises:
@@ -290,7 +291,7 @@ class Tasks:
             outcome=hit.result.outcome,
         )
         left = Outputs(artifacts=hit.artifacts, dataset=hit.dataset, version=hit.version, unchanged=True)
-        written = Outputs(beside=self._cache.confirm(hit))
+        written = Outputs(beside=self._cache.confirm(hit), tombstones=prepared.tombstones)
         return self._settle(asked, answer, kept, left, written, lines)
 
     def _record(
@@ -302,7 +303,14 @@ class Tasks:
         lineage = self._execution.lineage(claimed, prepared, cached=cached)
         for left in reversed(range(PUBLISH_TRIES)):
             outputs = store_outputs(
-                opened.mongo, opened.blobs, opened.scope, claimed.run, claimed.task, result, lineage
+                opened.mongo,
+                opened.blobs,
+                opened.scope,
+                claimed.run,
+                claimed.task,
+                result,
+                lineage,
+                prepared.tombstones,
             )
             try:
                 return self._settle(asked, answer, result, outputs, outputs, lines)
@@ -360,7 +368,7 @@ class Tasks:
         outputs: Outputs | None = None
         if refused is not None and result is not None:
             # Named by what they were made of and by the attempt; the task itself links what succeeded only.
-            outputs = self._put_aside(claimed, result, refused.lineage)
+            outputs = self._put_aside(claimed, result, refused)
             refused.artifacts = tuple(outputs.artifacts)
             fields = {"lastResultPreview": _fitting(result.preview, lines)}
         fields |= {
@@ -369,11 +377,12 @@ class Tasks:
         }
         self._runs.recorder.fail(claimed, fields, lines.secrets.text(message), outputs)
 
-    def _put_aside(self, claimed: Claimed, result: NodeResult, lineage: Lineage) -> Outputs:
+    def _put_aside(self, claimed: Claimed, result: NodeResult, refused: RefusedError) -> Outputs:
         """Store the artifacts of a task that refused its input."""
         opened, task = self._opened, claimed.task
         only = NodeResult(outputs=result.outputs)
-        return store_outputs(opened.mongo, opened.blobs, opened.scope, claimed.run, task, only, lineage)
+        told = refused.lineage, refused.tombstones
+        return store_outputs(opened.mongo, opened.blobs, opened.scope, claimed.run, task, only, *told)
 
     def _log_fields(self, task: RunTask, lines: TaskLog) -> dict[str, Any]:
         whole = lines.close()

@@ -75,7 +75,7 @@ def is_bundle(artifact: Artifact) -> bool:
 
 def of(context: NodeContext) -> list[Derived]:
     """Every derived recording of the direct upstream nodes, in their order, whose asset is still there."""
-    left = {bound.id for bound in context.assets}
+    left = {bound.id for bound in context.assets} | context.held
     found: Iterable[Derived] = (
         recording
         for given in context.inputs.values()

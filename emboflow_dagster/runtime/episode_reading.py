@@ -1,12 +1,16 @@
 """Takes recordings apart into files of plain arrays, in a child: users' code opens none of them."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from emboflow_dagster.blobs.forgotten_place import FORGOTTEN, Place
 from emboflow_dagster.errors import EmboflowError, LimitError
 from emboflow_dagster.runtime import child_main
+
+if TYPE_CHECKING:
+    from emboflow_dagster.formats.as_arrays import Part
 
 INDEX: Final = "parts.jsonl"
 
@@ -15,7 +19,8 @@ def extract(request: dict[str, Any]) -> list[dict[str, Any]]:
     """Write the parts of each recording into a folder of its own, ``<out>/000`` and on.
 
     Args:
-        request: ``kind`` (``episode`` or ``streams``), ``recordings`` [{path, name, format}], ``out``.
+        request: ``kind`` (``episode`` or ``streams``), ``recordings`` [{id, path, name, format}], ``out``,
+            ``forgotten`` (optional): asset id to places of episodes that are left out.
 
     Returns:
         For each recording ``parts`` (how many) and ``reasons`` (what was left out).
@@ -30,7 +35,8 @@ def extract(request: dict[str, Any]) -> list[dict[str, Any]]:
         reasons: list[str] = []
         count = 0
         try:
-            count = _write(folder, recording, request["kind"], reasons)
+            places = [Place.of(place) for place in request.get("forgotten", {}).get(recording.get("id"), ())]
+            count = _write(folder, recording, request["kind"], reasons, places)
         except LimitError:
             raise
         except (EmboflowError, OSError) as error:
@@ -40,7 +46,9 @@ def extract(request: dict[str, Any]) -> list[dict[str, Any]]:
     return done
 
 
-def _write(folder: Path, recording: Mapping[str, Any], kind: Any, reasons: list[str]) -> int:
+def _write(
+    folder: Path, recording: Mapping[str, Any], kind: Any, reasons: list[str], places: Sequence[Place]
+) -> int:
     from emboflow_dagster.formats.as_arrays import parts
     from emboflow_dagster.formats.canonical.from_arrays import save_arrays
     from emboflow_dagster.formats.probe import format_of
@@ -51,6 +59,9 @@ def _write(folder: Path, recording: Mapping[str, Any], kind: Any, reasons: list[
         form = format_of(Path(recording["path"]))
     with (folder / INDEX).open("w", encoding="utf-8") as index:
         for part in parts(Path(recording["path"]), form, kind, reasons):
+            if places and _is_forgotten(part, places):  # the hook does not see it at all
+                reasons.append(f"{part.ref}: {FORGOTTEN}")
+                continue
             # Datasets may be called as no file may: in the archive they have numbers.
             arrays = {name: f"a{i}" for i, name in enumerate(part.arrays)}
             stamps = {name: f"t{i}" for i, name in enumerate(part.stamps)}
@@ -64,6 +75,16 @@ def _write(folder: Path, recording: Mapping[str, Any], kind: Any, reasons: list[
             index.write(json.dumps({**row, "names": dict(part.names), "told": dict(part.told)}) + "\n")
             count += 1
     return count
+
+
+def _is_forgotten(part: "Part", places: Sequence[Place]) -> bool:
+    """Whether a forgotten episode is in it: by its name, or by the time of its messages."""
+    spans = [(int(t[0]), int(t[-1])) for t in part.stamps.values() if len(t)]
+    t0 = min((start for start, _ in spans), default=None)
+    seconds = (max(stop for _, stop in spans) - t0) / 1e9 if t0 is not None else 0.0
+    # As frames of a microsecond: what counts is where they end.
+    source = {"path": None, "ref": part.ref}
+    return any(place.has(source, t0, max(1, int(seconds * 1e6)), 1e6) for place in places)
 
 
 def parts_of(folder: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]:

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic.alias_generators import to_camel
 
+from emboflow_dagster.blobs.forgotten_place import Place
 from emboflow_dagster.errors import ErrorKind, ExecutionError, Problem
 from emboflow_dagster.model.artifact import Artifact, Lineage
 from emboflow_dagster.model.asset import Asset, AssetProbeReport, AssetSourceType
@@ -211,8 +212,11 @@ class NodeContext:
     err: Callable[[str], None] = lambda _line: None
     version: "FetchVersion | None" = None
     """Brings a published version to disk, where the node type is executed with a database at hand."""
-    forgotten: Mapping[str, Sequence[tuple[str | None, str | None]]] = field(default_factory=dict)
-    """Asset id to the places in it (path or ``None`` for any, and ref) of episodes that were forgotten."""
+    forgotten: Mapping[str, Sequence[Place]] = field(default_factory=dict)
+    """Asset id to the places in it of episodes that were forgotten."""
+    held: frozenset[str] = frozenset()
+    """Assets that are not in ``assets``, because an episode in them was forgotten; what nodes before made of
+    them is without it."""
     there: "ProbeThere | None" = None
     """Looks into a prefix of an object store by ranged reads, where an object store is at hand."""
     review: Review | None = None
@@ -285,6 +289,8 @@ class RefusedError(ExecutionError):
         self.result = result
         self.lineage = Lineage()
         """Where `result` comes from; set by whoever executed the node."""
+        self.tombstones = frozenset[str]()
+        """Which it heeded; likewise."""
         self.artifacts: tuple[Artifact, ...] = ()
         """Those of `result`, once they are recorded."""
 
@@ -331,7 +337,8 @@ class NodeType:
     looks_there: bool = False
     """Whether it looks into a prefix of an object store by itself: such assets get ``Path()``."""
     makes_episodes: bool = False
-    """Whether it makes episodes of its assets: it is told which were forgotten, and leaves them out."""
+    """Whether it makes episodes of its assets: it is told which were forgotten, and leaves them out. Nodes
+    that do not are not handed such an asset (:func:`emboflow_dagster.runtime.forgotten.held_back`)."""
     runs_on_empty: bool = False
     """Is executed even when no asset is left."""
     sees: frozenset[Sight] = frozenset(Sight)

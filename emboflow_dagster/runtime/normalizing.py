@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from emboflow_dagster.blobs.forgotten_place import FORGOTTEN, Place
 from emboflow_dagster.errors import EmboflowError, InvalidInputError, LimitError
 from emboflow_dagster.runtime import child_main
 from emboflow_dagster.runtime.normalize_readers import rate_of, read
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from emboflow_dagster.formats.canonical.schema import Episode, Manifest
 
 MAX_SKIPPED = 200
-FORGOTTEN: Final = "forgotten (episode-forgotten): `emboflow dataset forgotten` says by whom and why"
 
 
 def normalize(request: dict[str, Any]) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def normalize(request: dict[str, Any]) -> dict[str, Any]:
             ``task`` (or null), ``topics``, ``mapping``, ``ratePolicy``, ``videos``, ``onMissingVideo``,
             ``split`` (or null), ``onMismatch``: ``separate`` gives a package in ``out/000``, ``out/001`` and
             so on for each set of features and rate, ``raise`` and ``skip`` one in ``out`` itself.
-            ``forgotten`` (optional): asset id to [path or null, ref] of episodes that are left out.
+            ``forgotten`` (optional): asset id to places of episodes that are left out.
 
     Returns:
         ``packages`` [{folder, fps, episodes, frames, features, files, assets, sync}], ``robotType``,
@@ -130,10 +130,10 @@ class _Work:
     def _counted(self, asset: Mapping[str, Any], row: dict[str, Any]) -> "Iterator[Episode]":
         known, by_convention = rate_of(asset) if self.fps is None else (None, False)
         flags = ("nominal_rate",) if by_convention else ()
-        places = {tuple(place) for place in self.request.get("forgotten", {}).get(asset["id"], ())}
+        places = [Place.of(place) for place in self.request.get("forgotten", {}).get(asset["id"], ())]
         for episode in read(asset, self.request, self.fps or known, self.skipped):
-            ref, path = episode.source.get("ref"), episode.source.get("path")
-            if places & {(path, ref), (None, ref)}:
+            rate = episode.fps or known or self.fps
+            if any(place.has(episode.source, episode.t0_ns, episode.length, rate) for place in places):
                 self.skipped.append({"source": dict(episode.source), "reason": FORGOTTEN})
                 continue
             # The writer may refuse it: then it is in `skipped` when we are asked for the next one.

@@ -22,7 +22,7 @@ from emboflow_dagster.model.storage import LISTING_TYPE, MANIFEST_TYPE
 from emboflow_dagster.mongo import audit, objects
 from emboflow_dagster.mongo.client import Mongo, Session
 from emboflow_dagster.mongo.documents import Documents
-from emboflow_dagster.runtime.forgotten import refuse_version
+from emboflow_dagster.runtime.forgotten import refuse_new, refuse_version
 from emboflow_dagster.runtime.node import DatasetDraft, NodeOutput, NodeResult
 from emboflow_dagster.runtime.probe_report import store_probe
 
@@ -38,6 +38,8 @@ class Outputs:
     version: DatasetVersion | None = None
     unchanged: bool = False
     """The dataset's latest version has this content already; ``version`` is that one."""
+    tombstones: frozenset[str] = frozenset()
+    """Those that the task heeded; one that came since keeps what it left from being written."""
     beside: Callable[[Session, RunTask], None] | None = None
     """Is called in the transaction that writes these, with the settled task."""
 
@@ -50,13 +52,15 @@ def store_outputs(
     task: RunTask,
     result: NodeResult,
     lineage: Lineage,
+    tombstones: frozenset[str] = frozenset(),
 ) -> Outputs:
     """Put every payload and draw up the documents that will refer to them.
 
     Raises:
         ForbiddenError: A version has an episode that was forgotten (kind `episode-forgotten`).
     """
-    out = Outputs(probes={asset_id: store_probe(blobs, probe) for asset_id, probe in result.probes.items()})
+    probes = {asset_id: store_probe(blobs, probe) for asset_id, probe in result.probes.items()}
+    out = Outputs(probes=probes, tombstones=tombstones)
     if result.dataset is not None:
         _dataset(mongo, blobs, scope, run, task, result.dataset, out)
     for output in result.outputs:
@@ -65,7 +69,12 @@ def store_outputs(
 
 
 def write_outputs(mongo: Mongo, scope: Scope, outputs: Outputs, task: RunTask, session: Session) -> None:
-    """Insert the documents and claim their blobs, in the transaction that settles the task."""
+    """Insert the documents and claim their blobs, in the transaction that settles the task.
+
+    Raises:
+        ForbiddenError: An episode of its recordings was forgotten meanwhile (kind `episode-forgotten`).
+    """
+    refuse_new(mongo, scope, session, outputs.tombstones, lambda: _recordings(mongo, scope, task, session))
     artifacts: Documents[Artifact] = Documents(mongo, scope, Artifact)
     artifacts.insert(*outputs.artifacts, session=session)
     for artifact in outputs.artifacts:
@@ -76,6 +85,12 @@ def write_outputs(mongo: Mongo, scope: Scope, outputs: Outputs, task: RunTask, s
         _write_version(mongo, scope, session, outputs, task)
     if outputs.beside is not None:
         outputs.beside(session, task)
+
+
+def _recordings(mongo: Mongo, scope: Scope, task: RunTask, session: Session) -> set[str]:
+    assets: Documents[Asset] = Documents(mongo, scope, Asset)
+    found = assets.find({"_id": {"$in": task.asset_ids}}, limit=0, session=session)
+    return {asset.storage_ref.sha256 for asset in found}
 
 
 def add_probe_report(

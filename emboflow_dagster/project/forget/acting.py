@@ -29,10 +29,12 @@ from emboflow_dagster.object_storage.payload import key_of
 from emboflow_dagster.project.dataset_changes import Delete, Which
 from emboflow_dagster.project.dataset_content import opened_content
 from emboflow_dagster.project.dataset_edits import edit
+from emboflow_dagster.project.forget import work
 from emboflow_dagster.project.forget.destroying import destroy
-from emboflow_dagster.project.forget.matching import Match, chosen
+from emboflow_dagster.project.forget.fence import fence
+from emboflow_dagster.project.forget.matching import Match, chosen, copies, placed
 from emboflow_dagster.project.forget.survey import Survey, survey
-from emboflow_dagster.project.forget.tombstone import digest_of, lists, shown, told_of
+from emboflow_dagster.project.forget.tombstone import digest_of, kept_of, lists, shown, told_of
 from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.runtime.digest import sha256_of
 
@@ -74,12 +76,15 @@ class Forgetting:
             raise InvalidInputError(f"forget: 1 to {MAX_EPISODES} episodes are needed")
         try:
             with opened_content(self._opened, base) as content:
-                match, mine = chosen(content.episodes(), episodes, fps=float(content.manifest["fps"]))
+                fps = float(content.manifest["fps"])
+                match, mine = chosen(content.episodes(), episodes, fps=fps)
         except InvalidInputError:
             known = self._known(dataset, episodes)
             if known is None:
                 raise
             return shown(known)
+        told = [told_of(entry, fps) for entry in mine]
+        match = placed(self._opened, match, told)
         found = survey(self._opened, match, with_source=with_source)
         self._refuse(found, with_source=with_source)
         note = {
@@ -88,7 +93,7 @@ class Forgetting:
             "by": self._scope.actor,
             "state": BEGUN,
             "match": match.to_json(),
-            "episodes": [told_of(entry) for entry in mine],
+            "episodes": told,
             **lists(found),
         }
         if dry_run:
@@ -105,6 +110,7 @@ class Forgetting:
         # Named by what was asked: who was told that the note may not be kept says it again, and finds it.
         name = f"{self._scope.project_id}:fgt_{sha256_of({**asked, 'base': base.id})[:26]}"
         marks.once(self._mongo, Mark.FORGOTTEN, name, self._scope.workspace_id, **note)
+        fence(self._opened)
         return shown(self._finish(self._read(f"{Mark.FORGOTTEN.value}:{name}")))
 
     def tombstones(self) -> list[dict[str, Any]]:
@@ -133,7 +139,8 @@ class Forgetting:
         return None
 
     def _refuse(self, found: Survey, *, with_source: bool) -> None:
-        objects = [row.get("objectId") for row in (*found.versions, *found.artifacts, *found.annotations)]
+        rows = (*found.versions, *found.artifacts, *found.annotations, *found.logs)
+        objects = [row.get("objectId") for row in rows]
         objects += [row.get("objectId") for row in found.sources] if with_source else []
         for object_id in sorted({one for one in objects if one}):
             hold = marks.read(self._mongo, Mark.HOLD, object_id)
@@ -179,13 +186,15 @@ class Forgetting:
 
     def _successors(self, note: Raw, match: Match) -> None:
         """A version without them for each dataset whose newest one has them."""
+        match = match.knowing(copies(self._opened, {place.sha256 for place in match.places}))
         for dataset in self._datasets.find({"status": {"$ne": DatasetStatus.ARCHIVED.value}}, limit=0):
             head = self._versions.find_one({"_id": dataset.latest_version_id})
             if head is None or head.status is DatasetVersionStatus.WITHDRAWN:
                 continue
             with opened_content(self._opened, head) as content:
                 total = content.root.episodes
-                mine = [one.index for one in content.episodes() if match(one.entry)]
+                fps = float(content.manifest["fps"])
+                mine = [one.index for one in content.episodes() if match(one.entry, fps)]
             if mine and len(mine) < total:
                 edit(self._opened, dataset, head, [Delete(mine)], [], reason=note["reason"], tag=None)
 
@@ -194,7 +203,8 @@ class Forgetting:
         with_source = note["asked"]["withSource"]
         found = survey(self._opened, match, with_source=with_source)
         self._refuse(found, with_source=with_source)
-        buried = [row for row in (*found.artifacts, *found.annotations) if row.get("sha256")]
+        rows = (*found.artifacts, *found.annotations, *found.logs)
+        buried = [row for row in rows if row.get("sha256")]
         if with_source:
             buried += [row for row in found.sources if row.get("sha256")]
         fields = {**lists(found), "state": LET_GO}
@@ -204,6 +214,7 @@ class Forgetting:
                 self._withdraw(session, row["id"], note["reason"])
             self._bury(session, [row for row in buried if row["objectId"]], note)
             self._records(session, found, with_source=with_source)
+            work.empty(self._opened, [row["id"] for row in found.tasks], session)
             with_id = {"_id": {"$in": found.cache}}
             self._mongo[CACHE].update_many(with_id, {"$unset": {"result": 1}}, session=session)
             self._mongo[META].update_one({"_id": note["_id"]}, {"$set": fields}, session=session)
@@ -280,6 +291,7 @@ class Forgetting:
             ],
             "destroyed": {"payloads": len(gone), "bytes": sum(sizes[sha] for sha in gone)},
         }
+        done["kept"] = kept_of({**note, **done})
         final = {**note, **done}
         final["digest"] = digest_of(final)
         told = {
@@ -287,6 +299,7 @@ class Forgetting:
             "episodes": len(note["episodes"]),
             "versions": len(note["versions"]),
             "artifacts": len(note["artifacts"]),
+            "tasks": len(note.get("tasks", ())),
             "payloads": len(gone),
             "tombstone": final["digest"],
             "reason": note["reason"],

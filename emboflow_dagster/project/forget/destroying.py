@@ -11,7 +11,7 @@ from emboflow_dagster.model.storage import MANIFEST_TYPE, StorageRef
 from emboflow_dagster.mongo.client import Raw
 from emboflow_dagster.mongo.documents import Documents
 from emboflow_dagster.object_storage.payload import key_of
-from emboflow_dagster.project.forget.matching import Match
+from emboflow_dagster.project.forget.matching import Match, copies
 from emboflow_dagster.project.gc.edges import EdgeKind
 from emboflow_dagster.project.gc.liveness import Liveness
 from emboflow_dagster.project.gc.marking import Marking
@@ -52,9 +52,9 @@ class _Needed(Marking):
         for row in manifest["files"]:
             self._keep(str(row["sha256"]))
         if root is not None:
-            self._tree(ref, root, ours=ours)
+            self._tree(ref, root, float(manifest["fps"]), ours=ours)
 
-    def _tree(self, ref: StorageRef, root: pages.Page, *, ours: bool) -> None:
+    def _tree(self, ref: StorageRef, root: pages.Page, fps: float, *, ours: bool) -> None:
         def skip(sha256: str) -> bool:
             if (ours, sha256) in self._walked:
                 return True
@@ -67,7 +67,7 @@ class _Needed(Marking):
         for _, leaf in pages.episode_pages(read, root, skip=skip):
             for line in pages.lines(leaf, read(leaf.sha256, leaf.size)):
                 entry = pages.parsed(line)
-                if not (ours and self._match(entry)):
+                if not (ours and self._match(entry, fps)):
                     for _, file in pages.files_of(entry):
                         self._keep(str(file["sha256"]))
 
@@ -97,7 +97,8 @@ def destroy(
     busy: list[str] = []
     with Shards(opened.settings.home / "work") as shards:
         marking = _Needed(mongo, opened.blobs, Liveness(mongo, mongo.server_time(), timedelta(0)), shards)
-        marking.forgetting(match, ours, old)
+        known = match.knowing(copies(opened, {place.sha256 for place in match.places}))
+        marking.forgetting(known, ours, old)
         for _ in marking.versions_of_all(archive=False):
             pass
         marking.records()

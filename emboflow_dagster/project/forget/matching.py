@@ -1,12 +1,18 @@
 """Which entries of dataset versions are the same episode, however it was edited, merged or made again."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from emboflow_dagster.blobs.forgotten_match import Match, family, source_of
+from emboflow_dagster.blobs.forgotten_place import Place, place_of
+from emboflow_dagster.blobs.listing import is_listing
 from emboflow_dagster.blobs.pages import Located
 from emboflow_dagster.errors import InvalidInputError
+from emboflow_dagster.model.asset import Asset
+from emboflow_dagster.mongo.documents import Documents
 from emboflow_dagster.project.dataset_changes import Which
+from emboflow_dagster.project.opened import Opened
 
 _NS: Final = 10**9
 
@@ -50,6 +56,40 @@ def chosen(
     shared = {source_of(other) for other in others if family(other["id"]) not in ids}
     sources = {source for entry in mine if (source := source_of(entry)) and source not in shared}
     return Match(frozenset(ids), frozenset(contents), frozenset(sources), frozenset(spared - contents)), mine
+
+
+def placed(opened: Opened, match: Match, episodes: Sequence[dict[str, Any]]) -> Match:
+    """The rule with the places of the episodes, by the bytes of their recordings.
+
+    Args:
+        opened: The deployment and scope.
+        match: The rule as :func:`chosen` gives it.
+        episodes: As the tombstone tells them.
+    """
+    assets: Documents[Asset] = Documents(opened.mongo, opened.scope, Asset)
+    names = sorted({one["source"]["assetId"] for one in episodes if one["source"]["assetId"]})
+    found = {asset.id: asset for asset in assets.find({"_id": {"$in": names}}, limit=0)}
+    places: set[Place] = set()
+    for episode in episodes:
+        asset = found.get(str(episode["source"]["assetId"]))
+        if asset is None:
+            continue
+        top = asset.top_level_paths or []
+        name = top[0] if len(top) == 1 and not is_listing(asset.storage_ref) else None
+        place = place_of(asset.storage_ref.sha256, name, episode)
+        # What other episodes were made of too is no place of this one; a span of time is its own.
+        if place.start is not None or source_of(episode) in match.sources:
+            places.add(place)
+    return replace(match, places=frozenset(places))
+
+
+def copies(opened: Opened, shas: Collection[str]) -> dict[str, str]:
+    """Asset id to sha256 of all assets of the project that have such bytes, under whatever name."""
+    if not shas:
+        return {}
+    assets: Documents[Asset] = Documents(opened.mongo, opened.scope, Asset)
+    found = assets.find({"storageRef.checksum": {"$in": sorted(f"sha256:{sha}" for sha in shas)}}, limit=0)
+    return {asset.id: asset.storage_ref.sha256 for asset in found}
 
 
 def _apart(a: dict[str, Any], b: dict[str, Any], fps: float) -> bool:

@@ -19,7 +19,8 @@ from emboflow_dagster.mongo.documents import Documents
 from emboflow_dagster.mongo.marks import name_of
 from emboflow_dagster.project.annotation_places import HELD
 from emboflow_dagster.project.dataset_content import Content, opened_content
-from emboflow_dagster.project.forget.matching import Match
+from emboflow_dagster.project.forget import work
+from emboflow_dagster.project.forget.matching import Match, copies
 from emboflow_dagster.project.gc.tombstones import is_collected
 from emboflow_dagster.project.opened import Opened
 
@@ -35,6 +36,12 @@ class Survey:
     annotations: list[dict[str, Any]] = field(default_factory=list)
     sources: list[dict[str, Any]] = field(default_factory=list)
     cache: list[str] = field(default_factory=list)
+    tasks: list[dict[str, Any]] = field(default_factory=list)
+    logs: list[dict[str, Any]] = field(default_factory=list)
+    """Blobs: the logs of the tasks, of every attempt."""
+    dagster_runs: list[str] = field(default_factory=list)
+    copies: list[dict[str, Any]] = field(default_factory=list)
+    """Blobs of the workspace that a person put, with the same bytes: they stay, and are told."""
     payloads: dict[str, int] = field(default_factory=dict)
     old_manifests: list[str] = field(default_factory=list)
     """sha256 of manifests of the older layout among the versions."""
@@ -57,27 +64,33 @@ def survey(opened: Opened, match: Match, *, with_source: bool) -> Survey:
         IntegrityError: A version cannot be read, so what it contains is not known.
     """
     found = Survey()
+    match = match.knowing(copies(opened, {place.sha256 for place in match.places}))
     others = _versions(opened, match, found)
-    assets = {one for row in found.versions for one in row["assets"]}
+    assets = {one for row in found.versions for one in row["assets"]} | set(match.recordings)
     _artifacts(opened, found, assets)
     _annotations(opened, found)
+    done = work.look(opened, assets, {row["by"] for row in found.artifacts if row["by"]})
+    found.tasks, found.logs, found.dagster_runs = done.tasks, done.logs, done.dagster_runs
+    found.payloads |= {row["sha256"]: row["size"] for row in done.logs}
     _cache(opened, found)
     _sources(opened, found, assets, others, with_source=with_source)
+    _copies(opened, found)
     return found
 
 
 def _versions(opened: Opened, match: Match, found: Survey) -> set[str]:
     """The versions that have it; returns the assets that other episodes come from."""
     versions: Documents[DatasetVersion] = Documents(opened.mongo, opened.scope, DatasetVersion)
-    known: dict[str, tuple[list[tuple[int, dict[str, Any]]], set[str]]] = {}
+    known: dict[tuple[float, str], tuple[list[tuple[int, dict[str, Any]]], set[str]]] = {}
     others: set[str] = set()
     for version in versions.find({}, limit=0):
         with opened_content(opened, version) as content:
             hits = []
+            fps = float(content.manifest["fps"])
             for start, leaf in pages.episode_pages(content.read, content.root):
-                if leaf.sha256 not in known:
-                    known[leaf.sha256] = _leaf(content, leaf, match)
-                mine, assets = known[leaf.sha256]
+                if (fps, leaf.sha256) not in known:
+                    known[fps, leaf.sha256] = _leaf(content, leaf, match, fps)
+                mine, assets = known[fps, leaf.sha256]
                 hits += [(start + place, entry) for place, entry in mine]
                 others |= assets
             if not hits:
@@ -103,12 +116,12 @@ def _versions(opened: Opened, match: Match, found: Survey) -> set[str]:
 
 
 def _leaf(
-    content: Content, leaf: pages.Page, match: Match
+    content: Content, leaf: pages.Page, match: Match, fps: float
 ) -> tuple[list[tuple[int, dict[str, Any]]], set[str]]:
     mine, others = [], set()
     for place, line in enumerate(pages.lines(leaf, content.read(leaf.sha256, leaf.size))):
         entry = pages.parsed(line)
-        if match(entry):
+        if match(entry, fps):
             mine.append((place, entry))
         elif entry["source"]["assetId"]:
             others.add(entry["source"]["assetId"])
@@ -135,7 +148,9 @@ def _artifacts(opened: Opened, found: Survey, assets: set[str]) -> None:
         made.add(artifact.id)
         if gone:
             continue
-        found.artifacts.append({"id": artifact.id, "type": artifact.type, **blob_of(ref)})
+        found.artifacts.append(
+            {"id": artifact.id, "type": artifact.type, "by": artifact.producer_id, **blob_of(ref)}
+        )
         found.payloads |= {ref.sha256: ref.size, **inner}
 
 
@@ -166,10 +181,12 @@ def _annotations(opened: Opened, found: Survey) -> None:
         raw = annotation.payload.get("ref", annotation.payload)
         row: dict[str, Any] = {"id": annotation.id, "targetId": target, "objectId": None}
         if isinstance(raw, dict) and raw.get("objectId"):
-            ref = StorageRef.model_validate(raw)
-            if not collected(opened, ref):
-                row |= blob_of(ref)
-                found.payloads[ref.sha256] = ref.size
+            # A large payload is a blob of the annotation's, named by id and version.
+            blob = opened.blobs.get(str(raw["objectId"]), raw.get("version"))
+            if not is_collected(opened.mongo, [name_of(blob.object_id, blob.version)]):
+                row |= {"objectId": blob.object_id, "version": blob.version}
+                row |= {"sha256": blob.sha256, "size": blob.size}
+                found.payloads[blob.sha256] = blob.size
         found.annotations.append(row)
 
 
@@ -189,6 +206,7 @@ def _cache(opened: Opened, found: Survey) -> None:
         "$or": [
             {"result.datasetVersionId": {"$in": found.version_ids}},
             {"result.artifactIds": {"$in": [row["id"] for row in found.artifacts]}},
+            {"result.taskId": {"$in": [row["id"] for row in found.tasks]}},
         ],
     }
     with translated():
@@ -197,19 +215,45 @@ def _cache(opened: Opened, found: Survey) -> None:
 
 def _sources(opened: Opened, found: Survey, names: set[str], others: set[str], *, with_source: bool) -> None:
     assets: Documents[Asset] = Documents(opened.mongo, opened.scope, Asset)
+    needed = {asset.storage_ref.sha256 for asset in assets.find({"_id": {"$in": sorted(others)}}, limit=0)}
     for asset in assets.find({"_id": {"$in": sorted(names)}}, limit=0):
         ref = asset.storage_ref
         in_place = asset.source_type.value == "registered_path"
         row = {
             "id": asset.id,
             "name": asset.display_name,
-            "alone": asset.id not in others,
+            "alone": asset.id not in others and ref.sha256 not in needed,
             "inPlace": in_place,
         }
-        row |= blob_of(ref) if ref is not None else {"objectId": None}
+        row |= blob_of(ref)
         found.sources.append(row)
-        if with_source and row["alone"] and not in_place and ref is not None and not collected(opened, ref):
+        if with_source and row["alone"] and not in_place and not collected(opened, ref):
             found.payloads |= {ref.sha256: ref.size, **dict(_inside(opened, ref))}
+
+
+def _copies(opened: Opened, found: Survey) -> None:
+    ours = {
+        (row["objectId"], row["version"])
+        for row in (*found.artifacts, *found.annotations, *found.logs, *found.sources)
+        if row.get("sha256")
+    }
+    same = {
+        "workspace_id": opened.scope.workspace_id,
+        "data_sha256": {"$in": sorted(found.payloads)},
+        "owner_record_id": None,
+    }
+    rows: set[tuple[str, int, str]] = set()
+    for name in ("objects", "object_history"):
+        with translated():
+            for raw in opened.mongo[name].find(same, {"object_id": 1, "version": 1, "data_sha256": 1}):
+                rows.add(
+                    (str(raw.get("object_id") or raw["_id"]), int(raw["version"]), str(raw["data_sha256"]))
+                )
+    found.copies = [
+        {"objectId": object_id, "version": version, "sha256": sha256}
+        for object_id, version, sha256 in sorted(rows)
+        if (object_id, version) not in ours
+    ]
 
 
 def blob_of(ref: StorageRef) -> dict[str, Any]:

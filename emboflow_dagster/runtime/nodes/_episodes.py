@@ -9,6 +9,7 @@ from emboflow_dagster.runtime.child import run_child
 from emboflow_dagster.runtime.derived import Derived
 from emboflow_dagster.runtime.node import NodeContext, NodeResult
 from emboflow_dagster.runtime.nodes._inside import inside
+from emboflow_dagster.runtime.nodes._recordings import told_places
 from emboflow_dagster.runtime.nodes._shown import MAX_ROWS, short
 
 FORMAT = "emboflow-episodes/1"
@@ -28,7 +29,7 @@ def run(context: NodeContext, kind: str, limits: Any, *, network: bool) -> NodeR
     told = [_told(context, recording) for recording in recordings]
     read = context.child(
         "emboflow_dagster.runtime.episode_reading:extract",
-        {"kind": kind, "recordings": told, "out": str(parts)},
+        {"kind": kind, "recordings": told, "forgotten": told_places(context), "out": str(parts)},
     )
     out.mkdir()
     made = run_child(

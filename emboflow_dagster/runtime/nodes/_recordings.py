@@ -6,6 +6,11 @@ from emboflow_dagster.runtime import derived
 from emboflow_dagster.runtime.node import NodeContext
 
 
+def told_places(context: NodeContext) -> dict[str, list[Any]]:
+    """Where forgotten episodes are, as a child process is told: asset id to places."""
+    return {asset: [place.to_json() for place in places] for asset, places in context.forgotten.items()}
+
+
 def recordings(context: NodeContext) -> list[dict[str, Any]]:
     """``id`` and ``sha256`` of the asset, ``name``, ``path``, ``format``, ``warnings``; in the assets' order.
 

@@ -11,7 +11,7 @@ from emboflow_dagster.model.plugin import CustomNodeCategory
 from emboflow_dagster.model.storage import LISTING_TYPE
 from emboflow_dagster.runtime.node import NodeContext, NodeOutput, NodeResult, NodeType, Sight
 from emboflow_dagster.runtime.nodes._limits import ChildOptions
-from emboflow_dagster.runtime.nodes._recordings import recordings
+from emboflow_dagster.runtime.nodes._recordings import recordings, told_places
 from emboflow_dagster.runtime.nodes._shown import MAX_ROWS, short
 from emboflow_dagster.runtime.nodes._split import SplitOptions
 
@@ -84,7 +84,7 @@ def run(context: NodeContext) -> NodeResult:
         "emboflow_dagster.runtime.normalizing:normalize",
         {
             "assets": recordings(context),
-            "forgotten": {asset: list(places) for asset, places in context.forgotten.items()},
+            "forgotten": told_places(context),
             "out": str(context.workdir / "package"),
             "fps": options.fps,
             "robotType": options.robot_type or _robot_type(context),

@@ -231,6 +231,9 @@ def test_what_came_again_is_forgotten_again(ef: EmboFlow, tmp_path: Path) -> Non
     made(ef, tmp_path / "1", "reach", FEW)
     [named] = [e["id"] for e in ef.datasets.episodes("reach") if e["episode"] == 0]
     first = ef.datasets.forget("reach", [named], reason=WHY)
+    with pytest.raises(ForbiddenError, match=first["id"]):
+        made(ef, tmp_path / "1a", "reach", FEW)
+    ef.datasets.reinstate(first["id"], reason="by mistake")
     made(ef, tmp_path / "2", "reach", FEW)
     assert ef.verify(all=True).problems == []
     again = ef.datasets.forget("reach", [named], reason=WHY)
