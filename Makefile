@@ -174,13 +174,14 @@ bench-promises: $(STAMP)  ## Four writers at once, and writers killed, ours and 
 	@$(BIN)/python benchmarks/promises $(OPTIONS)
 
 PEERS := lerobot-doctor==0.2.0 robovet[video]==0.2.2 robot-data-audit[parquet,video]==0.11.0
-TREES ?= $(wildcard $(EMBOFLOW_SAMPLES)/standard_dataset/*)
-compare-quality: $(STAMP)  ## Our quality checks beside three others over LeRobot trees (TREES=folders; EMBOFLOW_SAMPLES)
+TREES ?= $(wildcard $(or $(EMBOFLOW_SAMPLES),../shared/samples)/standard_dataset/*)
+compare-quality: $(STAMP)  ## Our quality checks beside three others over LeRobot trees into docs/quality-peers.md (TREES=folders)
 	@for peer in $(PEERS); do \
 	  folder=.peer-venvs/$${peer%%[*=\[]*}; \
-	  [ -d $$folder ] || { $(PYTHON) -m venv $$folder && $$folder/bin/pip install -q "$$peer"; }; \
+	  [ -f $$folder/.ready ] || { echo "$$peer in $$folder, an environment of its own (minutes)"; \
+	    $(PYTHON) -m venv $$folder; $$folder/bin/pip install -qq "$$peer"; touch $$folder/.ready; }; \
 	done
-	@$(BIN)/python benchmarks/quality/compare.py $(TREES)
+	@$(BIN)/python benchmarks/quality/compare.py $(TREES) $(if $(filter file,$(origin TREES)),--page docs/quality-peers.md)
 
 lock:  ## Resolve pyproject.toml anew into requirements.lock (needs uv on the PATH)
 	@uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --quiet \

@@ -1,10 +1,12 @@
 """Our checks beside three others over the same LeRobot trees: lerobot-doctor, robovet, robot-data-audit.
 
 Each is executed as its users do, in a virtual environment of its own (``.peer-venvs``, made by
-``make compare-quality``), offline. A dash means that a tool does not look at something, ``crash`` that it
-ended without a report. Prints the table of docs/quality.md.
+``make compare-quality``), offline. A dash means that a tool did not look at something, ``crash`` that it
+ended without a report. Prints a table of what any of them found; with ``--page`` that and the reason of each
+disagreement become docs/quality-peers.md. A disagreement without a reason, or a reason of what is none any
+more, fails there.
 
-    python benchmarks/quality/compare.py FOLDER... [--venvs .peer-venvs]
+    python benchmarks/quality/compare.py FOLDER... [--venvs .peer-venvs] [--page docs/quality-peers.md]
 """
 
 import argparse
@@ -14,6 +16,8 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -89,34 +93,165 @@ ROWS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "idle": (("idle_ratio",), {"robot-data-audit": r"idle"}),
 }
 Findings = list[tuple[str, str]]
+#: These list what passed, too: without a result of a check they have not looked.
+LISTS_PASSES = ("robovet", "robot-data-audit")
+SWITCH = "those dimensions have two values, a hand that is open or closed: we do not call a switch saturated"
+IDLE = (
+    "a speed below its limit is idle, which slow demonstrations are for two thirds of their time; we "
+    "count steps in which nothing moves by a thousandth of its range (`thresholds` asks for another line)"
+)
+ONE_PATH = "the path template resolves for one episode of five: it reads that one, we the files there are"
+NO_DATA = "there is no data: what could not be measured is `unresolved` with us, a warning with it"
+#: Tree, row and the tools that say something else than we: why.
+REASONS: dict[tuple[str, str], dict[tuple[str, ...], str]] = {
+    ("g1_bottle_v21_partial", "counts"): {
+        (
+            "lerobot-doctor",
+            "robovet",
+        ): "`total_videos` says 100, two are there: it compares episodes and frames"
+    },
+    ("g1_bottle_v21_partial", "jumps"): {
+        ("lerobot-doctor",): "it takes the mean over all dimensions, beyond 8 std; we look at each of them"
+    },
+    ("g1_bottle_v21_partial", "statistics"): {
+        ("lerobot-doctor",): "version 2.1 keeps them by episode, and it looks for `stats.json`"
+    },
+    ("g1_bottle_v21_partial", "idle"): {("robot-data-audit",): IDLE},
+    ("gr00t_picknplace_v20", "counts"): {("lerobot-doctor",): "it compares the number of episodes alone"},
+    ("gr00t_picknplace_v20", "action range"): {("lerobot-doctor",): SWITCH},
+    ("gr00t_picknplace_v20", "zero variance"): {
+        ("robovet",): "it names the same dimensions, as information: normalising by them would divide by zero"
+    },
+    ("gr00t_picknplace_v20", "statistics"): {("robovet",): ONE_PATH},
+    ("gr00t_picknplace_v20", "idle"): {("robot-data-audit",): IDLE},
+    ("ioai_invalid_v3_missing_episodes_parquet", "time order"): {("lerobot-doctor",): NO_DATA},
+    ("ioai_invalid_v3_missing_episodes_parquet", "lengths"): {("lerobot-doctor",): NO_DATA},
+    ("ioai_lerobotv2", "frames and rows"): {
+        ("robot-data-audit",): "it compares the stamps of three frames with their rows, we counts and ends"
+    },
+    ("ioai_lerobotv2_image", "videos there"): {
+        ("robovet",): "its pictures stand in the Parquet files; it takes them for missing videos"
+    },
+}
 
 
-def main() -> None:
-    """Run everything and print one table."""
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One thing that was looked at in one tree: our verdict and the others' by tool."""
+
+    tree: str
+    row: str
+    ours: str
+    theirs: dict[str, str]
+
+    @property
+    def looked(self) -> dict[str, str]:
+        """What those say that looked."""
+        return {name: said for name, said in self.theirs.items() if said not in ("-", "crash")}
+
+    @property
+    def differ(self) -> list[str]:
+        """The tools that found something where we did not, or the other way round."""
+        return [name for name, said in self.looked.items() if _is_bad(said) != _is_bad(self.ours)]
+
+    @property
+    def found(self) -> bool:
+        """Whether anybody found something."""
+        return _is_bad(self.ours) or any(map(_is_bad, self.looked.values()))
+
+    def reason(self, peer: str) -> str | None:
+        """Why ``peer`` says something else; ``None`` where nobody wrote it down."""
+        known = REASONS.get((self.tree, self.row), {})
+        return next((why for peers, why in known.items() if peer in peers), None)
+
+
+def main() -> int:
+    """Run everything and print one table; 1 where a page would have a disagreement without its reason."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("folders", nargs="*", type=Path)
     parser.add_argument("--venvs", type=Path, default=Path(".peer-venvs"))
+    parser.add_argument("--page", type=Path, help="write the table and the reasons there")
     options = parser.parse_args()
-    peers = {"lerobot-doctor": doctor, "robovet": robovet, "robot-data-audit": audit}
-    print(f"| tree | what | ours | {' | '.join(peers)} |")
-    print("|---|---|---|" + "---|" * len(peers))
-    agreed = differ = 0
-    for folder in options.folders:
+    if not options.folders:
+        parser.error("no trees: set EMBOFLOW_SAMPLES, or name folders (make compare-quality TREES='a b')")
+    lines = list(compared(options.folders, options.venvs))
+    print("\n".join(table(lines)), summary(lines), sep="\n\n")
+    if options.page is None:
+        return 0
+    options.page.write_text(page(lines), encoding="utf-8")
+    wrong = unexplained(lines)
+    print(*wrong, sep="\n", file=sys.stderr)
+    return bool(wrong)
+
+
+def compared(folders: list[Path], venvs: Path) -> Iterator[Line]:
+    """Every row of every LeRobot tree, as ours and the others judge it."""
+    for folder in folders:
         form = format_of(folder)
         if not form.startswith("lerobot"):  # the others would judge what they cannot read
             print(f"{folder.name} is {form}: left out", file=sys.stderr)
             continue
         checks = {check["check"]: check for check in quality_report(folder)["checks"]}
-        found = {name: run(options.venvs / name / "bin", folder) for name, run in peers.items()}
+        found: dict[str, Findings | None] = {}
+        for name, run in PEERS.items():
+            print(f"{folder.name}: {name}", file=sys.stderr)
+            found[name] = run(venvs / name / "bin", folder)
         for row, (ours, patterns) in ROWS.items():
             mine = worst(_severity(checks[name]) for name in ours if name in checks)
-            theirs = {name: _of(found[name], patterns.get(name)) for name in peers}
-            looked = [value for value in theirs.values() if value not in ("-", "crash")]
-            agreed += sum(_is_bad(value) == _is_bad(mine) for value in looked)
-            differ += sum(_is_bad(value) != _is_bad(mine) for value in looked)
-            if _is_bad(mine) or any(map(_is_bad, looked)):
-                print(f"| {folder.name} | {row} | {mine} | {' | '.join(theirs.values())} |")
-    print(f"\n{agreed} verdicts agree on whether there is something to look at, {differ} differ.")
+            theirs = {name: _of(name, found[name], patterns.get(name)) for name in PEERS}
+            yield Line(folder.name, row, mine, theirs)
+
+
+def table(lines: list[Line]) -> Iterator[str]:
+    """A line for each thing in which anybody found something."""
+    yield f"| tree | what | ours | {' | '.join(PEERS)} |"
+    yield "|---|---|---|" + "---|" * len(PEERS)
+    for line in lines:
+        if line.found:
+            yield f"| {line.tree} | {line.row} | {line.ours} | {' | '.join(line.theirs.values())} |"
+
+
+def summary(lines: list[Line]) -> str:
+    """How many verdicts of others agree with ours."""
+    differ = sum(len(line.differ) for line in lines)
+    agreed = sum(len(line.looked) for line in lines) - differ
+    return f"{agreed} verdicts agree on whether there is something to look at, {differ} differ."
+
+
+def unexplained(lines: list[Line]) -> list[str]:
+    """Disagreements without a reason, and reasons of what is no disagreement."""
+    differ = {(line.tree, line.row, peer) for line in lines for peer in line.differ}
+    known = {(*key, peer) for key, reasons in REASONS.items() for peers in reasons for peer in peers}
+    missing = [f"no reason: {', '.join(key)}" for key in sorted(differ - known)]
+    return missing + [f"a reason of no disagreement: {', '.join(key)}" for key in sorted(known - differ)]
+
+
+def page(lines: list[Line]) -> str:
+    """``docs/quality-peers.md``."""
+    return "\n".join(_paragraphs(lines)) + "\n"
+
+
+def _paragraphs(lines: list[Line]) -> Iterator[str]:
+    trees = len({line.tree for line in lines})
+    yield "# Our quality checks beside three other tools"
+    yield ""
+    yield (
+        "`make compare-quality` wrote this: lerobot-doctor, robovet and robot-data-audit, each in a virtual "
+        f"environment of its own, over {trees} public LeRobot trees. {summary(lines)} A dash: not looked at. "
+        "`crash`: ended without a report (index columns of type DOUBLE are a TypeError to lerobot-doctor; we "
+        "read them as the whole numbers that they are). Where anybody found something:"
+    )
+    yield ""
+    yield from table(lines)
+    yield ""
+    yield "## Why they differ"
+    yield ""
+    yield "| tree | what | who | ours | theirs | why |"
+    yield "|---|---|---|---|---|---|"
+    for line in lines:
+        for peer in line.differ:
+            cells = (line.tree, line.row, peer, line.ours, line.theirs[peer], line.reason(peer) or "?")
+            yield f"| {' | '.join(cells)} |"
 
 
 def _severity(check: dict[str, Any]) -> str:
@@ -128,13 +263,13 @@ def worst(severities: Any) -> str:
     return max(severities, key=RANK.__getitem__, default="-")
 
 
-def _of(found: Findings | None, pattern: str | None) -> str:
+def _of(peer: str, found: Findings | None, pattern: str | None) -> str:
     if pattern is None:
         return "-"
     if found is None:
         return "crash"
     severities = [severity for text, severity in found if re.search(pattern, text)]
-    return worst(severities) if severities else "pass"
+    return worst(severities) if severities else "-" if peer in LISTS_PASSES else "pass"
 
 
 def _is_bad(verdict: str) -> bool:
@@ -191,5 +326,7 @@ def audit(programs: Path, folder: Path) -> Findings | None:
     return found
 
 
+PEERS = {"lerobot-doctor": doctor, "robovet": robovet, "robot-data-audit": audit}
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

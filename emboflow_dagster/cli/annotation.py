@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from emboflow_dagster.cli import annotation_versions, figures, output
+from emboflow_dagster.cli import annotation_versions, execution, figures, output
 from emboflow_dagster.cli.annotation_versions import From, To, which
 from emboflow_dagster.cli.deployment import full_id, opened
 from emboflow_dagster.cli.options import Limit, one_of
@@ -193,7 +193,11 @@ def approve(
 ) -> None:
     """Approve what was handed in; a run that waits for it goes on."""
     with opened() as ef:
-        _told(ef, ef.annotations.approve(full_id(ef.annotations.tasks, task), comment))
+        approved = ef.annotations.approve(full_id(ef.annotations.tasks, task), comment)
+        _told(ef, approved)
+        run = (approved.target_ref.selector or {}).get("run")
+        if run:
+            output.note(f"{execution.outlook(ef)}: emboflow run wait {run['runId']}")
 
 
 @verb(app, "reject", example=f"emboflow annotation reject {_EXAMPLE} --comment 'a grasp is missing'")

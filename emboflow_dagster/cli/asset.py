@@ -75,18 +75,17 @@ def proven_type(path: Path) -> str:
         NotFoundError: There is nothing at ``path``.
         UsageError: It proves none.
     """
+    from emboflow_dagster.formats.demo_recordings.find import type_of_folder
     from emboflow_dagster.formats.detect import read_head, signature
     from emboflow_dagster.project.settings import full_path
 
     path = full_path(path)
     if not path.exists():
         raise NotFoundError(f"{path}: there is no such file or folder")
+    found: str | None = None
     if path.is_dir():
-        if (path / "metadata.yaml").is_file():
-            return "rosbag"
-        if (path / "meta" / "info.json").is_file():
-            return "standard_dataset"
-        found = None
+        if (whole := type_of_folder(path)) is not None:
+            return whole
     else:
         found = signature(read_head(path))
         if found == "sqlite3" and path.suffix == ".db3":

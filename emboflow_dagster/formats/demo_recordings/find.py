@@ -77,6 +77,16 @@ def find_recordings(root: Path) -> list[Found]:
     return sorted(found, key=lambda one: one.name)
 
 
+def type_of_folder(folder: Path) -> str | None:
+    """The asset type of a folder that is one recording as a whole; ``None`` where nothing says so."""
+    files = _files_of(folder)
+    whole = _whole(folder, files)
+    if whole is not None:
+        return whole
+    # One HDF5 file or several, with the models that they refer to; beside other recordings, no whole.
+    return "hdf5_dataset" if files.of("hdf5") and not list(_single(files)) else None
+
+
 class _Search:
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -90,7 +100,7 @@ class _Search:
                 f"{self.root}: more than {MAX_FOLDERS} folders", hint="give a smaller one"
             )
         files = _files_of(folder)
-        whole = self._whole(folder, files)
+        whole = _whole(folder, files)
         if whole is not None:
             return [self._found(folder, whole)], False
         found = [self._found(path, kind) for path, kind in _single(files)]
@@ -110,24 +120,25 @@ class _Search:
             return found + [self._found(child, "folder") for child in pending], False
         return [], bool(pending) or files.stand_ins > 0
 
-    def _whole(self, folder: Path, files: _Files) -> str | None:
-        """The type of a folder that is one asset with all that is below it."""
-        if (folder / "meta" / "info.json").is_file() or files.of("tfrecord"):
-            return "standard_dataset"
-        if files.of("sqlite3") or files.of("rosbag2"):
-            return "rosbag"
-        if files.of("urdf"):
-            return "folder"
-        pictures, videos = files.of(*_PICTURES), files.of(*_VIDEOS)
-        if len(pictures) > 1 and len(pictures) >= _MOST * files.count:
-            return "folder"
-        if len(videos) > 1 and 2 * len(videos) > files.count:
-            return "video_collection"
-        return None
-
     def _found(self, path: Path, asset_type: str) -> Found:
         name = path.name if path == self.root else path.relative_to(self.root).as_posix()
         return Found(path, asset_type, name)
+
+
+def _whole(folder: Path, files: _Files) -> str | None:
+    """The type of a folder that is one asset with all that is below it."""
+    if (folder / "meta" / "info.json").is_file() or files.of("tfrecord"):
+        return "standard_dataset"
+    if files.of("sqlite3") or files.of("rosbag2"):
+        return "rosbag"
+    if files.of("urdf"):
+        return "folder"
+    pictures, videos = files.of(*_PICTURES), files.of(*_VIDEOS)
+    if len(pictures) > 1 and len(pictures) >= _MOST * files.count:
+        return "folder"
+    if len(videos) > 1 and 2 * len(videos) > files.count:
+        return "video_collection"
+    return None
 
 
 def _single(files: _Files) -> Iterator[tuple[Path, str]]:

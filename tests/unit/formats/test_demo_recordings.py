@@ -10,7 +10,7 @@ import pytest
 from emboflow_dagster.errors import InvalidInputError
 from emboflow_dagster.formats.canonical import from_bags, from_hdf5
 from emboflow_dagster.formats.demo_recordings import arm
-from emboflow_dagster.formats.demo_recordings.find import Found, find_recordings
+from emboflow_dagster.formats.demo_recordings.find import Found, find_recordings, type_of_folder
 from emboflow_dagster.formats.demo_recordings.make import FPS, make_recordings
 from emboflow_dagster.formats.demo_recordings.together import largest_group, look_at
 from emboflow_dagster.formats.probe import probe_path
@@ -207,3 +207,27 @@ def test_a_recording_at_another_rate_is_not_in_the_group_and_no_episode_is_no_gr
     assert group.members == ("a", "b", "bag")
     assert group.fps == 20.0
     assert largest_group([{"key": "x", "rate": None, "schemas": []}]) is None
+
+
+@pytest.mark.samples
+@pytest.mark.parametrize(
+    ("name", "asset_type"),
+    [
+        ("hdf5/robosuite_101_lift_panda", "hdf5_dataset"),
+        ("rosbag2/multiple_files_no_metadata_sqlite3", "rosbag"),
+        ("rosbag2/talker_mcap", "rosbag"),
+        ("standard_dataset/rlds_bridge_debug", "standard_dataset"),
+        ("standard_dataset/omx_not_lerobot", "standard_dataset"),
+        ("video/rotation_set", "video_collection"),
+        ("folder/so101_urdf", "folder"),
+        ("folder/lfs_pointers_lerobot", None),
+        ("archive/dlt_csv_gz", None),
+    ],
+)
+def test_a_folder_says_which_type_of_asset_it_is_as_a_whole(samples, name, asset_type):
+    assert type_of_folder(samples / name) == asset_type
+
+
+def test_a_folder_of_several_kinds_is_of_no_type(recordings):
+    assert {one.asset_type for one in recordings} == {"rosbag", "hdf5_dataset"}
+    assert type_of_folder(recordings[0].path.parent) is None
