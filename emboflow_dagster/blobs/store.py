@@ -66,8 +66,8 @@ class Blobs(Owned, Owning, Uploads, Temporary):
         source: Source,
         *,
         object_id: str | None = None,
-        type: str = "artifact",  # noqa: A002 - the seed's word
-        content_type: str = "application/octet-stream",
+        type: str | None = None,  # noqa: A002 - the seed's word
+        content_type: str | None = None,
         custom_metadata: dict[str, Any] | None = None,
         tags: list[str] | None = None,
         workflow_id: str | None = None,
@@ -77,14 +77,16 @@ class Blobs(Owned, Owning, Uploads, Temporary):
         request_id: str | None = None,
         home: StorageType | str = StorageType.OBJECT_STORE,
         control_version: bool = True,
+        by_content: bool = False,
     ) -> BlobObject:
         """Store a payload as the next version of a blob.
 
         Args:
             source: Bytes, a file's path, an open binary file, or chunks of bytes. Streamed.
             object_id: Which blob; a new one when omitted.
-            type: The caller's category, for example ``ml_model`` or ``artifact``.
-            content_type: MIME type of the payload.
+            type: The caller's category, for example ``ml_model``; by default that of the version before, and
+                ``artifact`` of a new blob.
+            content_type: MIME type of the payload; by default ``application/octet-stream``.
             custom_metadata: Free-form dict, at most 64 KiB.
             tags: Short labels.
             workflow_id: The run this belongs to; by default the one being executed.
@@ -94,10 +96,12 @@ class Blobs(Owned, Owning, Uploads, Temporary):
             request_id: Repeating a put with the same id makes no second version.
             home: Where the bytes go; each version has its own.
             control_version: Keep the version before this one (C-08).
+            by_content: The bytes alone decide whether there is a new version. Else type, content type,
+                metadata and tags do too, where they are given: nothing that was said is lost.
 
         Returns:
             The version that this put made, or that it made when it was asked for first. Content equal to the
-            latest, in the same home, makes no new version.
+            latest, in the same home and with nothing new said of it, makes no new version.
 
         Raises:
             InvalidInputError: An id or the metadata is not allowed, or the payload is too large for its home,
@@ -108,8 +112,9 @@ class Blobs(Owned, Owning, Uploads, Temporary):
         """
         key = check_object_id(object_id) if object_id is not None else new_id("obj")
         work = current_work()
+        said = {"type": type, "content_type": content_type, "custom_metadata": custom_metadata, "tags": tags}
         draft = {
-            **self._draft(key, type, content_type),
+            **self._draft(key, type or "artifact", content_type or "application/octet-stream"),
             "workflow_id": workflow_id or (work.workflow_id if work else None),
             "task_id": task_id or (work.task_id if work else None),
             "custom_metadata": custom_metadata or {},
@@ -125,6 +130,8 @@ class Blobs(Owned, Owning, Uploads, Temporary):
             request_id=request_id,
             controlled=control_version,
             fresh=object_id is None,
+            keep=() if type else ("type",),
+            alike=() if by_content else [name for name, value in said.items() if value is not None],
         )
 
     def _put(self, source: Source, home: StorageType | str, draft: dict[str, Any], **how: Any) -> BlobObject:

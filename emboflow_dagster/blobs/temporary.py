@@ -53,8 +53,14 @@ class TemporaryBlob:
 
 
 def new_temporary_id() -> str:
-    """A UUID and 16 random bytes, url-safe base64 without padding: 43 characters nobody guesses."""
-    return base64.urlsafe_b64encode(uuid4().bytes + secrets.token_bytes(16)).rstrip(b"=").decode()
+    """A UUID and 16 random bytes, url-safe base64 without padding: 43 characters nobody guesses.
+
+    None begins with a dash: a command line would take it for an option.
+    """
+    while True:
+        made = base64.urlsafe_b64encode(uuid4().bytes + secrets.token_bytes(16)).rstrip(b"=").decode()
+        if not made.startswith("-"):
+            return made
 
 
 class Temporary:

@@ -20,9 +20,9 @@ from emboflow_dagster.cli import (
 from emboflow_dagster.cli.deployment import opened
 from emboflow_dagster.cli.options import Limit, Output
 from emboflow_dagster.cli.state import noun, verb
-from emboflow_dagster.errors import NotFoundError
 
 if TYPE_CHECKING:
+    from emboflow_dagster.blobs.standing import Standing
     from emboflow_dagster.model.blob import BlobObject
 
 app = noun("Blobs: versioned payloads, verified on every read.")
@@ -42,11 +42,19 @@ def put(
         str | None, typer.Option("--id", metavar="ID", help="Which blob gets a new version; else a new blob.")
     ] = None,
     type_: Annotated[
-        str, typer.Option("--type", metavar="TYPE", help="A word of yours, for example ml_model.")
-    ] = "artifact",
+        str | None,
+        typer.Option(
+            "--type",
+            metavar="TYPE",
+            help="A word of yours, for example ml_model; else the type that the blob has, or artifact.",
+        ),
+    ] = None,
     content_type: Annotated[
-        str, typer.Option("--content-type", metavar="MIME", help="MIME type of the payload.")
-    ] = "application/octet-stream",
+        str | None,
+        typer.Option(
+            "--content-type", metavar="MIME", help="MIME type of the payload; else application/octet-stream."
+        ),
+    ] = None,
     metadata: Annotated[
         str | None, typer.Option("--metadata", metavar="JSON", help="A JSON object, kept as custom_metadata.")
     ] = None,
@@ -57,31 +65,29 @@ def put(
         str, typer.Option("--ttl", metavar="TIME", help="How long a temporary one can be read: 30m, 12h, 1d.")
     ] = "1d",
     home: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--home",
             metavar="HOME",
-            help="Where the bytes go: object_store, in_object (at most 256 KiB), gridfs (where allowed).",
+            help="Where the bytes go: object_store (where nothing is said), in_object (at most 256 KiB), "
+            "gridfs (where allowed).",
         ),
-    ] = "object_store",
+    ] = None,
     tag: Annotated[
         list[str] | None,
         typer.Option("--tag", metavar="TAG", help="A short label; several are allowed."),
     ] = None,
 ) -> None:
-    """Store a file as the next version of a blob; equal content makes no new version."""
+    """Store a file as the next version of a blob; equal bytes of which nothing new is said make none."""
     from emboflow_dagster.project.settings import full_path
 
     custom = _object(metadata)
-    path = full_path(file)
-    if not path.is_file():
-        raise NotFoundError(f"{file}: there is no such file")
+    path = payload.source(full_path(file), file)
     if temporary:
-        if object_id is not None or metadata is not None:
-            raise typer.BadParameter(
-                "a temporary blob has no --id and no --metadata", param_hint="'--temporary'"
-            )
-        blob_upload.put_temporary(file.expanduser(), content_type, ttl)
+        said = {"--id": object_id, "--metadata": metadata, "--type": type_, "--home": home, "--tag": tag}
+        if wrong := [name for name, value in said.items() if value is not None]:
+            raise typer.BadParameter(f"a temporary blob has no {wrong[0]}", param_hint="'--temporary'")
+        blob_upload.put_temporary(path, content_type or "application/octet-stream", ttl)
         return
     with opened() as ef, progress.waiting(f"storing {file}"):
         blob = ef.blobs.put(
@@ -91,7 +97,7 @@ def put(
             content_type=content_type,
             custom_metadata=custom,
             tags=tag,
-            home=home,
+            home=home or "object_store",
         )
     output.emit(blob.to_json(), lambda: _page(blob))
 
@@ -133,7 +139,8 @@ def show(object_id: Id, version: Version = None) -> None:
     """A version's metadata."""
     with opened() as ef:
         blob = ef.blobs.get(object_id, version)
-    output.emit(blob.to_json(), lambda: _page(blob))
+        became = ef.blobs.standing(object_id, [blob.version]).get(blob.version)
+    output.emit(blob.to_json(), lambda: _page(blob, became))
 
 
 @verb(app, "list", example="emboflow blob list --type ml_model")
@@ -187,6 +194,7 @@ def history(
     with opened() as ef:
         ef.blobs.get(object_id)
         found = ef.blobs.history(object_id, below=below, limit=limit)
+        became = ef.blobs.standing(object_id, [b.version for b in found])
     rows = [
         (
             b.version,
@@ -196,13 +204,17 @@ def history(
             b.content_type,
             b.updated_by,
             figures.age(b.updated_at),
+            *([became[b.version].state.value if b.version in became else None] if became else []),
         )
         for b in found
     ]
     output.emit(
         [b.to_json() for b in found],
         lambda: output.listing(
-            (">VERSION", "TYPE?", ">SIZE", "SHA256", "CONTENT?", "BY?", "STORED?"),
+            (
+                *(">VERSION", "TYPE?", ">SIZE", "SHA256", "CONTENT?", "BY?", "STORED?"),
+                *(["STATE"] if became else []),
+            ),
             rows,
             empty=f"{object_id} has no older version",
             limit=limit,
@@ -225,7 +237,7 @@ def _object(text: str | None) -> dict[str, Any] | None:
     return value
 
 
-def _page(blob: "BlobObject") -> None:
+def _page(blob: "BlobObject", became: "Standing | None" = None) -> None:
     from emboflow_dagster.cli.report_page import values
 
     owner = (
@@ -240,6 +252,7 @@ def _page(blob: "BlobObject") -> None:
             ("type", blob.type),
             ("size", figures.size(blob.object_size_bytes)),
             ("upload", None if blob.completed else blob.upload_status.value),
+            ("state", _told(became) if became else None),
             ("content", blob.content_type),
             ("home", blob.storage_type.value),
             ("sha256", blob.data_sha256),
@@ -253,6 +266,10 @@ def _page(blob: "BlobObject") -> None:
     )
     if blob.custom_metadata:
         values("Metadata", blob.custom_metadata)
+
+
+def _told(became: "Standing") -> str:
+    return f"{became.state.value} {figures.moment(became.since)} by {became.by}: {became.why}"
 
 
 blob_flowcept.register(app)

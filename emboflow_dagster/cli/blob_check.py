@@ -9,7 +9,7 @@ import typer
 from emboflow_dagster.cli import figures, output, payload, progress
 from emboflow_dagster.cli.deployment import opened
 from emboflow_dagster.cli.state import verb
-from emboflow_dagster.errors import NotFoundError
+from emboflow_dagster.errors import ErrorKind, NotFoundError
 
 if TYPE_CHECKING:
     from emboflow_dagster.model.blob import BlobObject
@@ -54,8 +54,10 @@ def _verify_all(object_id: str) -> None:
     rows: list[dict[str, Any]] = []
     with opened() as ef, progress.waiting(f"reading {object_id}") as tell:
         ef.blobs.get(object_id)
-        for blob in _versions(ef, object_id):
-            if not blob.completed:
+        for blob, collected in _versions(ef, object_id):
+            if collected:  # on purpose: nothing to read, nothing wrong
+                code, message = ErrorKind.BLOB_WITHDRAWN.value, "its bytes were collected"
+                rows.append({"ok": True, **_value(blob), "code": code, "message": message})
                 continue
             tell(f"reading {object_id} version {blob.version}")
             damages = ef.blobs.repairs.examine(blob)
@@ -75,7 +77,11 @@ def _verify_all(object_id: str) -> None:
                     row["version"],
                     figures.size(row["bytes"]),
                     row["sha256"][:12],
-                    "as recorded" if row["ok"] else output.styled(row["code"], "red"),
+                    output.styled(row["code"], "red")
+                    if not row["ok"]
+                    else "collected"
+                    if row["code"]
+                    else "as recorded",
                 )
                 for row in rows
             ],
@@ -85,10 +91,17 @@ def _verify_all(object_id: str) -> None:
         raise typer.Exit(1)
 
 
-def _versions(ef: "EmboFlow", object_id: str) -> "Iterator[BlobObject]":
+def _versions(ef: "EmboFlow", object_id: str) -> "Iterator[tuple[BlobObject, bool]]":
+    """The completed versions, newest first, and whether their bytes were collected."""
+    from emboflow_dagster.blobs.standing import State
+
     below: int | None = None
     while page := ef.blobs.history(object_id, below=below):
-        yield from page
+        became = ef.blobs.standing(object_id, [blob.version for blob in page])
+        for blob in page:
+            if blob.completed:
+                known = became.get(blob.version)
+                yield blob, known is not None and known.state is State.COLLECTED
         below = page[-1].version
 
 

@@ -8,7 +8,6 @@ import typer
 from emboflow_dagster.cli import figures, output, payload, progress
 from emboflow_dagster.cli.deployment import opened
 from emboflow_dagster.cli.state import verb
-from emboflow_dagster.errors import NotFoundError
 
 if TYPE_CHECKING:
     from emboflow_dagster.blobs.temporary import TemporaryBlob
@@ -60,10 +59,9 @@ def upload(
     ] = None,
 ) -> None:
     """Bring the bytes of an announced upload; afterwards it can be read, and a record can own it."""
-    if not file.expanduser().is_file():
-        raise NotFoundError(f"{file}: there is no such file")
+    path = payload.source(file.expanduser(), file)
     with opened() as ef, progress.waiting(f"storing {file}"):
-        blob = ef.blobs.upload(object_id, file.expanduser(), sha256=sha256)
+        blob = ef.blobs.upload(object_id, path, sha256=sha256)
     text = f"{blob.object_id}: {figures.size(blob.size)}, sha256 {blob.sha256}"
     output.emit(blob.to_json(), lambda: output.lines([text]))
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from emboflow_dagster.cli import progress, state
-from emboflow_dagster.errors import ErrorKind, InvalidInputError, shown
+from emboflow_dagster.errors import ErrorKind, InvalidInputError, ObjectNotFoundError, shown
 
 if TYPE_CHECKING:
     from emboflow_dagster.project.handle import EmboFlow
@@ -47,7 +47,14 @@ def opened(*, to_check: bool = False) -> "Iterator[EmboFlow]":
     with progress.waiting("opening the database"):
         handle = EmboFlow.open(settings(), to_check=to_check)
     with handle:
-        yield handle
+        try:
+            yield handle
+        except ObjectNotFoundError as error:
+            if error.hint is None:
+                from emboflow_dagster.cli.blob_hint import hint_for
+
+                error.hint = hint_for(handle, error.message)
+            raise
 
 
 def full_id(documents: Any, text: str) -> str:

@@ -40,20 +40,29 @@ def duration(milliseconds: float | None) -> str | None:
 
 
 def age(moment: datetime | None, now: datetime | None = None) -> str | None:
-    """How long ago, in one unit.
+    """How long ago, or how far ahead, in one unit.
 
     >>> age(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 3, 5, tzinfo=UTC))
     '2 d ago'
+    >>> age(datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 1, 1, 0, 0, 9, tzinfo=UTC))
+    'in 23 h'
     """
     if moment is None:
         return None
     seconds = int(((now or datetime.now(UTC)) - moment).total_seconds())
-    if seconds < 1:
-        return "now"
     for length, unit in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
-        if seconds >= length:
-            return f"{seconds // length} {unit} ago"
+        if abs(seconds) >= length:
+            return f"{seconds // length} {unit} ago" if seconds > 0 else f"in {-seconds // length} {unit}"
     return "now"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "version"), counted(3, "version")
+    ('1 version', '3 versions')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def moment(value: datetime | None) -> str | None:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emboflow_dagster.cli import output
+from emboflow_dagster.cli import figures, output
 from emboflow_dagster.cli.deployment import opened
 from emboflow_dagster.cli.state import verb
 
@@ -30,8 +30,11 @@ def withdraw(object_id: Id, reason: Reason, version: OneOrAll = None) -> None:
     """Let a version go, or all of them: readable until the grace is over, then collected by `emboflow gc`."""
     with opened() as ef:
         done = ef.blobs.withdraw(object_id, version, reason=reason)
-    after = f"{done.collected_after:%Y-%m-%d %H:%M} UTC"
-    text = f"{done.versions} versions of {object_id} let go; collected after {after}"
+    what = f"version {version}" if version is not None else figures.counted(done.versions, "version")
+    after = figures.moment(done.collected_after)
+    text = f"{object_id}: {what} let go; `emboflow gc` collects the bytes after {after}"
+    if not done.versions:
+        text = f"{object_id}: nothing to do, it was let go before"
     output.emit(done.to_json(), lambda: output.lines([text]))
 
 
@@ -40,7 +43,9 @@ def reinstate(object_id: Id, reason: Reason, version: OneOrAll = None) -> None:
     with opened() as ef:
         numbers = ef.blobs.reinstate(object_id, version, reason=reason)
     value = {"objectId": object_id, "versions": numbers}
-    output.emit(value, lambda: output.lines([f"{len(numbers)} versions of {object_id} taken back"]))
+    what = figures.counted(len(numbers), "version")
+    text = f"{object_id}: {what} taken back" if numbers else f"{object_id}: nothing to take back"
+    output.emit(value, lambda: output.lines([text]))
 
 
 def retain(

@@ -7,9 +7,30 @@ from typing import IO, Final
 import typer
 
 from emboflow_dagster.cli import output, state
+from emboflow_dagster.errors import InvalidInputError, NotFoundError
 
 CHUNK: Final = 1 << 20
 _TEXT: Final = ("text/", "application/json", "application/yaml", "application/vnd.emboflow.")
+
+
+def source(path: Path, said: Path) -> Path:
+    """A file to store.
+
+    Args:
+        path: Where it is.
+        said: As it was typed.
+
+    Raises:
+        NotFoundError: There is no such file.
+        InvalidInputError: It is a folder.
+    """
+    if path.is_dir():
+        raise InvalidInputError(
+            f"{said}: is a folder; a blob is one file", hint=f"emboflow asset register {said} --type folder"
+        )
+    if not path.is_file():
+        raise NotFoundError(f"{said}: there is no such file")
+    return path
 
 
 def to_stdout(stream: IO[bytes], content_type: str) -> None:

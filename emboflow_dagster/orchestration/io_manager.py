@@ -190,6 +190,7 @@ class BlobIO(dg.IOManager):
                 serializer=payload.serializer,
                 home=StorageType.OBJECT_STORE if folder else str(options[io_names.HOME]),
                 custom_metadata={"lineage": lineage} | ({"name": payload.name} if payload.name else {}),
+                by_content=True,
             )
         retention.keep(ef, blob.object_id, context.definition_metadata)
         # Equal bytes leave the version as it was made first, by another run or attempt.

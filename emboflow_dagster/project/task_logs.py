@@ -85,6 +85,7 @@ class TaskLogs:
                 "lines": counts,
                 **more,
             },
+            by_content=True,
         )
         return self._opened.blobs.ref(blob)
 

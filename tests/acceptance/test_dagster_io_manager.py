@@ -1,8 +1,10 @@
 """What assets return becomes versioned, hashed blobs, and comes back as what it was."""
 
 import fractions
+import io
 import threading
 from pathlib import Path
+from typing import IO, BinaryIO
 
 import dagster as dg
 import pytest
@@ -74,6 +76,22 @@ def test_a_frame_comes_back_with_its_types_and_shows_rows_and_columns(ef, key, o
     pd.testing.assert_frame_equal(loaded[0], frame)
     assert event.metadata["dagster/row_count"].value == 2
     assert [c.name for c in event.metadata["dagster/column_schema"].value.columns] == ["name", "frames"]
+
+
+@pytest.mark.parametrize(
+    "annotation", [BinaryIO, IO, io.BufferedIOBase, io.RawIOBase, io.BufferedReader, io.IOBase]
+)
+def test_an_open_file_passes_the_type_check_of_the_step_that_asks_for_one(key, annotation):
+    loaded = []
+
+    def reader(weekly):
+        with weekly as file:
+            loaded.append(file.read())
+
+    reader.__annotations__ = {"weekly": annotation}
+    stored(io.BytesIO(b"rows"), key, dg.asset(ins={"weekly": dg.AssetIn(key=key)})(reader))
+
+    assert loaded == [b"rows"]
 
 
 def test_a_file_is_streamed_both_ways(ef, key, object_id, tmp_path):

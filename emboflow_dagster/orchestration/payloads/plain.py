@@ -31,7 +31,14 @@ _TYPES: Final = {
     ".mp4": "video/mp4",
 }
 _SHOWN_FILES: Final = 50
-_STREAMS: Final = (typing.BinaryIO, io.IOBase, io.BufferedIOBase, io.RawIOBase, io.BufferedReader)
+_STREAMS: Final = (
+    *(typing.BinaryIO, typing.IO),
+    *(io.IOBase, io.BufferedIOBase, io.RawIOBase, io.BufferedReader),
+)
+
+
+class _OpenFile(io.BufferedReader, typing.BinaryIO):
+    """An open file that passes for the ``BinaryIO`` of an annotation: Dagster asks by ``isinstance``."""
 
 
 class BytesHandler(Handler):
@@ -164,7 +171,9 @@ class StreamHandler(Handler):
 
     def load(self, stored: Stored) -> Any:
         """An open file, verified before its first byte is read."""
-        return stored.file().open("rb")
+        if stored.annotation is io.RawIOBase:
+            return stored.file().open("rb", buffering=0)
+        return _OpenFile(io.FileIO(stored.file()))
 
 
 class ListingHandler(Handler):

@@ -1,12 +1,14 @@
 """``ef.blobs`` with what lets versions go and what says why they are kept."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from emboflow_dagster.blobs.flowcept import FlowceptBlobs
+from emboflow_dagster.blobs.standing import Standing, standing
 from emboflow_dagster.blobs.withdrawn import explained
-from emboflow_dagster.errors import ErrorKind, IntegrityError, NotFoundError
+from emboflow_dagster.errors import ErrorKind, IntegrityError, NotFoundError, ObjectNotFoundError
 from emboflow_dagster.model.collections import META
 from emboflow_dagster.model.storage import LISTING_TYPE, MANIFEST_TYPE
 from emboflow_dagster.model.text import check_object_id, check_version
@@ -107,7 +109,7 @@ class KeptBlobs(FlowceptBlobs):
                 {"_id": object_id, "workspace_id": self._scope.workspace_id}, fields
             )
         if raw is None:
-            raise NotFoundError(f"Object not found for object_id={object_id}.")
+            raise ObjectNotFoundError(f"Object not found for object_id={object_id}.")
         return raw
 
     def let_go_unless_needed(
@@ -196,6 +198,10 @@ class KeptBlobs(FlowceptBlobs):
         """
         objects.head(self._mongo, self._scope.workspace_id, check_object_id(object_id))
         return _retention(object_id, marks.read(self._mongo, Mark.HOLD, object_id) or {})
+
+    def standing(self, object_id: str, versions: Iterable[int]) -> dict[int, Standing]:
+        """Version to what became of it; those that are simply there are left out."""
+        return standing(self._mongo, self._scope.workspace_id, check_object_id(object_id), versions)
 
     def refuse_collected(self, object_id: str, version: int) -> None:
         """Raise when the bytes of a version were collected.

@@ -50,16 +50,26 @@ class Store(RuleBasedStateMachine):
         self.prefix = uuid4().hex[:10]
         self.versions: dict[str, list[bytes]] = {"one": [], "two": []}
         self.homes: dict[str, StorageType] = {}
+        self.labels: dict[str, str | None] = {}
         self.requests: dict[str, dict[str, int]] = {"one": {}, "two": {}}
 
     def key(self, name: str) -> str:
         return f"{self.prefix}.{name}"
 
-    def accept(self, name: str, content: bytes, blob: BlobObject, home: StorageType | None = None) -> None:
+    def accept(
+        self,
+        name: str,
+        content: bytes,
+        blob: BlobObject,
+        home: StorageType | None = None,
+        label: str | None = None,
+    ) -> None:
         known = self.versions[name]
         home = home or StorageType.OBJECT_STORE
-        if not known or known[-1] != content or self.homes[name] is not home:
+        said = label is not None and self.labels.get(name) != label
+        if not known or known[-1] != content or self.homes[name] is not home or said:
             known.append(content)
+            self.labels[name] = label
         self.homes[name] = home
         assert blob.storage_type is home
         assert (blob.version, blob.prev_version) == (
@@ -73,7 +83,8 @@ class Store(RuleBasedStateMachine):
         blob = self.ef.blobs.put(
             content, object_id=self.key(name), custom_metadata={"label": label}, home=home
         )
-        self.accept(name, content, blob, home)
+        self.accept(name, content, blob, home, label)
+        assert blob.custom_metadata == {"label": label}
 
     @rule(name=NAMES)
     def put_the_same_again(self, name: str) -> None:
