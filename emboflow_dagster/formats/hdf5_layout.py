@@ -273,7 +273,7 @@ def _field(path: str, dataset: Any) -> Field:
 def _foreign(dataset: Any) -> bool:
     from h5py import h5d  # pyright: ignore[reportAttributeAccessIssue] - absent from the stubs
 
-    # A dataset that has a place in this file stands there; to ask how it was created takes fifteen times as long.
+    # What has a place in this file stands there; to ask how it was created takes fifteen times as long.
     if dataset.get_offset() is not None:
         return False
     made = dataset.get_create_plist()

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 class FrameRows:
     """Rows of `frames.parquet`, written when a row group is full.
 
-    An Arrow table for each episode and their concatenation took four times as long, and the allocator kept
-    what they left behind.
+    An Arrow table for each episode, and one more of all of them, cost more than their numbers, and memory twice.
 
     Args:
         file: Where to.

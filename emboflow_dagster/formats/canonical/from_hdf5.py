@@ -131,7 +131,7 @@ def suggested_fps(path: Path) -> float | None:
             layout = _layout(file_path, file)
             if layout.control_hz:
                 return layout.control_hz
-            # Without an environment no state has a clock, and every state of the file would be read to find none.
+            # Without an environment no state has a clock: every one would be read to find none.
             demos = layout.demos if layout.env and layout.format == "hdf5_robosuite_raw" else []
             for demo in demos:
                 state = demo.state
@@ -286,7 +286,7 @@ def _read(file: "h5py.File", demo: Demo, name: str, item: Field) -> "np.ndarray"
     dataset = h5d.open(file.id, f"{demo.group}/{name}".encode())
     rows = np.empty(item.shape, dataset.dtype)
     if rows.size:
-        # With its own space: a dataset that has grown since it was walked is refused, not read beyond the array.
+        # With its own space: a dataset that has grown since the walk is refused, not read beyond the array.
         dataset.read(h5s.create_simple(item.shape), h5s.ALL, rows)
     return rows
 

@@ -82,7 +82,7 @@ def _of_finite(values: "np.ndarray") -> Stats:
 
 
 def _of_rows(ranked: "np.ndarray") -> Stats:
-    """Of a ``(dim, frames)`` array, which is sorted in place; a dimension that is not finite has such a bound.
+    """Of a ``(dim, frames)`` array, which is sorted in place; of what is not finite a bound is not.
 
     Sorted as float32, what was float32 takes a ninth of the time.
     """
@@ -108,7 +108,7 @@ def _of_rows(ranked: "np.ndarray") -> Stats:
 
 
 def _quantiles(ranked: "np.ndarray") -> "np.ndarray":
-    """Those of `QUANTILES` of each sorted row, as ``np.quantile`` gives them: float64 ``(quantiles, rows)``."""
+    """`QUANTILES` of each sorted row, as ``np.quantile`` gives them: float64 ``(quantiles, rows)``."""
     import numpy as np
 
     frames = ranked.shape[1]
