@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class FrameRows:
     """Rows of `frames.parquet`, written when a row group is full.
 
-    An Arrow table for each episode, and one more of all of them, cost more than their numbers, and memory twice.
+    An Arrow table of each episode, and one of all, cost more than their numbers, and twice the memory.
 
     Args:
         file: Where to.

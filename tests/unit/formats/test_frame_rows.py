@@ -1,4 +1,4 @@
-"""Frames that wait for their row group: several groups from the same arrays, stamps that some episodes lack."""
+"""Frames that wait for their row group: several groups from the same arrays, stamps that some lack."""
 
 import numpy as np  # noqa: TID253 - compared with what is read back
 import pyarrow.parquet as pq  # noqa: TID253
