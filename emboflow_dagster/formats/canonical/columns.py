@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def numbers(values: "np.ndarray") -> "pa.Array":
-    """A one-dimensional array of numbers (not copied) or bools as a column without absent values."""
+def numbers(values: "np.ndarray", present: "np.ndarray | None" = None) -> "pa.Array":
+    """A one-dimensional array of numbers (not copied) or bools as a column; ``present``: which are there."""
     import numpy as np
     import pyarrow as pa
 
     if values.dtype == np.bool_:
-        return _column(pa.bool_(), len(values), np.packbits(values, bitorder="little"))
+        return _column(pa.bool_(), len(values), np.packbits(values, bitorder="little"), present=present)
     kind = pa.type_for_alias(values.dtype.name)
-    return _column(kind, len(values), np.ascontiguousarray(values))
+    return _column(kind, len(values), np.ascontiguousarray(values), present=present)
 
 
 def absent(kind: "pa.DataType", rows: int) -> "pa.Array":

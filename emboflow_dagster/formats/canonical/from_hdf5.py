@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     import h5py
     import numpy as np
 
+#: Datasets of files whose layout is kept: some MiB; a folder of a thousand ALOHA episodes has fewer.
+FIELDS_KEPT = 20_000
 #: Numbers of one feature and episode that are still read into memory.
 MAX_FEATURE_NUMBERS = 200_000_000
 
@@ -136,9 +138,11 @@ def suggested_fps(path: Path) -> float | None:
             layout = _layout(file_path, file)
             if layout.control_hz:
                 return layout.control_hz
-            for demo in layout.demos:
+            # Without an environment no state has a clock: every one would be read to find none.
+            demos = layout.demos if layout.env and layout.format == "hdf5_robosuite_raw" else []
+            for demo in demos:
                 state = demo.state
-                if state is not None and layout.format == "hdf5_robosuite_raw" and not state.foreign:
+                if state is not None and state.is_numeric and not state.foreign:
                     stamps = simulation_clock(layout, _read(file, demo, "states", state))
                     step = _median_step(stamps)
                     if step:
@@ -211,13 +215,15 @@ _LAYOUTS: dict[Path, tuple[tuple[int, ...], Layout]] = {}
 
 
 def _layout(path: Path, file: "h5py.File") -> Layout:
-    """The layout of an open file, kept of the last one: its rate is asked for before its episodes."""
+    """The layout of an open file, kept of the last ones: their rate is asked for before their episodes."""
     found = path.stat()
     state = (found.st_ino, found.st_size, found.st_mtime_ns)
     known = _LAYOUTS.get(path)
     if known is None or known[0] != state:
-        _LAYOUTS.clear()
-        known = _LAYOUTS[path] = (state, layout_of(file))
+        layout = layout_of(file)
+        if len(layout.fields) + sum(len(kept.fields) for _, kept in _LAYOUTS.values()) > FIELDS_KEPT:
+            _LAYOUTS.clear()
+        known = _LAYOUTS[path] = (state, layout)
     return known[1]
 
 
@@ -279,9 +285,17 @@ def _unusable(item: Field, length: int) -> str | None:
 
 def _read(file: "h5py.File", demo: Demo, name: str, item: Field) -> "np.ndarray":
     import numpy as np
+    from h5py import h5d, h5s  # pyright: ignore[reportAttributeAccessIssue] - absent from the stubs
 
-    path = f"{demo.group}/{name}" if demo.group else name
-    return np.asarray(file[path][...]) if item.shape else np.asarray([])  # pyright: ignore[reportIndexIssue]
+    if not item.shape:
+        return np.asarray([])
+    # By h5py's own identifiers, as the file is walked: a demonstration's datasets are many and small.
+    dataset = h5d.open(file.id, f"{demo.group}/{name}".encode())
+    rows = np.empty(item.shape, dataset.dtype)
+    if rows.size:
+        # With its own space: a dataset that has grown since the walk is refused, not read beyond the array.
+        dataset.read(h5s.create_simple(item.shape), h5s.ALL, rows)
+    return rows
 
 
 def simulation_clock(layout: Layout, states: "np.ndarray") -> "np.ndarray | None":

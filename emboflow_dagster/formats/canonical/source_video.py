@@ -89,7 +89,9 @@ def timing(path: Path, *, decode: bool) -> Timing:
     rates: list[float] = []
     tick = 0.0
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
+        # FFmpeg decodes a picture to look into the file; where we decode one anyway, it shall not.
+        look = {} if decode else {"skip_frame": "all"}
+        with av.open(str(path), metadata_errors="replace", options=look) as container:
             if not container.streams.video:
                 raise InvalidInputError(f"{path.name}: no video stream", kind=ErrorKind.FORMAT_UNSUPPORTED)
             stream = container.streams.video[0]

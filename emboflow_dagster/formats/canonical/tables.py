@@ -115,6 +115,12 @@ class TableFile:
             # A table of one row costs a hundred times its bytes.
             self._waiting = [self._waited()]
 
+    def write(self, table: "pa.Table") -> None:
+        """Write rows at once, behind those that wait."""
+        self._flush()
+        self.rows += table.num_rows
+        self._writer.write_table(table, row_group_size=ROWS_PER_GROUP)
+
     def close(self) -> None:
         """Write what waits and the footer."""
         self._flush()

@@ -43,8 +43,9 @@ def write_videos(wanted: Sequence[tuple[Path, Frames]], *, fps: float) -> list[i
     Raises:
         ExecutionError: The first camera that fails; those behind it may not have been begun.
     """
-    workers = min(len(wanted), os.cpu_count() or 1, AT_ONCE)
-    if workers < 2:  # noqa: PLR2004 - a thread gains nothing
+    workers = min(len(wanted), AT_ONCE)
+    # Asked for an episode with cameras only: the system's answer takes longer than a short one's numbers.
+    if workers < 2 or (workers := min(workers, os.cpu_count() or 1)) < 2:  # noqa: PLR2004 - one gains nothing
         return [write_video(path, frames(), fps=fps) for path, frames in wanted]
     with ThreadPoolExecutor(workers, thread_name_prefix="camera") as pool:
         begun = [

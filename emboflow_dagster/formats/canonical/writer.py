@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from emboflow_dagster.errors import EmboflowError, ErrorKind, InvalidInputError, Problem, shown
 from emboflow_dagster.formats.canonical import columns, tables
+from emboflow_dagster.formats.canonical.frame_rows import FrameRows
 from emboflow_dagster.formats.canonical.schema import (
     EPISODES_FILE,
     FRAMES_FILE,
@@ -23,11 +24,12 @@ from emboflow_dagster.formats.canonical.schema import (
     FeatureSpec,
     Manifest,
 )
-from emboflow_dagster.formats.canonical.stats import feature_stats, merge_stats
+from emboflow_dagster.formats.canonical.stats import episode_stats, merge_stats
 from emboflow_dagster.formats.canonical.video_track import write_videos
 from emboflow_dagster.formats.report import json_safe
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
 
 PACKAGE = "emboflow-dagster"
@@ -127,7 +129,8 @@ class Package:
         self._open: dict[str, tables.TableFile] = {}
         self._videos: list[tuple[str, int]] = []
         self._rows: list[dict[str, Any]] = []
-        self._schemas: tuple[pa.Schema, pa.Schema]
+        self._schema: pa.Schema
+        self._waiting: FrameRows
 
     def problems(self, episode: Episode) -> list[Problem]:
         """Why this episode cannot be written beside the ones before it."""
@@ -173,9 +176,11 @@ class Package:
         if self.count == 0:
             self.specs = dict(episode.specs)
             self.cameras = dict(episode.cameras)
-            self._schemas = (tables.frames_schema(self.specs), tables.episodes_schema(self.specs))
-        self._table(FRAMES_FILE, self._schemas[0]).add(self._frames_table(episode))
-        stats = {name: feature_stats(episode.features[name]) for name in self.specs}
+            self._schema = tables.episodes_schema(self.specs)
+            file = self._table(FRAMES_FILE, tables.frames_schema(self.specs))
+            self._waiting = FrameRows(file, list(self.specs), self.fps)
+        self._waiting.add(episode, self.count, self.frames, self._task_of(episode))
+        stats = episode_stats({name: episode.features[name] for name in self.specs})
         self._rows.append(self._episode_row(episode, stats))
         if len(self._rows) >= tables.TABLES_WAITING:
             self._flush_rows()
@@ -190,6 +195,7 @@ class Package:
         import pyarrow as pa
 
         if self.count:
+            self._waiting.flush()
             self._flush_rows()
             schema = tables.tasks_schema()
             said = (list(self.tasks.values()), list(self.tasks))
@@ -269,41 +275,21 @@ class Package:
     def _flush_rows(self) -> None:
         import pyarrow as pa
 
-        schema = self._schemas[1]
+        schema = self._schema
         if self._rows:
             rows = self._rows
             made = [columns.of_values(field.type, [row[field.name] for row in rows]) for field in schema]
             self._table(EPISODES_FILE, schema).add(pa.table(made, schema=schema))
         self._rows = []
 
-    def _frames_table(self, episode: Episode) -> "pa.Table":
+    def _task_of(self, episode: Episode) -> "int | np.ndarray":
         import numpy as np
-        import pyarrow as pa
 
-        n = episode.length
         for task in episode.tasks:
             self.tasks.setdefault(task, len(self.tasks))
-        task_index = (
-            np.array([self.tasks[task] for task in episode.frame_tasks], dtype=np.int64)
-            if episode.frame_tasks
-            else np.full(n, self.tasks[episode.task], dtype=np.int64)
-        )
-        frame_index = np.arange(n, dtype=np.int64)
-        stamps = episode.source_timestamp_ns
-        valid = np.ones(n, dtype=bool) if episode.valid is None else np.asarray(episode.valid, dtype=bool)
-        made = [
-            columns.numbers(np.full(n, self.count, dtype=np.int64)),
-            columns.numbers(frame_index),
-            columns.numbers(frame_index + self.frames),
-            columns.numbers(frame_index / self.fps),
-            columns.absent(pa.int64(), n)
-            if stamps is None
-            else columns.numbers(np.asarray(stamps, dtype=np.int64)),
-            columns.numbers(task_index),
-            *(columns.vectors(np.asarray(episode.features[name], np.float32)) for name in self.specs),
-            columns.numbers(valid),
-        ]
-        return pa.table(made, schema=self._schemas[0])
+        if episode.frame_tasks:
+            return np.array([self.tasks[task] for task in episode.frame_tasks], dtype=np.int64)
+        return self.tasks[episode.task]
 
     def _episode_row(self, episode: Episode, stats: Mapping[str, Mapping[str, list[Any]]]) -> dict[str, Any]:
         row: dict[str, Any] = {
