@@ -406,11 +406,16 @@ def _row(
         raw = mongo["objects"].find_one({"_id": object_id, **scoped}, projection)
         if raw is None:
             return None
-        for row in [raw, *raw.get("tail", [])]:
+        for row in [raw, *_waiting(raw)]:
             if row["version"] == version:
                 found: Raw = row
                 return found
         return mongo["object_history"].find_one(older, projection) if version < raw["version"] else None
+
+
+def _waiting(raw: Raw) -> list[Raw]:
+    """What is in a head's tail, under the ids that it has in the history."""
+    return Tail(raw["object_id"], raw.get("tail") or []).history()
 
 
 def history(
@@ -423,7 +428,7 @@ def history(
         if raw is None:
             return []
         top = raw["version"] + 1 if below is None else below
-        rows = {row["version"]: row for row in [raw, *raw.get("tail", [])] if row["version"] < top}
+        rows = {row["version"]: row for row in [raw, *_waiting(raw)] if row["version"] < top}
         older = mongo["object_history"].find(
             {"object_id": object_id, "version": {"$lt": top}, **scoped}, WITHOUT_BYTES
         )
