@@ -111,6 +111,8 @@ class Mongo:
         )
         self._collections: dict[str, RawCollection] = {}
         self._unacknowledged: dict[str, RawCollection] = {}
+        #: Called before the sockets are given back, for what should still be written.
+        self.before_close: list[Callable[[], None]] = []
 
     def __getitem__(self, name: str) -> RawCollection:
         known = self._collections.get(name)
@@ -119,7 +121,7 @@ class Mongo:
         return known
 
     def unacknowledged(self, name: str) -> RawCollection:
-        """A collection whose writes nobody waits for: to clear away what is kept elsewhere, nothing else."""
+        """A collection whose writes nobody waits for: to copy or clear what is kept elsewhere, no more."""
         known = self._unacknowledged.get(name)
         if known is None:
             known = self.db.get_collection(name, write_concern=WriteConcern(w=0))
@@ -128,6 +130,8 @@ class Mongo:
 
     def close(self) -> None:
         """Give the sockets back."""
+        while self.before_close:
+            self.before_close.pop()()
         self.client.close()
 
     def in_transaction(self, body: Callable[[Session], T]) -> T:

@@ -3,7 +3,7 @@
 A new version is ONE atomic update (the outbox head): it moves the old head into ``tail`` and puts the
 new one in its place, so any number of writers get consecutive versions without a retry loop. The tail
 is then archived to `object_history`; whoever comes next finishes an archive left half-done. Head, tail
-and history together are the sequence that readers see. What costs what: decision 16.
+and history together are the sequence that readers see. What costs what: decisions 16 and 38.
 
 A head without ``tail`` is one whose versions are not kept (``control_version=False``, C-08).
 
@@ -31,7 +31,8 @@ from emboflow_dagster.errors import (
 from emboflow_dagster.model.blob import BlobObject, StorageType
 from emboflow_dagster.model.scope import Scope
 from emboflow_dagster.mongo.client import CODEC, Mongo, Raw, Session, find_one_and_update, translated
-from emboflow_dagster.mongo.outbox import Tail, outbox_of
+from emboflow_dagster.mongo.outbox import Tail, copy, finish, outbox_of
+from emboflow_dagster.mongo.settling import settling_of
 
 KEPT_REQUESTS: Final = 64
 # Given by the head, not by the writer of a new version.
@@ -95,17 +96,21 @@ def put_version(
     fields: Raw = {**blob.to_mongo(), "put_id": put_id}
     if data is not None:
         fields["data"] = Binary(data)
+    outbox = outbox_of(mongo)
+    # What is remembered of a request leaves the head after some others: by then history must have it.
+    stream = outbox.streams(blob.object_id) and not request_id
     if fresh and _inserted(mongo, blob, fields, controlled=controlled):
         return Put(blob.model_copy(update={"version": 0, "prev_version": None}), new=True)
     if request_id and (earlier := _of_request(mongo, blob, request_id)):
         return Put(earlier, new=False)
     step = _step(blob, fields, controlled=controlled, compare=compare, keep=keep, alike=alike)
     while True:
-        with outbox_of(mongo).turn(blob.object_id):
-            after = carry_out(mongo, blob, step)
+        with outbox.turn(blob.object_id):
+            after = carry_out(mongo, blob, step, newest_of_tail=stream)
         if after.get("put_id") == put_id:
             if after.get("tail"):
-                archive(mongo, blob.object_id, after["tail"])
+                moved = follow if stream else archive
+                moved(mongo, blob.object_id, after["tail"])
             return Put(_made(after, blob, keep), new=True)
         for row in after.get("request_ids", []):
             if row["id"] == request_id:
@@ -262,8 +267,13 @@ def refusal(raw: Raw, *, kept: bool) -> EmboflowError:
     )
 
 
-def carry_out(mongo: Mongo, blob: BlobObject, step: Raw) -> Raw:
-    """Do one step on the head of a blob, which may not be there yet; returns the head after it."""
+def carry_out(mongo: Mongo, blob: BlobObject, step: Raw, *, newest_of_tail: bool = False) -> Raw:
+    """Do one step on the head of a blob, which may not be there yet; returns the head after it.
+
+    Of what waits in the tail comes all, or the row alone that the step put there. The bytes of the head do
+    not come: the caller has them.
+    """
+    shown: Raw = {"data": 0, "tail": {"$slice": -1}} if newest_of_tail else {"data": 0}
 
     def once() -> Raw:
         with translated():
@@ -271,7 +281,7 @@ def carry_out(mongo: Mongo, blob: BlobObject, step: Raw) -> Raw:
                 mongo["objects"],
                 {"_id": blob.object_id, "workspace_id": blob.workspace_id},
                 [step],
-                projection={"data": 0},  # of the head; what waits in the tail comes whole
+                projection=shown,
                 upsert=True,
                 return_document=ReturnDocument.AFTER,
             )
@@ -305,16 +315,25 @@ def archive(mongo: Mongo, object_id: str, tail: list[Raw] | None = None) -> int:
         tail: What lies in it, when the caller has just read it. Left out: when this returns, nobody reads
             there any more what was moved; else that may follow some moments later.
     """
-    settle = tail is None
     if tail is None:
-        with translated():
-            raw = mongo["objects"].find_one({"_id": object_id, "tail.0": {"$exists": True}}, {"tail": 1})
-        tail = raw["tail"] if raw else []
-    if not tail:
-        return 0
-    # One version is what every put leaves; more were left by somebody who died, or by a crowd.
-    settle = settle or len(tail) > 1
-    outbox_of(mongo).move(mongo, Tail(object_id, tail, settle))
+        return finish(mongo, object_id)
+    if tail:
+        # One version is what every put leaves; more were left by somebody who died, or by a crowd.
+        outbox_of(mongo).move(mongo, Tail(object_id, tail, settle=len(tail) > 1))
+    return len(tail)
+
+
+def follow(mongo: Mongo, object_id: str, tail: list[Raw]) -> int:
+    """Send rows of a tail to `object_history` and wait for nothing; they stay until they are found there.
+
+    Rows that are too large to be carried along are waited for, as in :func:`archive`.
+    """
+    sent = Tail(object_id, tail)
+    if not sent.light:
+        outbox_of(mongo).wait_again(object_id)  # the next one moves whatever else is in the tail
+        return archive(mongo, object_id, tail)
+    copy(mongo, sent)
+    settling_of(mongo).add(object_id)  # what else waits in the tail is found by the way
     return len(tail)
 
 
@@ -387,11 +406,16 @@ def _row(
         raw = mongo["objects"].find_one({"_id": object_id, **scoped}, projection)
         if raw is None:
             return None
-        for row in [raw, *raw.get("tail", [])]:
+        for row in [raw, *_waiting(raw)]:
             if row["version"] == version:
                 found: Raw = row
                 return found
         return mongo["object_history"].find_one(older, projection) if version < raw["version"] else None
+
+
+def _waiting(raw: Raw) -> list[Raw]:
+    """What is in a head's tail, under the ids that it has in the history."""
+    return Tail(raw["object_id"], raw.get("tail") or []).history()
 
 
 def history(
@@ -404,7 +428,7 @@ def history(
         if raw is None:
             return []
         top = raw["version"] + 1 if below is None else below
-        rows = {row["version"]: row for row in [raw, *raw.get("tail", [])] if row["version"] < top}
+        rows = {row["version"]: row for row in [raw, *_waiting(raw)] if row["version"] < top}
         older = mongo["object_history"].find(
             {"object_id": object_id, "version": {"$lt": top}, **scoped}, WITHOUT_BYTES
         )

@@ -3,23 +3,31 @@
 Whoever comes while an insert is on its way joins the next one, so that the more there is to do, the less each
 costs: the driver and the server work per command, not per row. Alone, a writer waits for nobody.
 
-Source: spec/performance.md, target 4; decision 16.
+Source: spec/performance.md, target 4; decisions 16 and 38.
 """
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 from weakref import WeakKeyDictionary
 
+from bson import encode
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
 
 from emboflow_dagster.mongo.client import Mongo, Raw, translated
 
+HISTORY: Final = "object_history"
 _DUPLICATE_KEY: Final = 11000
 _PATIENCE_S: Final = 1.0
+_LIGHT_BYTES: Final = 6144  # with what a tail holds of these, the update of its head costs a tenth more
+_REMEMBERED: Final = 10_000
+#: After so many puts, each at most `_CLOSE_S` seconds after the one before, it is a stream.
+STREAM: int = 8
+_CLOSE_S: Final = 0.1
 
 
 class Tail(NamedTuple):
@@ -33,10 +41,14 @@ class Tail(NamedTuple):
         """As `object_history` keeps it."""
         return [{**row, "_id": f"{self.object_id}.v{row['version']}"} for row in self.rows]
 
+    @property
+    def light(self) -> bool:
+        """Whether the head can carry it for some moments more."""
+        return all(len(encode(row)) <= _LIGHT_BYTES for row in self.rows)
+
     def clearing(self) -> tuple[Raw, Raw]:
         """The update that takes it out of the head: filter and change."""
-        versions = [row["version"] for row in self.rows]
-        return {"_id": self.object_id}, {"$pull": {"tail": {"version": {"$in": versions}}}}
+        return clearing(self.object_id, [row["version"] for row in self.rows])
 
 
 class _Batch:
@@ -65,6 +77,21 @@ class Outbox:
         self._writing = threading.Lock()
         self._next: _Batch | None = None
         self._gates: dict[str, tuple[threading.Semaphore, int]] = {}
+        self._puts: dict[str, tuple[float, int]] = {}
+
+    def streams(self, object_id: str) -> bool:
+        """Whether a put of this object, which begins now, is one of many that this process does in a row."""
+        now = time.monotonic()
+        if object_id not in self._puts and len(self._puts) >= _REMEMBERED:
+            self._puts.clear()
+        at, count = self._puts.get(object_id, (now, 0))
+        count = count + 1 if now - at < _CLOSE_S else 1
+        self._puts[object_id] = now, count
+        return count > STREAM
+
+    def wait_again(self, object_id: str) -> None:
+        """The next puts of this object wait for history, and hear what it says: it is a stream no more."""
+        self._puts.pop(object_id, None)
 
     def move(self, mongo: Mongo, tail: Tail) -> None:
         """Return once history has it, durably."""
@@ -138,6 +165,28 @@ def _forget() -> None:
 os.register_at_fork(after_in_child=_forget)
 
 
+def clearing(object_id: str, versions: list[int]) -> tuple[Raw, Raw]:
+    """The update that takes versions out of a head's tail: filter and change."""
+    return {"_id": object_id}, {"$pull": {"tail": {"version": {"$in": versions}}}}
+
+
+def finish(mongo: Mongo, object_id: str) -> int:
+    """Move whatever is in the tail of one head, and wait until that is so for all readers; how many rows."""
+    with translated():
+        raw = mongo["objects"].find_one({"_id": object_id, "tail.0": {"$exists": True}}, {"tail": 1})
+    rows: list[Raw] = raw["tail"] if raw else []
+    if rows:
+        outbox_of(mongo).move(mongo, Tail(object_id, rows, settle=True))
+    return len(rows)
+
+
+def copy(mongo: Mongo, tail: Tail) -> None:
+    """Send rows to history, and wait for nothing: the head has them until `settling` finds them there."""
+    with suppress(PyMongoError):
+        for row in tail.history():
+            mongo.unacknowledged(HISTORY).insert_one(row)
+
+
 def move(mongo: Mongo, tails: list[Tail]) -> None:
     """Copy the tails of some heads to history, then clear them away; any of it may have been done before.
 
@@ -162,7 +211,7 @@ def move(mongo: Mongo, tails: list[Tail]) -> None:
 def _appended(mongo: Mongo, row: Raw) -> bool:
     """Whether history has taken it now; what is there already may not be durable yet."""
     try:
-        mongo["object_history"].insert_one(row)
+        mongo[HISTORY].insert_one(row)
     except DuplicateKeyError:
         return False
     return True
@@ -170,7 +219,7 @@ def _appended(mongo: Mongo, row: Raw) -> bool:
 
 def _append(mongo: Mongo, rows: list[Raw]) -> None:
     try:
-        mongo["object_history"].insert_many(rows, ordered=False)
+        mongo[HISTORY].insert_many(rows, ordered=False)
     except BulkWriteError as error:
         other = [e for e in error.details["writeErrors"] if e["code"] != _DUPLICATE_KEY]
         # Not yet durable is not yet archived.

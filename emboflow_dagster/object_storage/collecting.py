@@ -2,8 +2,8 @@
 
 ::
 
-    <root>/tmp/flight-...          one a writer that is about to refer to what it puts: locked while it lives,
-                                   as old as its beginning
+    <root>/tmp/flight-...          one a writer that is about to refer to what it puts: as old as its
+                                   beginning, locked while its process lives; see `flights`
     <root>/condemned/ab/cdef...    taken out of reach for a moment: removed next, or put back
 
 A payload is collected when it was last put before everything that is still in flight began. Taken aside
@@ -22,34 +22,31 @@ from pathlib import Path
 from typing import Final
 
 from emboflow_dagster.model.storage import check_key
-from emboflow_dagster.object_storage.disk import create, names, naming_failures
+from emboflow_dagster.object_storage.disk import names, naming_failures
+from emboflow_dagster.object_storage.flights import FLIGHT, Flights
 from emboflow_dagster.object_storage.payload import PREFIX, STALE_AFTER_S, StaleUpload
 
 TEMP: Final = "tmp"
 CONDEMNED: Final = "condemned"
-_FLIGHT: Final = "flight-"
 # Made, but not yet locked: a flight this young counts as alive.
 _TAKE_OFF_S: Final = 60
 
 
 class Collecting:
-    """The part of a local store that gc uses; the store has ``root``."""
+    """The part of a local store that gc uses; the store has ``root`` and ``flights``."""
 
     root: Path
+    flights: Flights
 
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Whatever is put inside the block is not collected before the block ends, however long it takes."""
-        path = self.root / TEMP / f"{_FLIGHT}{os.getpid()}-{secrets.token_hex(8)}"
         with naming_failures(self.root):
-            fd = create(path, os.O_RDWR, 0o644)
-            fcntl.flock(fd, fcntl.LOCK_SH)
+            flight = self.flights.begin()
         try:
             yield
         finally:
-            with suppress(FileNotFoundError):
-                path.unlink()
-            os.close(fd)
+            self.flights.end(flight)
 
     def safe_before(self, grace_s: float) -> float:
         """Payloads last put before this time (seconds, of the file system's clock) may be collected."""
@@ -62,7 +59,7 @@ class Collecting:
             probe.unlink()
         limit = now - grace_s
         for name in names(folder):
-            if name.startswith(_FLIGHT):
+            if name.startswith(FLIGHT):
                 limit = min(limit, self._began(folder / name, now, limit))
         return limit
 
@@ -80,7 +77,7 @@ class Collecting:
             return began
         finally:
             os.close(fd)
-        return nobody if now - began > _TAKE_OFF_S else began
+        return began if 0 <= now - began <= _TAKE_OFF_S else nobody
 
     def condemn(self, key: str, before: float) -> bool:
         """Take a payload out of reach; ``False``, and it stays, when it was put at or after ``before``."""
@@ -131,7 +128,7 @@ class Collecting:
         for name in names(self.root / TEMP):
             with suppress(FileNotFoundError):
                 found = (self.root / TEMP / name).stat()
-                if found.st_mtime < limit and not self._flies(name):
+                if (found.st_mtime < limit or name.startswith(FLIGHT)) and not self._flies(name):
                     at = datetime.fromtimestamp(found.st_mtime, UTC)
                     stale.append(StaleUpload(name, at, found.st_size))
         return stale
@@ -142,8 +139,7 @@ class Collecting:
             (self.root / TEMP / check_key(stale.name)).unlink(missing_ok=True)
 
     def _flies(self, name: str) -> bool:
-        path = self.root / TEMP / name
-        return name.startswith(_FLIGHT) and self._began(path, time.time(), -1.0) >= 0
+        return name.startswith(FLIGHT) and self._began(self.root / TEMP / name, time.time(), -1.0) >= 0
 
     def _aside(self, key: str) -> Path:
         return self.root / CONDEMNED / check_key(key).removeprefix(f"{PREFIX}/")

@@ -12,7 +12,7 @@ import io
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from emboflow_dagster.errors import (
 from emboflow_dagster.model.storage import LOCAL_BUCKET, check_key, uri_of
 from emboflow_dagster.object_storage.collecting import TEMP, Collecting
 from emboflow_dagster.object_storage.disk import Writer, append, create, names, naming_failures, sync_folder
+from emboflow_dagster.object_storage.flights import Flights
 from emboflow_dagster.object_storage.payload import (
     PREFIX,
     ObjectStat,
@@ -42,6 +43,7 @@ from emboflow_dagster.object_storage.pump import BUFFER_BYTES, Digest, Write, ne
 from emboflow_dagster.object_storage.verified import VerifiedReader, mismatch, open_verified, part_of
 
 SMALL_BYTES: Final = 1024 * 1024  # bytes up to here are hashed and written as they are
+_A_FEW: Final = 16
 
 
 class LocalObjectStore(Collecting):
@@ -50,8 +52,10 @@ class LocalObjectStore(Collecting):
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self.bucket = LOCAL_BUCKET
+        self.flights = Flights(self.root / TEMP)
         self._uri = self.root.as_uri()
         self._durable_shards: set[str] = set()
+        self._made = 0
 
     @classmethod
     def from_url(cls, url: str) -> "LocalObjectStore":
@@ -225,10 +229,18 @@ class LocalObjectStore(Collecting):
             try:
                 temporary.replace(path)
             except FileNotFoundError:  # the first of its shard
-                path.parent.mkdir(parents=True, exist_ok=True)
-                self._durable_shards.discard(path.parent.name)
+                self._make_shard(path.parent)
                 temporary.replace(path)
             self._sync_shard(path.parent)
+
+    def _make_shard(self, shard: Path) -> None:
+        shard.mkdir(parents=True, exist_ok=True)
+        self._durable_shards.discard(shard.name)
+        self._made += 1
+        if self._made == _A_FEW:  # a process that goes on needs all of them: one sync instead of 200
+            with suppress(OSError):  # the others are for later
+                for number in range(256):
+                    (shard.parent / f"{number:02x}").mkdir(exist_ok=True)
 
     def _sync_shard(self, shard: Path) -> None:
         sync_folder(shard)

@@ -52,13 +52,15 @@ def note_rules(mongo: Mongo, verdicts: Iterable[Verdict], now: datetime, report:
 
 def versions_of(mongo: Mongo, scope: Scope, object_id: str, head: Raw) -> Iterator[list[Raw]]:
     """Every version of a blob, newest first, some hundreds at a time."""
-    yield [head, *reversed(head.get("tail") or [])]
+    newest = [head, *reversed(head.get("tail") or [])]
+    yield newest
+    twice = {row["version"] for row in newest}  # on its way, a version is in the tail and in history
     older = {"object_id": object_id, "workspace_id": scope.workspace_id, "version": {"$lt": head["version"]}}
     with translated():
         rows = mongo["object_history"].find(older, dict.fromkeys(FIELDS, 1)).sort("version", -1)
         history = iter(rows)
         while batch := list(islice(history, BATCH)):
-            yield batch
+            yield [row for row in batch if row["version"] not in twice]
 
 
 def refuse_needed(verdicts: Sequence[Verdict]) -> None:

@@ -51,6 +51,7 @@ class Marking:
             for batch in self._pages("objects", {}, _PROJECTION):
                 numbers = {raw["object_id"]: raw["version"] for raw in batch}
                 rows = [row for raw in batch for row in (raw, *(raw.get("tail") or []))]
+                twice = {(row["object_id"], row["version"]) for row in rows}  # in the tail and in history
                 yield from self._judged(rows, numbers)
                 for raw in batch:
                     if raw.get("tail"):
@@ -60,7 +61,8 @@ class Marking:
                 older = {"object_id": {"$in": sorted(numbers)}}
                 history = iter(self.mongo["object_history"].find(older, dict.fromkeys(FIELDS, 1)))
                 while rows := list(islice(history, BATCH)):
-                    yield from self._judged(rows, numbers)
+                    once = [row for row in rows if (row["object_id"], row["version"]) not in twice]
+                    yield from self._judged(once, numbers)
 
     def _judged(self, rows: list[Raw], heads: dict[str, int]) -> Iterator[list[Verdict]]:
         for start in range(0, len(rows), BATCH):

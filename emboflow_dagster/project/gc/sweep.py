@@ -198,16 +198,27 @@ class Sweep:
         known = {v["name"] for versions in buried.values() for v in versions}
         found: dict[str, set[str]] = {}
         with translated():
-            for name in ("objects", "object_history"):
-                rows = self.mongo[name].find(
-                    {"storage_ref.key": {"$in": keys}}, {"object_id": 1, "version": 1, "storage_ref.key": 1}
-                )
-                for row in rows:
-                    version = name_of(row["object_id"], row["version"])
-                    if version not in known:
-                        found.setdefault(row["storage_ref"]["key"], set()).add(version)
+            for row in self._rows(keys, {v["object_id"] for versions in buried.values() for v in versions}):
+                version = name_of(row["object_id"], row["version"])
+                if version not in known:
+                    found.setdefault(row["storage_ref"]["key"], set()).add(version)
         collected = is_collected(self.mongo, [v for versions in found.values() for v in versions])
         return {key for key, versions in found.items() if versions - collected}
+
+    def _rows(self, keys: list[str], objects: set[str]) -> Iterator[dict[str, Any]]:
+        """The versions that name payloads, in the order in which they move, so that none is missed.
+
+        Without a put of its own, which makes the payload young, only another version of the same object comes
+        to name one (new metadata): on its way to the history it is in the tail, where no index finds it.
+        """
+        shape = {"object_id": 1, "version": 1, "storage_ref.key": 1}
+        yield from self.mongo["objects"].find({"storage_ref.key": {"$in": keys}}, shape)
+        tails = {f"tail.{name}": 1 for name in shape}
+        for head in self.mongo["objects"].find({"_id": {"$in": sorted(objects)}}, tails):
+            for row in head.get("tail") or []:
+                if (row.get("storage_ref") or {}).get("key") in keys:
+                    yield row
+        yield from self.mongo["object_history"].find({"storage_ref.key": {"$in": keys}}, shape)
 
     def buried(self, key: str, size: int, versions: Versions) -> bool:
         """The same decision for a payload in another home; whether it may be removed now."""

@@ -25,7 +25,7 @@ from emboflow_dagster.blobs import gridfs as home_in_gridfs
 from emboflow_dagster.blobs.homes import Homes
 from emboflow_dagster.blobs.store import Blobs
 from emboflow_dagster.errors import EmboflowError
-from emboflow_dagster.mongo import gridfs, object_import, objects, ownership
+from emboflow_dagster.mongo import gridfs, object_import, objects, outbox, ownership, settling
 from emboflow_dagster.mongo.client import Mongo
 from emboflow_dagster.object_storage.local import LocalObjectStore
 from emboflow_dagster.object_storage.payload import key_of
@@ -227,6 +227,16 @@ def claims_without_comparing() -> None:
     without_transactions()
 
 
+def cleared_unseen() -> None:
+    """Broken: what nobody waits for leaves the head before history has it."""
+
+    def copy(mongo: Mongo, tail: outbox.Tail) -> None:
+        mongo["objects"].update_one(*tail.clearing())
+        mongo["object_history"].insert_many(tail.history())
+
+    objects.copy = copy
+
+
 def gridfs_last() -> None:
     """Broken: a blob is recorded before its chunks are stored."""
     version, late = objects.put_version, []
@@ -268,6 +278,7 @@ BROKEN = {
         metadata_first,
         written_in_place,
         read_check_write,
+        cleared_unseen,
         gridfs_last,
         renumbering,
         completed_before_its_bytes,
@@ -288,6 +299,7 @@ def child(order: Order, out: int, go: int | None) -> None:
     killer = Killer(order, say)
     steps.watch(Path(order.home) / "objects", killer.at_file)
     monitoring.register(killer)
+    settling.PERIOD_S = 3600
     operation = KNOWN[order.operation]
     try:
         killer.armed = operation.opening
@@ -299,6 +311,7 @@ def child(order: Order, out: int, go: int | None) -> None:
             os.read(go, 1)
         killer.armed = True
         operation.act(ef, Path(order.folder), lambda text: say("ack", text))
+        settling.settling_of(ef.mongo).finish()  # what a thread does otherwise, at no point that can be named
         killer.armed = False
         ef.close()
     except EmboflowError as error:

@@ -8,7 +8,8 @@ the writes, not the parsers.
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import UUID
@@ -16,6 +17,7 @@ from uuid import UUID
 from emboflow_dagster.errors import AlreadyExistsError, ExecutionError, IntegrityError, TransitionError
 from emboflow_dagster.model.collections import COLLECTIONS, META
 from emboflow_dagster.model.run import RUN_ACTIVE, TaskStatus
+from emboflow_dagster.mongo import outbox
 from emboflow_dagster.project import assets as assets_module
 from emboflow_dagster.project.handle import EmboFlow
 from emboflow_dagster.runtime.node import DatasetDraft, NodeOutput, NodeResult
@@ -496,6 +498,40 @@ class PutOwn(PutNew):
         return []
 
 
+class PutOften(PutNext):
+    """The same as a stream, whose copies into history nobody waits for: who goes on looks how far it came."""
+
+    name = "put-often"
+
+    def act(self, ef: EmboFlow, folder: Path, ack: Ack) -> None:
+        with streaming():
+            for content in ("one", "two", "three")[len(ef.blobs.history("model")) - 1 :]:
+                blob = ef.blobs.put(content.encode(), object_id="model")
+                ack(f"{blob.version} {blob.data_sha256}")
+
+
+class PutOwnOften(PutOwn):
+    """A stream of contents that no other process puts."""
+
+    name = "put-own-often"
+
+    def act(self, ef: EmboFlow, folder: Path, ack: Ack) -> None:
+        with streaming():
+            for number in range(12):
+                blob = ef.blobs.put(f"{os.getpid()} {number}".encode(), object_id="model")
+                ack(f"{blob.version} {blob.data_sha256}")
+
+
+@contextmanager
+def streaming() -> Iterator[None]:
+    """From the second put of an object on it is a stream."""
+    before, outbox.STREAM = outbox.STREAM, 0
+    try:
+        yield
+    finally:
+        outbox.STREAM = before
+
+
 class PutGridFS(PutNext):
     """Payloads of two batches of chunks each."""
 
@@ -671,6 +707,7 @@ OPERATIONS: dict[str, Operation] = {
         Fail(),
         PutNew(),
         PutNext(),
+        PutOften(),
         PutGridFS(),
         PutMetadata(),
         ImportFlowcept(),
@@ -682,7 +719,7 @@ OPERATIONS: dict[str, Operation] = {
     )
 }
 #: What a child can be told to do.
-KNOWN = {**OPERATIONS, **{one.name: one for one in (RegisterOneName(), PutOwn(), ClaimOne())}}
+KNOWN = {**OPERATIONS, **{one.name: one for one in (RegisterOneName(), PutOwn(), PutOwnOften(), ClaimOne())}}
 
 
 def counts(ef: EmboFlow) -> Counter[str]:

@@ -76,6 +76,22 @@ def test_64_processes_get_64_consecutive_versions(stages: Stages) -> None:
 
 
 @pytest.mark.timeout(1200)
+def test_streams_of_eight_processes_on_one_object_are_one_sequence(stages: Stages) -> None:
+    stage = stages("put-own-often")
+    for _ in range(ROUNDS):
+        outcomes = stage.at_once(PROCESSES)
+        acked, refused = told(outcomes)
+
+        assert refused == []
+        each = [[int(text.split()[0]) for text in one] for one in acked]
+        assert sorted(number for numbers in each for number in numbers) == list(range(12 * PROCESSES))
+        assert all(numbers == sorted(numbers) for numbers in each)
+        with stage.open() as ef:
+            assert [text for one in acked for text in stage.operation.lost(ef, list(one))] == []
+            assert ef.verify(all=True).problems == []
+
+
+@pytest.mark.timeout(1200)
 def test_of_eight_that_take_a_task_one_gets_it(stages: Stages) -> None:
     stage = stages("claim")
     for _ in range(ROUNDS):

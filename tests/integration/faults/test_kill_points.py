@@ -22,7 +22,7 @@ DELAYS_MS = (0.3, 2.0)
 SAMPLE = 3  # commands of an operation
 FILE_SAMPLE = 4  # calls on files
 #: More of each of these: what the blob store writes. With them it is over 200 kills in `make test`.
-BLOB_STORE = ("put-next", "put-new", "put-metadata", "cud", "claim", "gc", "upload")
+BLOB_STORE = ("put-often", "put-new", "cud", "claim", "gc", "upload")
 MORE = 3
 
 
@@ -129,6 +129,7 @@ def test_killed_while_a_database_is_made_it_is_made_by_the_next_one(stages: Stag
         ("work-artifact", "without_transactions"),
         ("put-new", "metadata_first"),
         ("put-next", "read_check_write"),
+        ("put-often", "cleared_unseen"),
         ("cud", "without_transactions"),
         *([("transfer", "without_transactions")] if ALL else []),
         ("upload", "completed_before_its_bytes"),
