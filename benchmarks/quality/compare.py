@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from emboflow_dagster.formats.probe import format_of
-from emboflow_dagster.formats.quality import quality_report
+from emboflow_dagster.formats.quality.report import quality_report
 
 SECONDS = 900
 RANK = {"-": -2, "pass": 0, "info": 0, "unresolved": 1, "warn": 2, "fail": 3}

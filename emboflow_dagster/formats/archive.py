@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from emboflow_dagster.errors import ConfigurationError
-from emboflow_dagster.formats.archive_7z import EncryptedError, headers, open_7z
-from emboflow_dagster.formats.archive_inside import look_inside
-from emboflow_dagster.formats.archive_members import Listing, Member, is_bomb
-from emboflow_dagster.formats.archive_streams import BombError, Unpacked
-from emboflow_dagster.formats.archive_walk import tar_members, zip_member
+from emboflow_dagster.formats.archives.inside import look_inside
+from emboflow_dagster.formats.archives.members import Listing, Member, is_bomb
+from emboflow_dagster.formats.archives.seven_zip import EncryptedError, headers, open_7z
+from emboflow_dagster.formats.archives.streams import BombError, Unpacked
+from emboflow_dagster.formats.archives.walk import tar_members, zip_member
 from emboflow_dagster.formats.detect import Format, Source, signature
 from emboflow_dagster.formats.report import Candidate, Probe
 
@@ -50,7 +50,7 @@ def probe(source: Source, report: Probe) -> None:
     """List every archive of the asset, and probe what is in it.
 
     ``structure`` has the names of the formats specification, and ``inside`` as
-    :func:`~emboflow_dagster.formats.archive_inside.look_inside` gives it (of several archives: by name).
+    :func:`~emboflow_dagster.formats.archives.inside.look_inside` gives it (of several archives: by name).
     """
     if source.is_folder:
         files = [(entry.path, source.file(entry)) for entry in source.entries[:MAX_NAMES]]

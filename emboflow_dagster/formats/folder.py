@@ -8,7 +8,7 @@ import ast
 import struct
 from typing import Any
 
-from emboflow_dagster.formats.archive_members import extension
+from emboflow_dagster.formats.archives.members import extension
 from emboflow_dagster.formats.detect import Entry, Format, Source
 from emboflow_dagster.formats.report import Candidate, Probe
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from emboflow_dagster.formats.archive_members import extension
+from emboflow_dagster.formats.archives.members import extension
 from emboflow_dagster.formats.detect import is_lfs_pointer, signature
 from emboflow_dagster.formats.ranged import BLOCK, Ranged
 from emboflow_dagster.formats.report import Probe

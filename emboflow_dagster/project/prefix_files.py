@@ -14,7 +14,7 @@ from typing import Final
 
 from emboflow_dagster.blobs.store import Blobs
 from emboflow_dagster.errors import ErrorKind, InvalidInputError, LimitError, UnavailableError, shown
-from emboflow_dagster.formats.archive_members import Member, faults
+from emboflow_dagster.formats.archives.members import Member, faults
 from emboflow_dagster.formats.detect import MAX_ENTRIES
 from emboflow_dagster.model.asset import Asset
 from emboflow_dagster.object_storage.prefix import Listed, Prefix

@@ -41,8 +41,8 @@ def quality(
     evidence: str,
     about: dict[str, Any],
 ) -> dict[str, Any]:
-    """``formats.quality.quality_report`` of one asset or canonical dataset; its measurements in a file."""
-    from emboflow_dagster.formats.quality import quality_report
+    """``formats.quality.report`` of one asset or canonical dataset; its measurements in a file."""
+    from emboflow_dagster.formats.quality.report import quality_report
 
     more = {"name": subject, "evidence": Path(evidence), "subject": about, **options}
     if is_dataset:
@@ -58,15 +58,15 @@ def quality_bundle(
     thresholds: dict[str, Any],
     consumers: dict[str, Any],
 ) -> dict[str, Any]:
-    """``formats.quality_bundle.write_bundle``: the files of a report."""
-    from emboflow_dagster.formats.quality_bundle import write_bundle
+    """``formats.quality.bundle.write_bundle``: the files of a report."""
+    from emboflow_dagster.formats.quality.bundle import write_bundle
 
     return write_bundle(Path(folder), reports, [Path(part) for part in parts], summary, thresholds, consumers)
 
 
 def evidence(table: str, asked: dict[str, Any]) -> list[dict[str, Any]]:
-    """``formats.quality_bundle.evidence_of``: rows of a stored table of evidence."""
-    from emboflow_dagster.formats.quality_bundle import evidence_of
+    """``formats.quality.bundle.evidence_of``: rows of a stored table of evidence."""
+    from emboflow_dagster.formats.quality.bundle import evidence_of
 
     return evidence_of(Path(table), **asked)
 
@@ -74,27 +74,27 @@ def evidence(table: str, asked: dict[str, Any]) -> list[dict[str, Any]]:
 def preview(
     path: str, out: str, images: int, report: dict[str, Any] | None, kinds: list[str], inline: int
 ) -> dict[str, Any]:
-    """``formats.preview.preview_bundle`` of one asset or canonical dataset, and some of it as small JPEGs."""
-    from emboflow_dagster.formats.preview import preview_bundle
-    from emboflow_dagster.formats.preview_motion import thumbnails
+    """``formats.previews.bundle`` of one asset or canonical dataset, and some of it as small JPEGs."""
+    from emboflow_dagster.formats.previews.bundle import preview_bundle
+    from emboflow_dagster.formats.previews.motion import thumbnails
 
     index = preview_bundle(Path(path), Path(out), images=images, probe=report, kinds=kinds)
     return {**index, "inline": thumbnails(Path(out), index["files"], inline)}
 
 
 def preview_page(subjects: list[dict[str, Any]]) -> str:
-    """``formats.preview_motion.index_page``: the page of a bundle."""
-    from emboflow_dagster.formats.preview_motion import index_page
+    """``formats.previews.motion.index_page``: the page of a bundle."""
+    from emboflow_dagster.formats.previews.motion import index_page
 
     return index_page(subjects)
 
 
 def extract_archive(path: str, out: str, bounds: dict[str, Any]) -> dict[str, Any]:
-    """``formats.archive_extract.extract`` of one archive; what came out, the format that it has, and where.
+    """``formats.archives.extract.extract`` of one archive; what came out, the format that it has, and where.
 
     What stands alone in the archive is the recording: a folder around everything says nothing.
     """
-    from emboflow_dagster.formats.archive_extract import Bounds, extract
+    from emboflow_dagster.formats.archives.extract import Bounds, extract
     from emboflow_dagster.formats.probe import probe_path
 
     limits = Bounds(bounds["maxBytes"], bounds["maxMembers"], bounds["maxRatio"], bounds["links"])

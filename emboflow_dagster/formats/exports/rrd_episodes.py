@@ -26,7 +26,7 @@ from emboflow_dagster.formats.canonical.schema import FRAMES_FILE, RAW_INDEX_FIL
 from emboflow_dagster.formats.canonical.split import video_place
 from emboflow_dagster.formats.exports.package import EPISODES
 from emboflow_dagster.formats.extras import needs_extra
-from emboflow_dagster.formats.preview_scene import path_of
+from emboflow_dagster.formats.previews.scene import path_of
 
 if TYPE_CHECKING:
     import numpy as np

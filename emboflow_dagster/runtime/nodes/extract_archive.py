@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from emboflow_dagster.errors import ErrorKind, ExecutionError
-from emboflow_dagster.formats.archive_members import MAX_RATIO
+from emboflow_dagster.formats.archives.members import MAX_RATIO
 from emboflow_dagster.model.artifact import INTERMEDIATE_TASK_OUTPUT
 from emboflow_dagster.model.plugin import CustomNodeCategory
 from emboflow_dagster.runtime import derived

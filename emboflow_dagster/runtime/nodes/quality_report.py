@@ -108,8 +108,8 @@ def _plain(limits: Limits) -> Limits:
     """Thresholds under the checks' own names, every metric and limit known."""
     if not limits:
         return limits
-    from emboflow_dagster.formats.quality import STANDARD_RULES
-    from emboflow_dagster.formats.quality_evidence import rules_for
+    from emboflow_dagster.formats.quality.evidence import rules_for
+    from emboflow_dagster.formats.quality.report import STANDARD_RULES
 
     plain = {ALIASES.get(name, name): metrics for name, metrics in limits.items()}
     for name in plain:

@@ -13,8 +13,8 @@ import zipfile
 import pytest
 
 from emboflow_dagster.formats.archive import list_archive
-from emboflow_dagster.formats.archive_members import extension
-from emboflow_dagster.formats.archive_streams import Unpacked
+from emboflow_dagster.formats.archives.members import extension
+from emboflow_dagster.formats.archives.streams import Unpacked
 from emboflow_dagster.formats.probe import probe_path
 
 

@@ -9,10 +9,10 @@ import py7zr  # noqa: TID253 - the archives are written here
 import pytest
 
 from emboflow_dagster.errors import EmboflowError, ErrorKind, InvalidInputError, LimitError
-from emboflow_dagster.formats import archive_7z
 from emboflow_dagster.formats.archive import list_archive
-from emboflow_dagster.formats.archive_extract import extract
-from emboflow_dagster.formats.archive_walk import members
+from emboflow_dagster.formats.archives import seven_zip as archive_7z
+from emboflow_dagster.formats.archives.extract import extract
+from emboflow_dagster.formats.archives.walk import members
 from emboflow_dagster.formats.probe import probe_path
 from tests.mutants import SEVEN_ZIP
 from tests.unit.formats.test_archive_extract import CONTENT, bounds, unpack

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from emboflow_dagster.errors import ErrorKind, InvalidInputError, LimitError
-from emboflow_dagster.formats.archive_extract import Bounds, Extracted, extract
+from emboflow_dagster.formats.archives.extract import Bounds, Extracted, extract
 from tests.sample_files import SAMPLES, needed
 from tests.unit.formats.test_archive import HOSTILE, _tar, _zip
 

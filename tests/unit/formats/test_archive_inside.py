@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from emboflow_dagster.formats import archive_inside
+from emboflow_dagster.formats.archives import inside as archive_inside
 from emboflow_dagster.formats.probe import probe_path
 
 ROBOT = b'<robot name="arm"><link name="a"/><link name="b"/><joint name="j" type="revolute"/></robot>'

@@ -8,8 +8,8 @@ from PIL import Image  # noqa: TID253
 
 from emboflow_dagster.errors import InvalidInputError
 from emboflow_dagster.formats.canonical.from_arrays import EpisodeFolder
-from emboflow_dagster.formats.preview import preview_bundle
-from emboflow_dagster.formats.quality import quality_report
+from emboflow_dagster.formats.previews.bundle import preview_bundle
+from emboflow_dagster.formats.quality.report import quality_report
 
 FPS = 20
 
@@ -127,7 +127,7 @@ def test_what_a_node_computed_is_drawn(folder, tmp_path):
 
 
 def test_time_without_a_rate_is_counted_in_frames(tmp_path):
-    from emboflow_dagster.formats.preview_arrays import shown
+    from emboflow_dagster.formats.previews.arrays import shown
 
     arrays = moving(10)
     out = EpisodeFolder(tmp_path / "a")

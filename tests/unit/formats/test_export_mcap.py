@@ -17,7 +17,7 @@ from emboflow_dagster.formats.canonical.schema import Camera, Episode, FeatureSp
 from emboflow_dagster.formats.canonical.writer import write_canonical
 from emboflow_dagster.formats.exports.package import check_package, files_of
 from emboflow_dagster.formats.probe import probe_path
-from emboflow_dagster.formats.quality import quality_report
+from emboflow_dagster.formats.quality.report import quality_report
 from emboflow_dagster.runtime import delivering
 
 FPS = 20

@@ -8,19 +8,19 @@ from mcap.writer import Writer  # noqa: TID253
 from PIL import Image  # noqa: TID253
 
 from emboflow_dagster.errors import InvalidInputError
-from emboflow_dagster.formats import preview
 from emboflow_dagster.formats.canonical.schema import Camera, Episode, FeatureSpec
 from emboflow_dagster.formats.canonical.writer import write_canonical
-from emboflow_dagster.formats.preview import preview_bundle
-from emboflow_dagster.formats.preview_motion import CLIP_BYTES, index_page
-from emboflow_dagster.formats.preview_plots import (
+from emboflow_dagster.formats.previews import bundle as preview
+from emboflow_dagster.formats.previews.bundle import preview_bundle
+from emboflow_dagster.formats.previews.motion import CLIP_BYTES, index_page
+from emboflow_dagster.formats.previews.plots import (
     MAX_BYTES,
     most_moving,
     save_contact_sheet,
     to_rgb,
     write_small_png,
 )
-from emboflow_dagster.formats.preview_scene import Scene, path_of, place_columns, video_shots
+from emboflow_dagster.formats.previews.scene import Scene, path_of, place_columns, video_shots
 from emboflow_dagster.formats.video_file import measure_video
 from tests.sample_files import SAMPLES, needed
 

@@ -10,8 +10,8 @@ from mcap.writer import Writer  # noqa: TID253
 from emboflow_dagster.errors import IntegrityError, InvalidInputError
 from emboflow_dagster.formats.canonical.schema import Episode, FeatureSpec
 from emboflow_dagster.formats.canonical.writer import write_canonical
-from emboflow_dagster.formats.quality import CHECKS, STANDARD_RULES, quality_report
-from emboflow_dagster.formats.quality_render import render_markdown, render_page
+from emboflow_dagster.formats.quality.render import render_markdown, render_page
+from emboflow_dagster.formats.quality.report import CHECKS, STANDARD_RULES, quality_report
 from tests.sample_files import SAMPLES, needed
 
 VIDEOS = {

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emboflow_dagster.errors import InvalidInputError
-from emboflow_dagster.formats import quality_evidence as evidence
-from emboflow_dagster.formats.quality import ALL_CHECKS, STANDARD_RULES, quality_report
-from emboflow_dagster.formats.quality_bundle import evidence_of, write_bundle
-from emboflow_dagster.formats.quality_evidence import Kept, Measurement, Rule, rules_for
-from emboflow_dagster.formats.quality_plots import histogram
-from emboflow_dagster.formats.quality_render import render_page
+from emboflow_dagster.formats.quality import evidence
+from emboflow_dagster.formats.quality.bundle import evidence_of, write_bundle
+from emboflow_dagster.formats.quality.evidence import Kept, Measurement, Rule, rules_for
+from emboflow_dagster.formats.quality.plots import histogram
+from emboflow_dagster.formats.quality.render import render_page
+from emboflow_dagster.formats.quality.report import ALL_CHECKS, STANDARD_RULES, quality_report
 from tests.unit.formats.test_quality import dataset, good
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False, width=32)

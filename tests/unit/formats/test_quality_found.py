@@ -6,11 +6,11 @@ import av  # noqa: TID253 - this module is about files that these libraries writ
 import numpy as np  # noqa: TID253
 import pytest
 
-from emboflow_dagster.formats.quality import ALL_CHECKS
-from emboflow_dagster.formats.quality_lag import lag_of
-from emboflow_dagster.formats.quality_streams import measure_streams
-from emboflow_dagster.formats.quality_video import watch
-from emboflow_dagster.formats.quality_view import EpisodeView
+from emboflow_dagster.formats.quality.lag import lag_of
+from emboflow_dagster.formats.quality.report import ALL_CHECKS
+from emboflow_dagster.formats.quality.streams import measure_streams
+from emboflow_dagster.formats.quality.video import watch
+from emboflow_dagster.formats.quality.view import EpisodeView
 from tests.unit.formats.test_quality import recording
 
 FPS, FRAMES = 20, 100

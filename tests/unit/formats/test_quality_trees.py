@@ -9,8 +9,8 @@ import pytest
 
 from emboflow_dagster.formats.canonical.stats import feature_stats
 from emboflow_dagster.formats.canonical.video_track import write_video
-from emboflow_dagster.formats.quality import ALL_CHECKS, CHECKS, quality_report
-from emboflow_dagster.formats.quality_view import EpisodeView, VideoView
+from emboflow_dagster.formats.quality.report import ALL_CHECKS, CHECKS, quality_report
+from emboflow_dagster.formats.quality.view import EpisodeView, VideoView
 
 FPS, FRAMES, EPISODES = 10, 40, 3
 CAMERA = "observation.images.top"

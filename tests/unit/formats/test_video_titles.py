@@ -6,9 +6,9 @@ import numpy as np  # noqa: TID253 - this module writes pictures
 import pytest
 
 from emboflow_dagster.formats.canonical.from_arrays import camera_of
-from emboflow_dagster.formats.preview import preview_bundle
+from emboflow_dagster.formats.previews.bundle import preview_bundle
 from emboflow_dagster.formats.probe import probe_path
-from emboflow_dagster.formats.quality import quality_report
+from emboflow_dagster.formats.quality.report import quality_report
 
 
 @pytest.fixture(params=["mkv", "mp4"])

@@ -133,7 +133,7 @@ def test_other_configurations_are_refused(
 
 
 def test_checks_have_one_name(types: NodeTypes) -> None:
-    from emboflow_dagster.formats.quality import CHECKS
+    from emboflow_dagster.formats.quality.report import CHECKS
     from emboflow_dagster.runtime.nodes import quality_report
 
     options: Any = types.require("quality-report").options.model_validate(

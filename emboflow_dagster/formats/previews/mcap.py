@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from emboflow_dagster.formats.extras import needs_extra
-from emboflow_dagster.formats.preview_plots import to_rgb
-from emboflow_dagster.formats.preview_scene import Scene
+from emboflow_dagster.formats.previews.plots import to_rgb
+from emboflow_dagster.formats.previews.scene import Scene
 
 SECONDS = 30.0
 PICTURES_FPS = 5

@@ -11,11 +11,11 @@ from emboflow_dagster.formats.canonical.reader import CanonicalDataset
 from emboflow_dagster.formats.canonical.schema import FRAMES_FILE
 from emboflow_dagster.formats.canonical.stats import STAT_NAMES
 from emboflow_dagster.formats.hdf5_layout import layout_of, open_hdf5
-from emboflow_dagster.formats.quality_check import Check
-from emboflow_dagster.formats.quality_episodes import DeclaredCounts, StatsRecompute
-from emboflow_dagster.formats.quality_time import SyncAge
-from emboflow_dagster.formats.quality_video import watch
-from emboflow_dagster.formats.quality_view import EpisodeView
+from emboflow_dagster.formats.quality.check import Check
+from emboflow_dagster.formats.quality.episodes import DeclaredCounts, StatsRecompute
+from emboflow_dagster.formats.quality.time import SyncAge
+from emboflow_dagster.formats.quality.video import watch
+from emboflow_dagster.formats.quality.view import EpisodeView
 
 if TYPE_CHECKING:
     import h5py

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from emboflow_dagster.formats.detect import recording_parts
 from emboflow_dagster.formats.messages import iter_numeric
 from emboflow_dagster.formats.pictures import is_image_type
-from emboflow_dagster.formats.quality_check import Check
-from emboflow_dagster.formats.quality_evidence import Rule
-from emboflow_dagster.formats.quality_time import Gaps, RateJitter, SyncAge, TimeMonotonic
-from emboflow_dagster.formats.quality_values import NanInf
+from emboflow_dagster.formats.quality.check import Check
+from emboflow_dagster.formats.quality.evidence import Rule
+from emboflow_dagster.formats.quality.time import Gaps, RateJitter, SyncAge, TimeMonotonic
+from emboflow_dagster.formats.quality.values import NanInf
 from emboflow_dagster.formats.recording import Connection, Facts
 from emboflow_dagster.formats.report import ProbeWarning
 

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from emboflow_dagster.formats.quality_evidence import Rules
-from emboflow_dagster.formats.quality_plots import histogram, timeline
+from emboflow_dagster.formats.quality.evidence import Rules
+from emboflow_dagster.formats.quality.plots import histogram, timeline
 
 _MARKS = {
     "pass": "✓ pass",
@@ -88,7 +88,7 @@ def render_page(
     """All reports as one self-contained page; every text from an input is escaped.
 
     Args:
-        reports: As :func:`~emboflow_dagster.formats.quality.quality_report` gives them.
+        reports: As :func:`~emboflow_dagster.formats.quality.report.quality_report` gives them.
         evidence: Subject to its judged rows.
         rules: The standard rules of each check.
         titles: What each check asks, in words.

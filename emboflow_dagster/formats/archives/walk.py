@@ -1,6 +1,6 @@
 """The members of an archive one after the other: headers as :class:`Member`, bytes as a stream.
 
-Whoever writes them judges their names first (:func:`~emboflow_dagster.formats.archive_members.faults`).
+Whoever writes them judges their names first (:func:`~emboflow_dagster.formats.archives.members.faults`).
 """
 
 import io
@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Final
 
-from emboflow_dagster.formats.archive_7z import members_7z
-from emboflow_dagster.formats.archive_members import Member
-from emboflow_dagster.formats.archive_streams import Unpacked
+from emboflow_dagster.formats.archives.members import Member
+from emboflow_dagster.formats.archives.seven_zip import members_7z
+from emboflow_dagster.formats.archives.streams import Unpacked
 
 _SUFFIXES: Final = {"gzip": ".gz", "bzip2": ".bz2", "xz": ".xz"}
 _PACKED: Final = {"tar.gz": "gzip", "tar.bz2": "bzip2", "tar.xz": "xz"}

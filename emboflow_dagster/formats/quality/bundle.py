@@ -5,8 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from emboflow_dagster.formats.quality import STANDARD_RULES, TITLES
-from emboflow_dagster.formats.quality_evidence import (
+from emboflow_dagster.formats.quality.evidence import (
     EVIDENCE_FILE,
     STANDARD,
     Thresholds,
@@ -14,7 +13,8 @@ from emboflow_dagster.formats.quality_evidence import (
     read_evidence,
     write_evidence,
 )
-from emboflow_dagster.formats.quality_render import by_subject, render_markdown, render_page
+from emboflow_dagster.formats.quality.render import by_subject, render_markdown, render_page
+from emboflow_dagster.formats.quality.report import STANDARD_RULES, TITLES
 
 SCHEMA = "emboflow-quality/2"
 

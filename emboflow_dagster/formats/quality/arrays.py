@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from emboflow_dagster.errors import InvalidInputError
 from emboflow_dagster.formats.canonical.from_arrays import STAMPS, kind_of, load_arrays, rows
-from emboflow_dagster.formats.quality_check import Check
-from emboflow_dagster.formats.quality_video import watch
-from emboflow_dagster.formats.quality_view import EpisodeView
+from emboflow_dagster.formats.quality.check import Check
+from emboflow_dagster.formats.quality.video import watch
+from emboflow_dagster.formats.quality.view import EpisodeView
 
 #: What cannot be asked of such a folder: it declares no count, and keeps no index, statistics or topic.
 NOT_ARRAYS: Final = frozenset(

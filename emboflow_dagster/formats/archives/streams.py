@@ -6,7 +6,7 @@ import lzma
 import zlib
 from typing import BinaryIO
 
-from emboflow_dagster.formats.archive_members import is_bomb
+from emboflow_dagster.formats.archives.members import is_bomb
 
 PIECE = 256 * 1024
 #: The most that is unpacked to count bytes; beyond it the listing is incomplete.

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from emboflow_dagster.formats.canonical.stats import feature_stats
-from emboflow_dagster.formats.quality_check import Check
-from emboflow_dagster.formats.quality_evidence import Rule, Thresholds
-from emboflow_dagster.formats.quality_view import EpisodeView
+from emboflow_dagster.formats.quality.check import Check
+from emboflow_dagster.formats.quality.evidence import Rule, Thresholds
+from emboflow_dagster.formats.quality.view import EpisodeView
 
 if TYPE_CHECKING:
     import numpy as np

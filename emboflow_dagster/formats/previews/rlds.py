@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from emboflow_dagster.formats.canonical.from_rlds import episodes
 from emboflow_dagster.formats.canonical.schema import Camera, Episode
-from emboflow_dagster.formats.preview_arrays import Shown
-from emboflow_dagster.formats.preview_scene import Panel, Scene, indexed_shots
+from emboflow_dagster.formats.previews.arrays import Shown
+from emboflow_dagster.formats.previews.scene import Panel, Scene, indexed_shots
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from emboflow_dagster.errors import InvalidInputError
 from emboflow_dagster.formats.canonical.from_arrays import STAMPS, load_arrays, rows
-from emboflow_dagster.formats.preview_scene import Panel, Scene, video_shots
+from emboflow_dagster.formats.previews.scene import Panel, Scene, video_shots
 
 if TYPE_CHECKING:
     import numpy as np

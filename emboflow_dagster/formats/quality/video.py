@@ -6,10 +6,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from emboflow_dagster.formats.quality_check import Check
-from emboflow_dagster.formats.quality_evidence import Rule
-from emboflow_dagster.formats.quality_values import movement
-from emboflow_dagster.formats.quality_view import FREEZE_CHANGE, EpisodeView, VideoView
+from emboflow_dagster.formats.quality.check import Check
+from emboflow_dagster.formats.quality.evidence import Rule
+from emboflow_dagster.formats.quality.values import movement
+from emboflow_dagster.formats.quality.view import FREEZE_CHANGE, EpisodeView, VideoView
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from emboflow_dagster.formats.canonical.from_rlds import episodes
-from emboflow_dagster.formats.quality_check import Check
-from emboflow_dagster.formats.quality_episodes import DeclaredCounts
-from emboflow_dagster.formats.quality_view import EpisodeView
+from emboflow_dagster.formats.quality.check import Check
+from emboflow_dagster.formats.quality.episodes import DeclaredCounts
+from emboflow_dagster.formats.quality.view import EpisodeView
 
 #: What cannot be asked of RLDS.
 NOT_RLDS: Final = frozenset(

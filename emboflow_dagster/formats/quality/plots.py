@@ -4,7 +4,7 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from emboflow_dagster.formats.quality_evidence import Rule
+from emboflow_dagster.formats.quality.evidence import Rule
 
 COLOURS = {"pass": "#4c9f70", "warn": "#d99a1c", "fail": "#c8433c", "info": "#7a8694"}
 #: Marks of the timeline: which metric is drawn, and what it is called.

@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emboflow_dagster.formats.preview_plots import (
+from emboflow_dagster.formats.previews.plots import (
     MAX_POINTS,
     drawn,
     most_moving,
@@ -16,7 +16,7 @@ from emboflow_dagster.formats.preview_plots import (
     to_rgb,
     write_small_png,
 )
-from emboflow_dagster.formats.preview_scene import Panel, Scene
+from emboflow_dagster.formats.previews.scene import Panel, Scene
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,6 +1,6 @@
 """Look inside an archive: unpacked into a folder of its own in bounded size, and probed there as a folder is.
 
-Only members without a fault are written (:func:`~emboflow_dagster.formats.archive_members.faults`), as
+Only members without a fault are written (:func:`~emboflow_dagster.formats.archives.members.faults`), as
 plain files, by their own names below the folder; neither library's extraction is called. An archive in the
 archive is looked into once more, one in that is only listed.
 """
@@ -11,8 +11,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from emboflow_dagster.formats.archive_members import Listing, faults
-from emboflow_dagster.formats.archive_walk import members
+from emboflow_dagster.formats.archives.members import Listing, faults
+from emboflow_dagster.formats.archives.walk import members
 from emboflow_dagster.formats.detect import read_head, signature
 from emboflow_dagster.formats.report import Probe
 

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emboflow_dagster.errors import InvalidInputError
-from emboflow_dagster.formats import preview_motion as motion
-from emboflow_dagster.formats import preview_plots as plots
 from emboflow_dagster.formats.canonical.from_arrays import FORMAT as ARRAYS
 from emboflow_dagster.formats.canonical.from_arrays import is_folder
 from emboflow_dagster.formats.canonical.from_hdf5 import hdf5_files, picture_at
@@ -20,9 +18,10 @@ from emboflow_dagster.formats.detect import open_source
 from emboflow_dagster.formats.hdf5_layout import Demo, layout_of, open_hdf5
 from emboflow_dagster.formats.image_sequence import sequence_entries
 from emboflow_dagster.formats.pictures import is_image_type, iter_images
-from emboflow_dagster.formats.preview_arrays import Shown, shown
-from emboflow_dagster.formats.preview_mcap import save_mcap
-from emboflow_dagster.formats.preview_scene import (
+from emboflow_dagster.formats.previews import motion, plots
+from emboflow_dagster.formats.previews.arrays import Shown, shown
+from emboflow_dagster.formats.previews.mcap import save_mcap
+from emboflow_dagster.formats.previews.scene import (
     Scene,
     indexed_shots,
     path_of,
@@ -30,7 +29,7 @@ from emboflow_dagster.formats.preview_scene import (
     video_shots,
 )
 from emboflow_dagster.formats.probe import probe_path
-from emboflow_dagster.formats.quality_streams import read_stamps
+from emboflow_dagster.formats.quality.streams import read_stamps
 from emboflow_dagster.formats.report import json_safe
 
 if TYPE_CHECKING:
@@ -275,7 +274,7 @@ def _may_be_place(path: str) -> bool:
 
 
 def _of_lerobot(path: Path, bundle: _Bundle) -> None:
-    from emboflow_dagster.formats.quality_lerobot import LeRobotTree
+    from emboflow_dagster.formats.quality.lerobot import LeRobotTree
 
     tree = LeRobotTree(path)
     names = {
@@ -361,7 +360,7 @@ def _of_recording(path: Path, structure: Mapping[str, Any], bundle: _Bundle, ima
 
 
 def _of_rlds(path: Path, bundle: _Bundle, images: int) -> None:
-    from emboflow_dagster.formats.preview_rlds import rlds_shown
+    from emboflow_dagster.formats.previews.rlds import rlds_shown
 
     for number, one in enumerate(islice(rlds_shown(path), MAX_EPISODES)):
         if one.panels:

@@ -14,9 +14,9 @@ from typing import Final, Literal
 
 from emboflow_dagster.errors import ErrorKind, InvalidInputError, LimitError
 from emboflow_dagster.formats.archive import KINDS, list_archive
-from emboflow_dagster.formats.archive_members import MAX_RATIO, RATIO_FROM_BYTES, faults
-from emboflow_dagster.formats.archive_streams import BombError
-from emboflow_dagster.formats.archive_walk import members
+from emboflow_dagster.formats.archives.members import MAX_RATIO, RATIO_FROM_BYTES, faults
+from emboflow_dagster.formats.archives.streams import BombError
+from emboflow_dagster.formats.archives.walk import members
 from emboflow_dagster.formats.detect import read_head, signature
 
 Links = Literal["reject", "skip"]

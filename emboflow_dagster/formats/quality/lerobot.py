@@ -10,10 +10,10 @@ from emboflow_dagster.formats.detect import Entry, Source, open_source
 from emboflow_dagster.formats.hdf5_layout import natural_key
 from emboflow_dagster.formats.lerobot_info import INFO, Info, read_info
 from emboflow_dagster.formats.lerobot_tables import INDEX_COLUMNS
-from emboflow_dagster.formats.quality_check import Check
-from emboflow_dagster.formats.quality_episodes import DeclaredCounts, StatsRecompute
-from emboflow_dagster.formats.quality_video import watch
-from emboflow_dagster.formats.quality_view import EpisodeView, VideoView
+from emboflow_dagster.formats.quality.check import Check
+from emboflow_dagster.formats.quality.episodes import DeclaredCounts, StatsRecompute
+from emboflow_dagster.formats.quality.video import watch
+from emboflow_dagster.formats.quality.view import EpisodeView, VideoView
 from emboflow_dagster.formats.video_file import SUFFIXES
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ class LeRobotTree:
 
 def feed(tree: LeRobotTree, checks: Mapping[str, Check], *, decode: bool) -> None:
     """Give every check what the tree holds for it."""
-    from emboflow_dagster.formats.quality_video import VideoCheck
+    from emboflow_dagster.formats.quality.video import VideoCheck
 
     for view in tree.views(decode=decode):
         shared = view.length < 0  # a video file of several episodes

@@ -2,9 +2,9 @@
 
 from typing import ClassVar
 
-from emboflow_dagster.formats.quality_evidence import Rule
-from emboflow_dagster.formats.quality_video import VideoCheck
-from emboflow_dagster.formats.quality_view import EpisodeView, VideoView
+from emboflow_dagster.formats.quality.evidence import Rule
+from emboflow_dagster.formats.quality.video import VideoCheck
+from emboflow_dagster.formats.quality.view import EpisodeView, VideoView
 
 BLANK_FAIL = 0.5
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from emboflow_dagster.formats.quality_check import Check
-from emboflow_dagster.formats.quality_evidence import Rule, Thresholds
-from emboflow_dagster.formats.quality_view import EpisodeView
+from emboflow_dagster.formats.quality.check import Check
+from emboflow_dagster.formats.quality.evidence import Rule, Thresholds
+from emboflow_dagster.formats.quality.view import EpisodeView
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from emboflow_dagster.errors import ConfigurationError, ErrorKind, LimitError
-from emboflow_dagster.formats.archive_members import Member
+from emboflow_dagster.formats.archives.members import Member
 
 if TYPE_CHECKING:
     from py7zr import SevenZipFile

@@ -8,8 +8,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from emboflow_dagster.formats.quality_evidence import Kept, Measurement, Rule, Rules, Thresholds, rules_for
-from emboflow_dagster.formats.quality_view import EpisodeView
+from emboflow_dagster.formats.quality.evidence import Kept, Measurement, Rule, Rules, Thresholds, rules_for
+from emboflow_dagster.formats.quality.view import EpisodeView
 
 MAX_NAMED = 20
 NOTHING = "nothing could be measured"

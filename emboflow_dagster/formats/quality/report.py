@@ -2,7 +2,7 @@
 
 Every check says how much of the input it could look at. A report whose checks resolved nothing has the
 verdict ``unresolved``: an audit that saw nothing is never clean. What was measured can be kept as a table
-(:mod:`~emboflow_dagster.formats.quality_evidence`), which other thresholds judge without a second reading.
+(:mod:`~emboflow_dagster.formats.quality.evidence`), which other thresholds judge without a second reading.
 """
 
 import json
@@ -17,16 +17,16 @@ from emboflow_dagster.formats.canonical.from_arrays import is_folder
 from emboflow_dagster.formats.canonical.reader import open_canonical
 from emboflow_dagster.formats.canonical.schema import MANIFEST_FILE
 from emboflow_dagster.formats.probe import probe_path
-from emboflow_dagster.formats.quality_blank import BlankFrames
-from emboflow_dagster.formats.quality_check import Check
-from emboflow_dagster.formats.quality_episodes import EPISODE_CHECKS, DeclaredCounts
-from emboflow_dagster.formats.quality_evidence import ORDER, Rules, Thresholds, row_json
-from emboflow_dagster.formats.quality_lag import ActionLag
-from emboflow_dagster.formats.quality_streams import EmptyTopics, measure_streams
-from emboflow_dagster.formats.quality_time import TIME_CHECKS, Gaps, RateJitter, SyncAge, TimeMonotonic
-from emboflow_dagster.formats.quality_values import VALUE_CHECKS, NanInf
-from emboflow_dagster.formats.quality_video import VIDEO_CHECKS, VideoExists, VideoFps
-from emboflow_dagster.formats.quality_view import EpisodeView
+from emboflow_dagster.formats.quality.blank import BlankFrames
+from emboflow_dagster.formats.quality.check import Check
+from emboflow_dagster.formats.quality.episodes import EPISODE_CHECKS, DeclaredCounts
+from emboflow_dagster.formats.quality.evidence import ORDER, Rules, Thresholds, row_json
+from emboflow_dagster.formats.quality.lag import ActionLag
+from emboflow_dagster.formats.quality.streams import EmptyTopics, measure_streams
+from emboflow_dagster.formats.quality.time import TIME_CHECKS, Gaps, RateJitter, SyncAge, TimeMonotonic
+from emboflow_dagster.formats.quality.values import VALUE_CHECKS, NanInf
+from emboflow_dagster.formats.quality.video import VIDEO_CHECKS, VideoExists, VideoFps
+from emboflow_dagster.formats.quality.view import EpisodeView
 from emboflow_dagster.formats.report import json_safe
 
 __all__ = ["ALL_CHECKS", "CHECKS", "STANDARD_RULES", "quality_report"]
@@ -151,7 +151,7 @@ def quality_report(
 
 
 def _canonical(source: "Path | Mapping[str, Path]", reading: _Reading, *, every: bool) -> None:
-    from emboflow_dagster.formats.quality_canonical import feed_canonical
+    from emboflow_dagster.formats.quality.canonical import feed_canonical
 
     dataset = open_canonical(source)
     if every:
@@ -180,7 +180,7 @@ def _file(
             declared = (structure.get("declared") or {}).get("messageCount")
             counts.compare("messages", declared, int(structure.get("messageCount") or 0))
     elif reading.kind.startswith("hdf5"):
-        from emboflow_dagster.formats.quality_canonical import feed_hdf5
+        from emboflow_dagster.formats.quality.canonical import feed_hdf5
 
         if every:
             reading.only(frozenset(CHECKS) - _NOT_HDF5)
@@ -188,7 +188,7 @@ def _file(
         if every and not declares:
             reading.checks.pop(DeclaredCounts.name)
     elif reading.kind.startswith("lerobot"):
-        from emboflow_dagster.formats.quality_lerobot import LeRobotTree, feed
+        from emboflow_dagster.formats.quality.lerobot import LeRobotTree, feed
 
         tree = LeRobotTree(path)
         if every:
@@ -197,7 +197,7 @@ def _file(
             )
         feed(tree, reading.checks, decode=reading.decode)
     elif reading.kind.startswith("rlds"):
-        from emboflow_dagster.formats.quality_rlds import NOT_RLDS, feed_rlds
+        from emboflow_dagster.formats.quality.rlds import NOT_RLDS, feed_rlds
 
         if every:
             reading.only(frozenset(CHECKS) - NOT_RLDS - _VIDEOS)
@@ -214,7 +214,7 @@ def _file(
 def _arrays(
     path: Path, _: Mapping[str, Any] | None, reading: _Reading, fps: float | None, *, every: bool
 ) -> None:
-    from emboflow_dagster.formats.quality_arrays import NOT_ARRAYS, feed_arrays, has_videos
+    from emboflow_dagster.formats.quality.arrays import NOT_ARRAYS, feed_arrays, has_videos
 
     reading.kind = ARRAYS
     if every:
@@ -225,7 +225,7 @@ def _arrays(
 def _videos(path: Path, reading: _Reading, fps: float | None) -> None:
     """Each video of a folder, or the one file, as an episode that nothing else is known of."""
     from emboflow_dagster.formats.detect import open_source
-    from emboflow_dagster.formats.quality_video import watch
+    from emboflow_dagster.formats.quality.video import watch
     from emboflow_dagster.formats.video_file import SUFFIXES
 
     source = open_source(path)

@@ -1,0 +1,1 @@
+"""A few small pictures, clips and scenes of what is inside a recording or an episode."""

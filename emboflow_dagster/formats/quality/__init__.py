@@ -1,0 +1,1 @@
+"""Checks of recordings, demonstrations, datasets and videos: measurements, judged by thresholds."""
