@@ -26,7 +26,7 @@ export PIP_NO_INPUT := 1
 .PHONY: help setup demo dev test test-fast test-s3 test-flowcept test-celery test-graphs verify-lerobot verify-rlds verify-rerun compare-samples mutants compare-quality faults faults-blobs faults-runs check fmt lint types imports docs bench bench-blobs bench-promises lock clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## Make .venv with everything pinned in requirements.lock; nothing to do when it is fresh
 	@echo "ready: $(BIN)/emboflow --help"

@@ -164,11 +164,11 @@ def test_the_definitions_example_loads(quick_start, folder, environment):
 
 
 def test_the_make_targets_and_commands_that_are_named_exist():
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     # A decision may name what is still to come.
     text = "\n".join(page.read_text() for page in PAGES if page.parent.name != "decisions")
-    named = set(re.findall(r"`make ([a-z-]+)`", text)) | set(
-        re.findall(r"^make ([a-z-]+)", text, re.MULTILINE)
+    named = set(re.findall(r"`make ([a-z0-9-]+)`", text)) | set(
+        re.findall(r"^make ([a-z0-9-]+)", text, re.MULTILINE)
     )
     spoken = set(re.findall(r"`emboflow ([a-z]+(?: [a-z][a-z-]*)?)", text))
 
