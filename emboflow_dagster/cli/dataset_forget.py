@@ -1,6 +1,7 @@
 """`emboflow dataset forget` and `forgotten`: an episode leaves every version, and its bytes are destroyed."""
 
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,7 +17,7 @@ def register(app: typer.Typer) -> None:
     verb(app, "forget", example="emboflow dataset forget pick-place 3 --reason 'no consent' --dry-run")(
         forget
     )
-    verb(app, "forgotten", example="emboflow dataset forgotten")(forgotten)
+    verb(app, "forgotten", example="emboflow dataset forgotten fgt_1a2b")(forgotten)
     verb(app, "reinstate", example="emboflow dataset reinstate fgt_1a2b --reason 'consent was given'")(
         reinstate
     )
@@ -52,11 +53,37 @@ def forget(
     output.emit(told, lambda: _page(told, names, dry_run=dry_run))
 
 
-def forgotten() -> None:
-    """What was forgotten in the project, oldest first: the tombstones."""
-    with opened() as ef:
-        rows = ef.datasets.forgotten()
-    output.emit(rows, lambda: _list(rows))
+def forgotten(
+    tombstone: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[TOMBSTONE]",
+            help="Id of one, or a file that has one as --json printed it: shown whole, and proved.",
+        ),
+    ] = None,
+) -> None:
+    """What was forgotten in the project, oldest first: the tombstones.
+
+    With an id, what one claims is held against the audit log, the versions and the store; with a file, its
+    hash against what it says, without a database. Exit 1 where something does not hold.
+    """
+    if tombstone is None:
+        with opened() as ef:
+            rows = ef.datasets.forgotten()
+        output.emit(rows, lambda: _list(rows))
+        return
+    names: dict[str, str] = {}
+    if Path(tombstone).is_file():
+        from emboflow_dagster.project.forget.proving import read
+
+        told = read(Path(tombstone))
+    else:
+        with opened() as ef:
+            told = ef.datasets.tombstone(tombstone)
+            names = {one.id: one.name for one in ef.datasets.documents.find({}, limit=0)}
+    output.emit(told, lambda: _proved(told, names))
+    if not all(row["ok"] for row in told["proof"]):
+        raise typer.Exit(1)
 
 
 def reinstate(
@@ -86,6 +113,17 @@ def _list(rows: list[dict[str, Any]]) -> None:
     output.listing(columns, listed, empty="nothing was forgotten in this project")
 
 
+def _proved(told: dict[str, Any], names: dict[str, str]) -> None:
+    _page(told, names, dry_run=False)
+    output.table(
+        ("PROOF", "HOLDS", "FOUND"),
+        [
+            (row["what"], output.styled(*(("yes", "green") if row["ok"] else ("no", "red"))), row["found"])
+            for row in told["proof"]
+        ],
+    )
+
+
 def _page(told: dict[str, Any], names: dict[str, str], *, dry_run: bool) -> None:
     output.table(("WHAT", "ID", "WHICH", "BECOMES"), list(_rows(told, names)))
     payloads = [row for row in told["payloads"] if not row.get("keptBy")]
@@ -96,10 +134,21 @@ def _page(told: dict[str, Any], names: dict[str, str], *, dry_run: bool) -> None
             ("episodes", ", ".join(episode["id"] for episode in told["episodes"])),
             ("at most destroyed" if dry_run else "destroyed", f"{len(payloads)} payloads, {size}"),
             ("kept", f"{kept} payloads that something else names" if kept else None),
+            ("reason", told["reason"]),
+            ("by", told["by"]),
+            ("destroyed at", told.get("destroyedAt")),
+            ("reinstated", _reinstated(told)),
             ("tombstone", told.get("id")),
             ("sha256 of it", told.get("digest")),
         ]
     )
+    if told.get("kept"):
+        output.table(("STAYS", "WHY"), [(row["what"], row["why"]) for row in told["kept"]])
+
+
+def _reinstated(told: dict[str, Any]) -> str | None:
+    by = told.get("reinstated")
+    return f"{by['at']} by {by['by']}: {by['reason']}" if by else None
 
 
 def _rows(told: dict[str, Any], names: dict[str, str]) -> list[tuple[str, str, str, str]]:
@@ -112,6 +161,10 @@ def _rows(told: dict[str, Any], names: dict[str, str]) -> list[tuple[str, str, s
         rows.append(("version", row["id"], which, after))
     rows += [("artifact", row["id"], row["type"], "destroyed") for row in told["artifacts"]]
     rows += [("annotation", row["id"], row["targetId"], "rejected, emptied") for row in told["annotations"]]
+    rows += [
+        ("task", row["id"], row.get("nodeId", ""), "preview and logs emptied")
+        for row in told.get("tasks", ())
+    ]
     # A key is project, "sha256" and the digest: its beginning tells it from others.
     rows += [("cached result", key.rpartition(":")[2][:12], "", "not used again") for key in told["cache"]]
     for row in told["sources"]:

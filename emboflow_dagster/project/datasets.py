@@ -343,6 +343,23 @@ class Datasets:
 
         return Forgetting(self._opened).tombstones()
 
+    def tombstone(self, tombstone: str) -> dict[str, Any]:
+        """One of :meth:`forgotten` with ``proof``: what it claims, held against what is there now.
+
+        Returns:
+            The tombstone; each row of ``proof`` has ``what``, ``ok`` and ``found``.
+
+        Raises:
+            NotFoundError: There is no such tombstone in the project.
+            ConflictError: The forgetting is not finished.
+        """
+        from emboflow_dagster.project.forget.proving import note_of, proof
+        from emboflow_dagster.project.forget.tombstone import shown
+
+        note = note_of(self._opened, tombstone)
+        told = next((row for row in self.forgotten() if row["id"] == tombstone), shown(note))
+        return {**told, "proof": proof(self._opened, note)}
+
     def reinstate(self, tombstone: str, *, reason: str) -> dict[str, Any]:
         """Let what was forgotten be made again; nothing comes back by itself, and the tombstone stays.
 

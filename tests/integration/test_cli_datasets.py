@@ -143,6 +143,18 @@ def test_forgetting_shows_its_plan_then_does_it_and_says_so(deployment: Deployme
     assert done["destroyed"]["payloads"] == len(planned["payloads"]) == 1
     assert done["id"] in listed.out
     assert "no consent" in listed.out
+    proved = deployment.here("dataset", "forgotten", done["id"])
+    note = deployment.home / "tombstone.json"
+    note.write_bytes(deployment.here("dataset", "forgotten", done["id"], "--json").raw)
+    alone = deployment.here("dataset", "forgotten", str(note), "--json").json
+    note.write_text(note.read_text().replace("no consent", "a mistake"))
+    forged = deployment.here("dataset", "forgotten", str(note))
+    assert proved.status == 0
+    for words in ("no consent", "1 withdrawn", "none of 1 is in the store", "they prove what was there"):
+        assert words in proved.out
+    assert alone["proof"] == [{"what": "sha256 of it", "ok": True, "found": "as it says"}]
+    assert (forged.status, "altered since" in forged.out) == (1, True)
+    assert deployment.here("dataset", "forgotten", "fgt_none").err.startswith("error[not-found]: nothing was")
     assert old.status == 1
     assert old.err.startswith("error[episode-forgotten]: episode ep_")
     assert deployment.here("verify", "--all").status == 0

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from emboflow_dagster.errors import ConflictError, NotFoundError
-from emboflow_dagster.model.collections import META
 from emboflow_dagster.mongo import audit, marks
-from emboflow_dagster.mongo.client import Session, translated
+from emboflow_dagster.mongo.client import Session
 from emboflow_dagster.mongo.marks import Mark
+from emboflow_dagster.project.forget.proving import note_of
 from emboflow_dagster.project.forget.tombstone import shown
 from emboflow_dagster.project.opened import Opened
 
@@ -14,21 +13,8 @@ from emboflow_dagster.project.opened import Opened
 def reinstate(opened: Opened, tombstone: str, reason: str) -> dict[str, Any]:
     """The tombstone as it is shown, with ``reinstated``; see :meth:`Datasets.reinstate`."""
     mongo, scope = opened.mongo, opened.scope
-    name = f"{scope.project_id}:{tombstone}"
-    with translated():
-        note = mongo[META].find_one(
-            {"_id": f"{Mark.FORGOTTEN.value}:{name}", "workspaceId": scope.workspace_id}
-        )
-    if note is None:
-        raise NotFoundError(
-            f"nothing was forgotten under {tombstone}",
-            hint="`emboflow dataset forgotten` lists the tombstones",
-        )
-    if note["state"] != "destroyed":
-        raise ConflictError(
-            f"{tombstone}: the forgetting is not finished; nothing was changed",
-            hint="say the same `emboflow dataset forget` again: it goes on where it is",
-        )
+    note = note_of(opened, tombstone)
+    name = note["name"]
 
     def body(session: Session) -> None:
         fresh = {"reason": reason, "by": scope.actor}
