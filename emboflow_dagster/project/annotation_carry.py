@@ -28,7 +28,7 @@ from emboflow_dagster.mongo import audit
 from emboflow_dagster.mongo.client import Session
 from emboflow_dagster.mongo.documents import OLDEST, Documents
 from emboflow_dagster.project.annotation_fates import Comparison, Fate, Spot, State
-from emboflow_dagster.project.annotation_places import HELD, Bound, bind, bounds_of
+from emboflow_dagster.project.annotation_places import HELD, Bound, bind, bounds_at, bounds_of, made_of
 from emboflow_dagster.project.dataset_content import Content, opened_content
 from emboflow_dagster.project.opened import Opened
 
@@ -139,7 +139,7 @@ class Carry:
             row = self._held(annotation, compare, set(known))
         if row is None:
             raise InvalidInputError(
-                f"annotation {annotation.id}: it is of {annotation.target_ref.id}, no version of a dataset",
+                f"annotation {annotation.id}: it is of {annotation.target_ref.id}, no version or its package",
                 hint="`emboflow annotation open VERSION --label-type WORD` asks for labels of a version",
             )
         return row
@@ -251,7 +251,7 @@ class Carry:
     # ------------------------------------------------------------------------------------------- which ones
 
     def _held(self, found: Annotation, compare: "_Compared", before: set[str]) -> Held | None:
-        bounds = [bound for bound in bounds_of(found) if bound.version_id in compare.known]
+        bounds = [bound for bound in bounds_at(found, compare.made_of) if bound.version_id in compare.known]
         if not bounds:
             return None
         newest = bounds[0]
@@ -271,8 +271,8 @@ class Carry:
             return None
         return compare.held(found, newest, first)
 
-    def _said_of(self, known: Iterable[str]) -> list[Annotation]:
-        ids = sorted(known)
+    def _said_of(self, known: dict[str, DatasetVersion]) -> list[Annotation]:
+        ids = sorted({*known, *made_of(known.values())})
         said = {
             "$or": [{"targetRef.id": {"$in": ids}}, {f"targetRef.selector.{HELD}.versionId": {"$in": ids}}]
         }
@@ -327,6 +327,7 @@ class _Compared:
         self._after: Content | None = None
         self._with: dict[str, Comparison] = {}
         self.known = known
+        self.made_of = made_of(known.values())
 
     def fate(self, bound: Bound) -> Fate:
         """What becomes of what is bound there."""

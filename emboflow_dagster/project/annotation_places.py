@@ -6,14 +6,15 @@ Who confirmed it for a later version is one more row of ``selector.held``, which
 """
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from emboflow_dagster.blobs import pages
 from emboflow_dagster.blobs.pages import Located
 from emboflow_dagster.errors import InvalidInputError, shown
 from emboflow_dagster.model.annotation import Annotation
+from emboflow_dagster.model.dataset import DatasetVersion
 from emboflow_dagster.project.dataset_content import Content
 
 HELD: Final = "held"
@@ -46,6 +47,31 @@ def bounds_of(annotation: Annotation) -> list[Bound]:
         if isinstance(row, dict) and isinstance(row.get("versionId"), str)
     ]
     return rows[::-1]
+
+
+def made_of(versions: Iterable[DatasetVersion]) -> dict[str, str]:
+    """By the artifact that a version was published from: the version, the oldest one of several."""
+    found: dict[str, str] = {}
+    for version in sorted(versions, key=lambda version: version.created_at):
+        package = (version.summary or {}).get("packageArtifactId")
+        if isinstance(package, str):
+            found.setdefault(package, version.id)
+    return found
+
+
+def bounds_at(annotation: Annotation, made: Mapping[str, str]) -> list[Bound]:
+    """:func:`bounds_of`; what was said of a package is said of the version that it became.
+
+    A version has every episode of the package that it was published from, in the same order.
+
+    Args:
+        annotation: Of a version or of an artifact.
+        made: As :func:`made_of` gives it.
+    """
+    return [
+        replace(bound, version_id=made.get(bound.version_id, bound.version_id))
+        for bound in bounds_of(annotation)
+    ]
 
 
 def _bound(version_id: str, said: Mapping[str, Any], by: str | None) -> Bound:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import h5py  # noqa: TID253 - a recording is written here
 import numpy as np  # noqa: TID253 - episodes are numbers
 import pytest
 
@@ -30,6 +31,59 @@ def said(ef: EmboFlow, version: DatasetVersion, *selectors: dict[str, Any], **pe
     if people:
         ef.annotations.open(version.id, label_type="segment")
     return ids
+
+
+def test_what_was_said_of_a_package_holds_at_the_version_it_became(ef: EmboFlow, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        for number in range(3):
+            rows = np.random.default_rng(number).normal(size=(20, 7))
+            file.create_dataset(f"data/demo_{number}/actions", data=rows)
+    asset = ef.assets.register(tmp_path / "a.hdf5", name="demos", type="hdf5_dataset").id
+    ef.workflows.publish(
+        {
+            "workflow": "lifts",
+            "nodes": [
+                {"id": "src", "type": "source"},
+                {"id": "episodes", "type": "normalize", "after": ["src"], "config": {"fps": 20}},
+                {
+                    "id": "people",
+                    "type": "annotation",
+                    "after": ["episodes"],
+                    "config": {"labelType": "grasp"},
+                },
+                {
+                    "id": "publish",
+                    "type": "publish-dataset",
+                    "after": ["episodes", "people"],
+                    "config": {"dataset": "lifts"},
+                },
+            ],
+        }
+    )
+    run = ef.workflows.run("lifts", assets=[asset])
+    ef.runs.work(run.id)
+    [task] = ef.annotations.tasks.find({})
+    assert task.target_type.value == "artifact"
+    of_one = ef.annotations.add(task.id, {"label": "slip"}, selector={"episode": 1, "from": 0.25, "to": 0.5})
+    ef.annotations.add(task.id, {"label": "fine"})
+    elsewhere = ef.annotations.open(task.target_ref.id, label_type="other")
+    ef.annotations.add(elsewhere.id, {"label": "x"}, selector={"episode": 7})
+    ef.annotations.submit(task.id)
+    ef.annotations.approve(task.id)
+    assert ef.runs.work(run.id).status.value == "success"
+
+    assert told(ef, "lifts") == [
+        ("valid", "", 1),
+        ("valid", "", None),
+        ("removed", "the version that it was said of has no such episode", None),
+    ]
+    ef.datasets.edit("lifts", [Trim(1, 1, 15)])
+    rows = {row.annotation.id: row for row in ef.annotations.at("lifts")}
+    assert rows[of_one.id].state.value == "stale"
+    assert rows[of_one.id].said_at == "v1"
+    there = ef.annotations.confirm(of_one.id, "lifts", episode=1, start=0.2, stop=0.45)
+    assert (there.state.value, there.said_at) == ("valid", "v2")
+    assert next(iter(ef.annotations.at("lifts", "v1"))).state.value == "valid"
 
 
 def told(ef: EmboFlow, dataset: str = "reach", tag: str | None = None) -> list[tuple[str, str, Any]]:
