@@ -4,7 +4,7 @@ Rows come in file order, which is time order unless the probe warned ``time_not_
 recorder's. Strings, headers, covariances, pictures and byte blobs are left out.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,7 +47,11 @@ class NumericRow(NamedTuple):
 
 
 def iter_numeric(
-    path: Path, topics: Sequence[str] | None = None, *, problems: list[ProbeWarning] | None = None
+    path: Path,
+    topics: Sequence[str] | None = None,
+    *,
+    problems: list[ProbeWarning] | None = None,
+    seen: dict[str, str] | None = None,
 ) -> Iterator[NumericRow]:
     """The numeric rows of a recording: rosbag1, rosbag2 (SQLite, MCAP) or MCAP; nothing for other inputs.
 
@@ -56,6 +60,7 @@ def iter_numeric(
         topics: Only these; all by default.
         problems: Gets a warning for every topic that cannot be decoded (once) and for damage to the files;
             neither is raised.
+        seen: Gets what :func:`topics_of` gives, with the last row and without a reading of its own.
 
     Raises:
         OSError: A file cannot be read.
@@ -63,7 +68,7 @@ def iter_numeric(
     """
     chosen = None if topics is None else frozenset(topics)
     flatteners: dict[Connection, Flattener] = {}
-    for message, decoded in decoded_messages(path, chosen, SKIPPED_TYPES, problems):
+    for message, decoded in decoded_messages(path, chosen, SKIPPED_TYPES, problems, seen):
         flattener = flatteners.get(message.connection)
         if flattener is None:
             flattener = flatteners[message.connection] = Flattener()
@@ -126,8 +131,11 @@ def decoded_messages(
     topics: frozenset[str] | None,
     skipped_types: frozenset[str],
     problems: list[ProbeWarning] | None,
+    seen: dict[str, str] | None = None,
 ) -> Iterator[tuple[Message, Any]]:
     """Every message of the topics with its decoded fields; what cannot be decoded goes to ``problems``.
+
+    ``seen`` gets topic and type of all that the recording declares, chosen or not.
 
     Raises:
         OSError: A file cannot be read.
@@ -141,6 +149,9 @@ def decoded_messages(
                 yield message, decoded
         if problems is not None:
             problems += facts.warnings
+        if seen is not None:
+            for connection in (*decoders.asked, *facts.connections):
+                seen.setdefault(connection.topic, connection.type)
 
 
 class _Decoders:
@@ -158,6 +169,11 @@ class _Decoders:
         self._decoders: dict[Connection, Decoder | None] = {}
         self._failed: set[str] = set()
         self.counts: dict[str, int] = {}
+
+    @property
+    def asked(self) -> Iterable[Connection]:
+        """Every connection that a message had."""
+        return self._decoders
 
     def wanted(self, connection: Connection) -> bool:
         if connection not in self._decoders:

@@ -4,12 +4,13 @@ The recording is read once for the stamps of all of them, and once more for each
 """
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emboflow_dagster.errors import ErrorKind, InvalidInputError
+from emboflow_dagster.formats.canonical.bag_streams import Stamped
 from emboflow_dagster.formats.canonical.schema import Camera
 from emboflow_dagster.formats.canonical.splitting import Span
 from emboflow_dagster.formats.decoding import Decoder, UndecodableError
@@ -24,7 +25,7 @@ TAKE_IT = "holds pictures: name it in `topics` to take it as a camera"
 
 
 @dataclass(frozen=True, slots=True)
-class Track:
+class Track(Stamped):
     """The pictures of one topic.
 
     Attributes:
@@ -39,24 +40,12 @@ class Track:
     stamps: "np.ndarray"
     begin: int = 0
 
-    @property
-    def first(self) -> int:
-        """Stamp of the first picture."""
-        return int(self.stamps[0])
-
-    @property
-    def last(self) -> int:
-        """Stamp of the last picture."""
-        return int(self.stamps[-1])
-
     def within(self, span: Span) -> "Track | None":
         """The pictures of a span, ``None`` where there are none."""
-        import numpy as np
-
-        first, end = np.searchsorted(self.stamps, [span.start, span.end], side="left")
-        if first == end:
+        rows = self.rows(span)
+        if rows.start == rows.stop:
             return None
-        return replace(self, stamps=self.stamps[first:end], begin=self.begin + int(first))
+        return replace(self, stamps=self.stamps[rows], begin=self.begin + rows.start)
 
     def camera(self, places: "np.ndarray") -> Camera:
         """The camera whose frame ``i`` is picture ``places[i]``; places do not decrease.
@@ -76,7 +65,7 @@ class Track:
         return Camera((height, width, 3), lambda: _until_damage(self.path, self.topic, wanted), self.topic)
 
 
-def image_topics(topics: dict[str, str]) -> list[str]:
+def image_topics(topics: Mapping[str, str]) -> list[str]:
     """Those of the topics (name to type) that are pictures."""
     return [topic for topic, type_name in topics.items() if is_image_type(type_name)]
 

@@ -37,8 +37,33 @@ class _Samples:
     values: "array[float]" = field(default_factory=lambda: array("d"))
 
 
+class Stamped:
+    """What has a row for each of its stamps, int64 ``(n,)`` ns, not decreasing."""
+
+    __slots__ = ()
+
+    stamps: "np.ndarray"
+
+    @property
+    def first(self) -> int:
+        """Stamp of the first row."""
+        return int(self.stamps[0])
+
+    @property
+    def last(self) -> int:
+        """Stamp of the last row."""
+        return int(self.stamps[-1])
+
+    def rows(self, span: Span) -> slice:
+        """The rows of a span."""
+        import numpy as np
+
+        first, end = np.searchsorted(self.stamps, [span.start, span.end], side="left")
+        return slice(int(first), int(end))
+
+
 @dataclass(frozen=True, slots=True)
-class Stream:
+class Stream(Stamped):
     """One topic in time order: stamps int64 ``(n,)`` ns, values float64 ``(n, dim)``."""
 
     topic: str
@@ -46,30 +71,24 @@ class Stream:
     stamps: "np.ndarray"
     values: "np.ndarray"
 
-    @property
-    def first(self) -> int:
-        """Stamp of the first sample."""
-        return int(self.stamps[0])
-
-    @property
-    def last(self) -> int:
-        """Stamp of the last sample."""
-        return int(self.stamps[-1])
-
     def within(self, span: Span) -> "Stream | None":
         """The samples of a span, ``None`` where there are none."""
-        import numpy as np
-
-        first, end = np.searchsorted(self.stamps, [span.start, span.end], side="left")
-        if first == end:
+        rows = self.rows(span)
+        if rows.start == rows.stop:
             return None
-        return Stream(self.topic, self.names, self.stamps[first:end], self.values[first:end])
+        return Stream(self.topic, self.names, self.stamps[rows], self.values[rows])
 
 
 def read_streams(
-    path: Path, topics: list[str] | None, problems: list[Any], leave_out: LeaveOut
+    path: Path,
+    topics: list[str] | None,
+    problems: list[Any],
+    leave_out: LeaveOut,
+    seen: dict[str, str] | None = None,
 ) -> list[Stream]:
     """Every sample of the topics, sorted by topic; a topic whose fields change is left out.
+
+    ``problems`` and ``seen`` are filled as by :func:`~emboflow_dagster.formats.messages.iter_numeric`.
 
     Raises:
         LimitError: More numbers than fit into memory.
@@ -79,7 +98,7 @@ def read_streams(
 
     found: dict[str, dict[tuple[str, ...], _Samples]] = {}
     numbers = 0
-    for row in iter_numeric(path, topics, problems=problems):
+    for row in iter_numeric(path, topics, problems=problems, seen=seen):
         layouts = found.setdefault(row.topic, {})
         samples = layouts.get(row.names)
         if samples is None:

@@ -18,7 +18,6 @@ from emboflow_dagster.formats.canonical.names import camera_name, kind_of
 from emboflow_dagster.formats.canonical.schema import Camera, Episode, FeatureSpec, RawStream
 from emboflow_dagster.formats.canonical.splitting import Split, spans_of
 from emboflow_dagster.formats.detect import recording_parts
-from emboflow_dagster.formats.messages import topics_of
 from emboflow_dagster.formats.nearest import instead
 
 RatePolicy = Literal["hold", "keep"]
@@ -118,21 +117,23 @@ class _Reader:
     def streams(self, path: Path, *, boundary: str | None = None) -> "list[Stream | Track]":
         """Every topic that was asked for, or all but the one that only says where episodes begin."""
         problems: list[Any] = []
-        streams: list[Stream | Track] = [*read_streams(path, self.chosen, problems, self.leave_out)]
-        streams += self._tracks(path, {stream.topic for stream in streams})
+        declared: dict[str, str] = {}
+        streams: list[Stream | Track] = [*read_streams(path, self.chosen, problems, self.leave_out, declared)]
+        declared = dict(sorted(declared.items()))
+        streams += self._tracks(path, {stream.topic for stream in streams}, declared)
         for problem in problems:
             if problem.path is not None:
                 self.leave_out(problem.path, f"{problem.code}: {problem.message}")
         if self.chosen is None:
             return [stream for stream in streams if stream.topic != boundary]
-        self._require(streams, path)
+        self._require(streams, declared)
         return streams
 
-    def _tracks(self, path: Path, there: set[str]) -> list[Track]:
+    def _tracks(self, path: Path, there: set[str], declared: Mapping[str, str]) -> list[Track]:
         """The image topics that were asked for by name; others are left out with a reason."""
         if self.chosen is not None and there >= set(self.chosen):
             return []
-        pictures = [topic for topic in image_topics(topics_of(path)) if topic not in there]
+        pictures = [topic for topic in image_topics(declared) if topic not in there]
         if self.chosen is not None and self.videos:
             return tracks_of(path, [topic for topic in pictures if topic in self.chosen], self.leave_out)
         for topic in pictures:
@@ -141,12 +142,15 @@ class _Reader:
                 self.leave_out(topic, f"{topic} {why}")
         return []
 
-    def _require(self, streams: "Sequence[Stream | Track]", path: Path | None = None) -> None:
+    def _require(
+        self, streams: "Sequence[Stream | Track]", declared: Mapping[str, str] | None = None
+    ) -> None:
         there = {stream.topic for stream in streams}
         missing = [topic for topic in self.chosen or () if topic not in there]
         if missing:
-            there = topics_of(path) if path else {}
-            text = "; ".join(f"no numbers in {shown(topic)}{_why(topic, there)}" for topic in missing)
+            text = "; ".join(
+                f"no numbers in {shown(topic)}{_why(topic, declared or {})}" for topic in missing
+            )
             raise InvalidInputError(text, kind=ErrorKind.INPUT_MISSING)
 
     def named(self, number: int, make: "Callable[[], Episode | None]", name: str = "") -> Iterator[Episode]:
