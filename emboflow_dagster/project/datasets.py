@@ -353,12 +353,10 @@ class Datasets:
             NotFoundError: There is no such tombstone in the project.
             ConflictError: The forgetting is not finished.
         """
-        from emboflow_dagster.project.forget.proving import note_of, proof
-        from emboflow_dagster.project.forget.tombstone import shown
+        from emboflow_dagster.project.forget.proving import note_of, proof, told
 
         note = note_of(self._opened, tombstone)
-        told = next((row for row in self.forgotten() if row["id"] == tombstone), shown(note))
-        return {**told, "proof": proof(self._opened, note)}
+        return {**told(self._opened, note), "proof": proof(self._opened, note)}
 
     def reinstate(self, tombstone: str, *, reason: str) -> dict[str, Any]:
         """Let what was forgotten be made again; nothing comes back by itself, and the tombstone stays.

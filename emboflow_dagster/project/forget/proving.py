@@ -6,10 +6,11 @@ from typing import Any
 
 from emboflow_dagster.errors import ConflictError, InvalidInputError, NotFoundError
 from emboflow_dagster.model.collections import META
+from emboflow_dagster.mongo import marks
 from emboflow_dagster.mongo.client import Raw, translated
 from emboflow_dagster.mongo.marks import Mark
 from emboflow_dagster.object_storage.payload import key_of
-from emboflow_dagster.project.forget.tombstone import digest_of
+from emboflow_dagster.project.forget.tombstone import digest_of, shown
 from emboflow_dagster.project.opened import Opened
 
 _LIST = "`emboflow dataset forgotten` lists the tombstones"
@@ -35,6 +36,11 @@ def note_of(opened: Opened, tombstone: str) -> Raw:
             hint="say the same `emboflow dataset forget` again: it goes on where it is",
         )
     return note
+
+
+def told(opened: Opened, note: Raw) -> dict[str, Any]:
+    """A tombstone as it is shown, with who let its episodes be made again."""
+    return shown(note, marks.read(opened.mongo, Mark.REINSTATED, note["name"]))
 
 
 def proof(opened: Opened, note: Raw) -> list[dict[str, Any]]:

@@ -5,8 +5,7 @@ from typing import Any
 from emboflow_dagster.mongo import audit, marks
 from emboflow_dagster.mongo.client import Session
 from emboflow_dagster.mongo.marks import Mark
-from emboflow_dagster.project.forget.proving import note_of
-from emboflow_dagster.project.forget.tombstone import shown
+from emboflow_dagster.project.forget.proving import note_of, told
 from emboflow_dagster.project.opened import Opened
 
 
@@ -24,4 +23,4 @@ def reinstate(opened: Opened, tombstone: str, reason: str) -> dict[str, Any]:
             audit.record(mongo, scope, session, "dataset.reinstate", "datasets", dataset, after=after)
 
     mongo.in_transaction(body)
-    return shown(note, marks.read(mongo, Mark.REINSTATED, name))
+    return told(opened, note)
