@@ -6,19 +6,18 @@ costs: the driver and the server work per command, not per row. Alone, a writer 
 Source: spec/performance.md, target 4; decisions 16 and 38.
 """
 
-import os
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
-from weakref import WeakKeyDictionary
 
 from bson import encode
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
 
 from emboflow_dagster.mongo.client import Mongo, Raw, translated
+from emboflow_dagster.mongo.per_database import PerDatabase
 
 HISTORY: Final = "object_history"
 _DUPLICATE_KEY: Final = 11000
@@ -142,27 +141,8 @@ class Outbox:
                     self._gates[object_id] = (gate, waiting - 1)
 
 
-_outboxes: WeakKeyDictionary[Mongo, Outbox] = WeakKeyDictionary()
-_made = threading.Lock()
-
-
-def outbox_of(mongo: Mongo) -> Outbox:
-    """The one of an open database."""
-    found = _outboxes.get(mongo)
-    if found is None:
-        with _made:
-            found = _outboxes.setdefault(mongo, Outbox())
-    return found
-
-
-def _forget() -> None:
-    """A forked child has none of the threads that would open the locks again."""
-    global _made  # noqa: PLW0603 - a lock cannot be taken from a thread that is not there
-    _made = threading.Lock()
-    _outboxes.clear()
-
-
-os.register_at_fork(after_in_child=_forget)
+outbox_of: Final = PerDatabase(lambda _: Outbox())
+"""The one of an open database."""
 
 
 def clearing(object_id: str, versions: list[int]) -> tuple[Raw, Raw]:

@@ -18,11 +18,12 @@ import threading
 import time
 from contextlib import suppress
 from typing import Final
-from weakref import WeakKeyDictionary, ref
+from weakref import ref
 
 from emboflow_dagster.errors import EmboflowError, UnavailableError
 from emboflow_dagster.mongo.client import Mongo, translated
 from emboflow_dagster.mongo.outbox import HISTORY, clearing, finish, outbox_of
+from emboflow_dagster.mongo.per_database import PerDatabase
 
 logger: Final = logging.getLogger("emboflow")
 #: Between two looks, in seconds: a tail has what was put in about that time.
@@ -171,29 +172,11 @@ def _cleared(mongo: Mongo, object_ids: list[str]) -> dict[str, list[str]]:
     return {object_id: [row for row in tail if row not in there] for object_id, tail in tails.items()}
 
 
-_settlings: WeakKeyDictionary[Mongo, Settling] = WeakKeyDictionary()
-_made = threading.Lock()
-
-
-def settling_of(mongo: Mongo) -> Settling:
-    """The one of an open database."""
-    found = _settlings.get(mongo)
-    if found is None:
-        with _made:
-            found = _settlings.get(mongo) or _settlings.setdefault(mongo, Settling(mongo))
-    return found
+settling_of: Final = PerDatabase(Settling)
+"""The one of an open database."""
 
 
 @atexit.register
 def _end() -> None:
-    for one in list(_settlings.values()):
+    for one in settling_of.all():
         one.close()
-
-
-def _forget() -> None:
-    global _made  # noqa: PLW0603 - a lock cannot be taken from a thread that is not there
-    _made = threading.Lock()
-    _settlings.clear()
-
-
-os.register_at_fork(after_in_child=_forget)
