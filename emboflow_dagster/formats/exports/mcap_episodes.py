@@ -21,11 +21,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from emboflow_dagster.errors import ErrorKind, InvalidInputError
 from emboflow_dagster.formats import ros_mcap
-from emboflow_dagster.formats.canonical.episode_files import cut
 from emboflow_dagster.formats.canonical.reader import CanonicalDataset
-from emboflow_dagster.formats.canonical.schema import FRAMES_FILE, RAW_INDEX_FILE
 from emboflow_dagster.formats.canonical.split import video_place
-from emboflow_dagster.formats.exports.package import EPISODES
+from emboflow_dagster.formats.exports.together import together
 from emboflow_dagster.formats.extras import needs_extra
 from emboflow_dagster.formats.ros_mcap import NS, RosMcap
 
@@ -72,23 +70,15 @@ def write_mcap(
     topics = _topics(features)
     clocks: dict[str, int] = dict.fromkeys((RECORDED, GRID), 0)
     left_out = {name: "has no dimension" for name, spec in features.items() if not spec["shape"][0]}
-    kept = any(file["path"] == RAW_INDEX_FILE for file in dataset.manifest.files)
-    streams = cut(dataset.path(RAW_INDEX_FILE)) if kept else iter(())
-    waiting = next(streams, None)
-    frames = cut(dataset.path(FRAMES_FILE))
-    with (out / EPISODES).open(encoding="utf-8") as lineage:
-        for (number, table), row, line in zip(frames, dataset.episodes(), lineage, strict=True):
-            raw = None
-            if waiting is not None and waiting[0] == number:
-                raw, waiting = waiting[1], next(streams, None)
-            stamps, clock = _clock(table, dataset.fps)
-            clocks[clock] += 1
-            told = {**facts, "episode": json.loads(line), "tasks": row["tasks"], "clock": clock}
-            path = out / FOLDER / f"episode_{number:06d}.mcap"
-            with path.open("wb") as stream, RosMcap(stream) as file:
-                file.metadata("emboflow", {name: _said(value) for name, value in told.items()})
-                _write_one(file, dataset, topics, table, raw, stamps, left_out)
-            tick(number + 1, dataset.manifest.episodes)
+    for number, table, raw, said in together(dataset, out, facts):
+        stamps, clock = _clock(table, dataset.fps)
+        clocks[clock] += 1
+        told = {**said, "clock": clock}
+        path = out / FOLDER / f"episode_{number:06d}.mcap"
+        with path.open("wb") as stream, RosMcap(stream) as file:
+            file.metadata("emboflow", {name: _said(value) for name, value in told.items()})
+            _write_one(file, dataset, topics, table, raw, stamps, left_out)
+        tick(number + 1, dataset.manifest.episodes)
     lost = [{"feature": name, "reason": reason} for name, reason in left_out.items()]
     return {"features": features, "topics": topics, "clocks": clocks, "leftOut": lost}
 

@@ -20,11 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from emboflow_dagster.errors import ErrorKind, InvalidInputError
-from emboflow_dagster.formats.canonical.episode_files import cut
 from emboflow_dagster.formats.canonical.reader import CanonicalDataset
-from emboflow_dagster.formats.canonical.schema import FRAMES_FILE, RAW_INDEX_FILE
 from emboflow_dagster.formats.canonical.split import video_place
-from emboflow_dagster.formats.exports.package import EPISODES
+from emboflow_dagster.formats.exports.together import together
 from emboflow_dagster.formats.extras import needs_extra
 from emboflow_dagster.formats.previews.scene import path_of
 
@@ -66,26 +64,17 @@ def write_rrd(
     (out / FOLDER).mkdir(parents=True)
     features = dataset.manifest.features
     entities = {name: _entity(name, spec) for name, spec in features.items() if spec["shape"][0]}
-    kept = any(file["path"] == RAW_INDEX_FILE for file in dataset.manifest.files)
-    streams = cut(dataset.path(RAW_INDEX_FILE)) if kept else iter(())
-    waiting = next(streams, None)
-    with (out / EPISODES).open(encoding="utf-8") as lineage:
-        episodes = zip(cut(dataset.path(FRAMES_FILE)), dataset.episodes(), lineage, strict=True)
-        for (number, table), row, line in episodes:
-            raw = None
-            if waiting is not None and waiting[0] == number:
-                raw, waiting = waiting[1], next(streams, None)
-            told = {**facts, "episode": json.loads(line), "tasks": row["tasks"]}
-            known = told["episode"].get("id") or f"episode {number}"
-            file = rr.RecordingStream(APPLICATION, recording_id=known, send_properties=False)
-            file.save(out / FOLDER / f"episode_{number:06d}.rrd")
-            file.send_recording_name(f"episode {number}: {', '.join(row['tasks'])}")
-            text = json.dumps(told, indent=1, sort_keys=True, ensure_ascii=False)
-            file.log("about", rr.TextDocument(text), static=True)
-            _write_one(_Open(rr, file, dataset), entities, table, raw)
-            file.flush()
-            file.disconnect()
-            tick(number + 1, dataset.manifest.episodes)
+    for number, table, raw, told in together(dataset, out, facts):
+        known = told["episode"].get("id") or f"episode {number}"
+        file = rr.RecordingStream(APPLICATION, recording_id=known, send_properties=False)
+        file.save(out / FOLDER / f"episode_{number:06d}.rrd")
+        file.send_recording_name(f"episode {number}: {', '.join(told['tasks'])}")
+        text = json.dumps(told, indent=1, sort_keys=True, ensure_ascii=False)
+        file.log("about", rr.TextDocument(text), static=True)
+        _write_one(_Open(rr, file, dataset), entities, table, raw)
+        file.flush()
+        file.disconnect()
+        tick(number + 1, dataset.manifest.episodes)
     lost = [
         {"feature": name, "reason": "has no dimension"}
         for name, spec in features.items()
