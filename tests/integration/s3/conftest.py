@@ -1,6 +1,7 @@
 """One S3 server a worker, a bucket a test; a proxy that breaks things where a test asks for one."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -38,14 +39,14 @@ def bucket(
         yield name
 
 
-@pytest.fixture
-def settings(mongo_uri: str, tmp_path: Path) -> Iterator[Settings]:
-    """A project whose own payloads are in a folder, in a database of its own."""
+@contextmanager
+def a_project(mongo_uri: str, home: Path, object_store: str) -> Iterator[Settings]:
+    """A project in a database of its own, which is gone afterwards."""
     made = Settings.from_env(
-        home=tmp_path / "home",
+        home=home,
         mongo_uri=mongo_uri,
         database=f"s3_{uuid4().hex[:12]}",
-        object_store=(tmp_path / "objects").as_uri(),
+        object_store=object_store,
         workspace="acme",
         project="pick-place",
         actor="user:ada",
@@ -54,6 +55,13 @@ def settings(mongo_uri: str, tmp_path: Path) -> Iterator[Settings]:
     mongo = connect(mongo_uri, made.database)
     mongo.client.drop_database(made.database)
     mongo.close()
+
+
+@pytest.fixture
+def settings(mongo_uri: str, tmp_path: Path) -> Iterator[Settings]:
+    """A project whose own payloads are in a folder."""
+    with a_project(mongo_uri, tmp_path / "home", (tmp_path / "objects").as_uri()) as made:
+        yield made
 
 
 @pytest.fixture

@@ -8,18 +8,17 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
 from emboflow_dagster.errors import ErrorKind, IntegrityError
 from emboflow_dagster.model.storage import LISTING_TYPE
-from emboflow_dagster.mongo.client import connect
 from emboflow_dagster.object_storage.s3_source import PART_BYTES
 from emboflow_dagster.project.handle import EmboFlow
 from emboflow_dagster.project.settings import Settings
 from tests.integration.project.versions_made import episode, made
 from tests.integration.project.whole_project import write_demos
+from tests.integration.s3.conftest import a_project
 from tests.integration.s3.server import CREDENTIALS
 
 COMMAND = Path(sys.executable).parent / "emboflow"
@@ -36,19 +35,8 @@ FLOW = {
 
 @pytest.fixture
 def settings(mongo_uri: str, bucket: str, tmp_path: Path) -> Iterator[Settings]:
-    made = Settings.from_env(
-        home=tmp_path / "home",
-        mongo_uri=mongo_uri,
-        database=f"s3_{uuid4().hex[:12]}",
-        object_store=f"s3://{bucket}/team",
-        workspace="acme",
-        project="pick-place",
-        actor="user:ada",
-    )
-    yield made
-    mongo = connect(mongo_uri, made.database)
-    mongo.client.drop_database(made.database)
-    mongo.close()
+    with a_project(mongo_uri, tmp_path / "home", f"s3://{bucket}/team") as made:
+        yield made
 
 
 def test_a_recording_becomes_a_dataset_version_and_every_byte_is_in_the_bucket(
