@@ -1,110 +1,62 @@
 """`emboflow asset`: raw recordings, registered once and looked into."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emboflow_dagster.cli import figures, output, progress, report_page
+from emboflow_dagster.cli import asset_register, figures, output, progress, report_page
+from emboflow_dagster.cli.asset_register import TYPES, page
 from emboflow_dagster.cli.deployment import full_id, opened
-from emboflow_dagster.cli.failures import UsageError
 from emboflow_dagster.cli.options import Limit, one_of
 from emboflow_dagster.cli.state import noun, verb
-from emboflow_dagster.errors import NotFoundError
+from emboflow_dagster.errors import EmboflowError
 
 if TYPE_CHECKING:
-    from emboflow_dagster.model.asset import Asset
-
-TYPES: Final = (
-    "raw_file, archive, folder, video_collection, standard_dataset, rosbag, hdf5_dataset, "
-    "object_storage_prefix"
-)
-MAX_TOP: Final = 8
-#: The type that a file's first bytes prove, by the name of the signature.
-_PROVEN: Final = {
-    **dict.fromkeys(("rosbag1", "mcap"), "rosbag"),
-    "hdf5": "hdf5_dataset",
-    **dict.fromkeys(("zip", "gzip", "bzip2", "xz", "zstd", "7z", "tar"), "archive"),
-    **dict.fromkeys(("mp4", "matroska", "avi"), "video_collection"),
-}
+    from emboflow_dagster.model.asset import Asset, AssetProbeReport
+    from emboflow_dagster.project.handle import EmboFlow
 
 app = noun("Raw recordings: registered once, probed as often as one likes.")
+asset_register.register_verb(app)
 Name = Annotated[str, typer.Argument(metavar="ASSET", help="Name or id of an asset.")]
 
 
-@verb(app, "register", example="emboflow asset register demo.mcap --type rosbag --name pick-01")
-def register(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A file or a folder.")],
-    type_: Annotated[
-        str | None,
-        typer.Option(
-            "--type",
-            metavar="TYPE",
-            help=f"One of {TYPES}. May be left out where the first bytes or a marker file prove it.",
-        ),
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="Display name; else the file's own.")
-    ] = None,
-    in_place: Annotated[
-        bool,
-        typer.Option(
-            "--in-place", help="Leave the bytes where they are: hashed now, checked whenever they are used."
-        ),
-    ] = False,
-) -> None:
-    """Take a file or folder in as an asset. The same content under the same name is the same asset."""
-    from emboflow_dagster.model.asset import AssetType
-
-    kind = one_of(AssetType, type_, "--type") or proven_type(path)
-    with opened() as ef, progress.waiting(f"reading {path}") as tell:
-        asset = ef.assets.register(
-            path,
-            type=kind,
-            name=name,
-            in_place=in_place,
-            progress=lambda files, done: tell(f"reading {path}: {files} files, {figures.size(done)}"),
-        )
-    output.emit(asset.to_json(), lambda: _page(asset))
-
-
-def proven_type(path: Path) -> str:
-    """The asset type that the content itself proves.
-
-    Raises:
-        NotFoundError: There is nothing at ``path``.
-        UsageError: It proves none.
-    """
-    from emboflow_dagster.formats.demo_recordings.find import type_of_folder
-    from emboflow_dagster.formats.detect import read_head, signature
-    from emboflow_dagster.project.settings import full_path
-
-    path = full_path(path)
-    if not path.exists():
-        raise NotFoundError(f"{path}: there is no such file or folder")
-    found: str | None = None
-    if path.is_dir():
-        if (whole := type_of_folder(path)) is not None:
-            return whole
-    else:
-        found = signature(read_head(path))
-        if found == "sqlite3" and path.suffix == ".db3":
-            return "rosbag"
-    if found not in _PROVEN:
-        raise UsageError(f"what {path.name} is cannot be told from its content: say --type, one of {TYPES}")
-    return _PROVEN[found]
-
-
 @verb(app, "probe", example="emboflow asset probe pick-01 --json")
-def probe(asset: Name) -> None:
-    """Look into an asset and append a report: format, structure, warnings, what to do next."""
+def probe(
+    assets: Annotated[
+        list[str],
+        typer.Argument(metavar="ASSET...", help="Names, ids, or a selector: type=rosbag,status=registered."),
+    ],
+) -> None:
+    """Look into assets and append a report to each: format, structure, warnings, what to do next."""
+    from emboflow_dagster.runtime.selector import is_selector
+
     with opened() as ef:
-        found = ef.assets.get(full_id(ef.assets.documents, asset))
-        with progress.waiting(f"probing {found.display_name}") as tell:
-            report = ef.assets.probe(
-                found.id, progress=lambda text: tell(f"probing {found.display_name}: {text}")
-            )
-    output.emit(report.to_json(), lambda: report_page.show(found.display_name, report))
+        found = ef.assets.named([full_id(ef.assets.documents, asset) for asset in assets])
+        if len(assets) == 1 and not (is_selector(assets[0]) and found[0].display_name != assets[0]):
+            report = _probed(ef, found[0])
+            output.emit(report.to_json(), lambda: report_page.show(found[0].display_name, report))
+            return
+        done, failed = [], []
+        for i, one in enumerate(found, 1):
+            try:
+                done.append((one.display_name, _probed(ef, one, f"{i}/{len(found)} ")))
+            except EmboflowError as error:  # its bytes are gone or changed; the others are looked into
+                failed.append((one.display_name, error))
+    output.emit(
+        [report.to_json() for _, report in done],
+        lambda: output.table(
+            ("NAME", "FORMAT", "WARNINGS", "NEXT?"),
+            [(name, *report_page.line(report)) for name, report in done],
+        ),
+    )
+    asset_register.tell_failed("probed", failed)
+
+
+def _probed(ef: "EmboFlow", asset: "Asset", place: str = "") -> "AssetProbeReport":
+    text = f"{place}probing {asset.display_name}"
+    with progress.waiting(text) as tell:
+        return ef.assets.probe(asset.id, progress=lambda more: tell(f"{text}: {more}"))
 
 
 @verb(app, "recover", example="emboflow asset recover pick-01 --output pick-01-recovered.bag")
@@ -125,7 +77,7 @@ def recover(
         with progress.waiting(f"recovering {found.display_name}") as tell:
             result = ef.assets.recover(found.id, target, progress=tell)
 
-    def page() -> None:
+    def written() -> None:
         if result["path"] is None:
             output.note(f"{found.display_name} is whole: nothing was written")
             return
@@ -141,7 +93,7 @@ def recover(
             ]
         )
 
-    output.emit(result, page)
+    output.emit(result, written)
 
 
 @verb(app, "show", example="emboflow asset show pick-01")
@@ -151,14 +103,14 @@ def show(asset: Name) -> None:
         found = ef.assets.get(full_id(ef.assets.documents, asset))
         report = ef.assets.latest_report(found)
 
-    def page() -> None:
-        _page(found)
+    def whole() -> None:
+        page(found)
         if report is None:
             output.note(f"not probed yet: emboflow asset probe {found.display_name}")
         else:
             report_page.brief(report)
 
-    output.emit(found.to_json(), page)
+    output.emit(found.to_json(), whole)
 
 
 @verb(app, "list", example="emboflow asset list --type rosbag")
@@ -231,25 +183,4 @@ def reports(asset: Name, limit: Limit = 100) -> None:
             empty=f"no report: `emboflow asset probe {asset}` makes one",
             limit=limit,
         ),
-    )
-
-
-def _page(asset: "Asset") -> None:
-    names = asset.top_level_paths
-    top = ", ".join(names[:MAX_TOP]) + (" ..." if len(names) > MAX_TOP else "")
-    output.pairs(
-        [
-            ("asset", output.styled(asset.display_name, "bold")),
-            ("id", asset.id),
-            ("type", asset.type.value),
-            ("status", asset.status.value),
-            ("format", ", ".join(asset.detected_formats) or None),
-            ("size", figures.size(asset.size_bytes)),
-            ("files", asset.file_count),
-            ("checksum", asset.storage_ref.checksum),
-            ("from", (asset.summary or {}).get("sourcePath")),
-            ("stored at", asset.storage_ref.uri),
-            ("top level", top),
-            ("registered", f"{figures.moment(asset.created_at)} by {asset.created_by}"),
-        ]
     )

@@ -23,6 +23,11 @@ def brief(report: "AssetProbeReport") -> None:
     )
 
 
+def line(report: "AssetProbeReport") -> tuple[str, str, str]:
+    """Format, warnings and next nodes, where many reports stand below each other."""
+    return report.format, ", ".join(_codes(report)) or "none", ", ".join(report.recommended_next_nodes)
+
+
 def show(name: str, report: "AssetProbeReport") -> None:
     """The whole report."""
     output.pairs(

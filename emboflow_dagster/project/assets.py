@@ -29,6 +29,7 @@ from emboflow_dagster.project.lookup import by_id_or_name
 from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.project.prefix_files import prefix_view
 from emboflow_dagster.project.prefixes import prefix_url, probe_prefix, take_prefix
+from emboflow_dagster.project.selection import Selection
 from emboflow_dagster.project.settings import full_path
 from emboflow_dagster.runtime.child import run_child
 from emboflow_dagster.runtime.forgotten import Forgotten
@@ -332,6 +333,19 @@ class Assets:
             if result["path"] is not None:
                 Path(folder, result["path"]).rename(target)
         return {**result, "path": None if result["path"] is None else str(target)}
+
+    def named(self, entries: Sequence[str]) -> list[Asset]:
+        """The assets that names, ids and selectors stand for, each once, in the order named.
+
+        Args:
+            entries: They; ``type=rosbag,status=registered`` is a selector.
+
+        Raises:
+            NotFoundError: A name that no asset has, or a selector that no asset matches.
+            InvalidInputError: A selector that is none (kind ``selector``).
+        """
+        ids = Selection(self._opened).named(entries, at=utc_now())
+        return [self.get(asset_id) for asset_id in ids]
 
     def list(
         self,

@@ -59,7 +59,7 @@ TOLD = [
     (["annotation", "show", "ant_none"], 1, "`emboflow annotation list`"),
     (["run", "show", "run_none"], 1, "`emboflow run list`"),
     (["asset", "register", "HERE", "--type", "hdf5"], 2, "did you mean 'hdf5_dataset'?"),
-    (["asset", "register", "HERE"], 2, "cannot be told from its content: say --type"),
+    (["asset", "register", "HERE", "HERE", "--name", "x"], 2, "--name is for one asset"),
 ]
 
 
