@@ -175,7 +175,8 @@ def _of_canonical(dataset: CanonicalDataset, bundle: _Bundle, images: int) -> No
             (_with_unit(name, features[name]), seconds, dataset.vector(name, index), features[name]["names"])
             for name in sorted(dataset.features, key=lambda name: not name.startswith("action"))[:4]
         ]
-        title = f"episode {index}: {', '.join(row['tasks'])} ({row['length']} frames)"
+        tasks = ", ".join(task for task in row["tasks"] if task)
+        title = f"episode {index}{': ' if tasks else ''}{tasks} ({row['length']} frames)"
         bundle.add("joints", title, lambda path, p=panels, t=title: plots.save_lines(path, p, t))
     videos = [e["path"] for e in dataset.manifest.files if e["path"].endswith("/episode_000000.mp4")]
     for name in videos[:MAX_CAMERAS]:

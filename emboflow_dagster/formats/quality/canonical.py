@@ -120,6 +120,7 @@ def _canonical_view(
             for name in features
         },
         videos=videos,
+        names={name: dataset.manifest.features[name].get("names") or () for name in features},
     )
     return view, content_of(table, streams, {camera: entry["sha256"] for camera, entry in files.items()})
 

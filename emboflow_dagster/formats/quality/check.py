@@ -23,6 +23,8 @@ class Check(ABC):
     rules: ClassVar[dict[str, Rule]] = {}
     #: One line for people: what is looked for.
     title: ClassVar[str] = ""
+    #: What an input must have for it, where another one has none of it.
+    asks: ClassVar[str] = ""
     #: Where no check was named and the input has nothing that this one asks of, it is left out.
     optional: ClassVar[bool] = False
 
@@ -51,7 +53,8 @@ class Check(ABC):
 
     def result(self, consumers: Mapping[str, Thresholds] | None = None) -> dict[str, Any]:
         """The finished check as it is stored, with a verdict for every consumer."""
-        return result_of(self, consumers or {}, self._message() if self.resolved else NOTHING)
+        nothing = f"{NOTHING}: there are no {self.asks}" if self.asks else NOTHING
+        return result_of(self, consumers or {}, self._message() if self.resolved else nothing)
 
     def measure(
         self,

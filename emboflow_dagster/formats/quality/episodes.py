@@ -125,7 +125,8 @@ class IndexIntegrity(Check):
         missing, again = self.total("missing"), self.total("duplicate")
         if missing or again:
             return f"{missing} indices are missing, {again} occur again"
-        return f"{len(self._seen)} episodes, every index there and once"
+        count = len(self._seen)
+        return f"{count} episode{'' if count == 1 else 's'}, every index there and once"
 
 
 class DeclaredCounts(Check):

@@ -26,6 +26,7 @@ class ActionLag(Check):
     """State follows action: never the other way around, and in each episode as in the others."""
 
     name = "action_lag"
+    asks = "states that follow actions"
     version = 1
     title = "the state follows the action within half a second, alike in every episode"
     optional = True

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emboflow_dagster.formats.canonical.names import dimension_names
 from emboflow_dagster.formats.canonical.stats import feature_stats
 from emboflow_dagster.formats.detect import Entry, Source, open_source
 from emboflow_dagster.formats.hdf5_layout import natural_key
@@ -108,7 +109,12 @@ class LeRobotTree:
             declared_length=declared if isinstance(declared, int) else None,
             stats={name: values for name, values in stats.items() if name not in _NOT_VECTORS},
             videos=videos,
+            names={name: self._names(name, values.shape[1]) for name, values in vectors.items()},
         )
+
+    def _names(self, feature: str, width: int) -> tuple[str, ...]:
+        declared = (self.info.document.get("features") or {}).get(feature)
+        return dimension_names(declared.get("names") if isinstance(declared, dict) else None, width, feature)
 
     def _video(self, camera: str, number: int, rows: int) -> VideoView:
         """The video of one camera and episode, decoded."""

@@ -23,6 +23,7 @@ class TimeMonotonic(Check):
     """Stamps strictly increase within an episode."""
 
     name = "time_monotonic"
+    asks = "stamps of the recorder's own"
     title = "stamps strictly increase within each episode or topic"
     rules: ClassVar[dict[str, Rule]] = {"backwards": Rule(fail=0), "duplicates": Rule(warn=0)}
 
@@ -59,6 +60,7 @@ class Gaps(Check):
     """No step is longer than 1.5 frames: a longer one is a dropped frame."""
 
     name = "gaps"
+    asks = "stamps of the recorder's own"
     title = "no step is longer than 1.5 frames (episodes) or 10 usual intervals (topics)"
     rules: ClassVar[dict[str, Rule]] = {
         "gaps": Rule(warn=0),
@@ -111,6 +113,7 @@ class TimestampGrid(Check):
     """Stamps are ``frame_index / fps`` within 1e-4 s, which loaders assert when they decode a frame."""
 
     name = "timestamp_grid"
+    asks = "grid stamps"
     title = "timestamp equals frame_index / fps within 1e-4 s"
     rules: ClassVar[dict[str, Rule]] = {"offGridS": Rule(fail=GRID_S)}
 
@@ -143,6 +146,7 @@ class RateJitter(Check):
     """The measured rate is the declared one, and steps are alike."""
 
     name = "rate_jitter"
+    asks = "stamps of the recorder's own"
     title = "the rate is the declared one, and steps are alike"
     rules: ClassVar[dict[str, Rule]] = {
         "jitterP95": Rule(warn=JITTER_WARN),

@@ -99,6 +99,7 @@ class _Axes(Check):
     def __init__(self, thresholds: Thresholds | None = None) -> None:
         super().__init__(thresholds)
         self._axes: dict[str, _Axis] = {}
+        self._called: dict[str, str] = {}
 
     def _chosen(self, episode: EpisodeView) -> tuple[str, ...]:
         return tuple(episode.vectors)
@@ -107,7 +108,9 @@ class _Axes(Check):
         chosen = self._chosen(episode)
         for name in chosen:
             for dim, column in enumerate(episode.vectors[name].T):
-                self._axes.setdefault(f"{name}[{dim}]", _Axis()).see(column)
+                key = f"{name}[{dim}]"
+                self._axes.setdefault(key, _Axis()).see(column)
+                self._called.setdefault(key, episode.called(name, dim))
         return bool(chosen)
 
 
@@ -115,6 +118,7 @@ class ActionRange(_Axes):
     """Actions do not sit at their extremes. Switches and constant dimensions are not judged here."""
 
     name = "action_range"
+    asks = "actions"
     title = "action dimensions do not sit at their minimum or maximum"
     rules: ClassVar[dict[str, Rule]] = {
         "saturation": Rule(warn=RANGE_WARN, fail=RANGE_FAIL),
@@ -130,7 +134,7 @@ class ActionRange(_Axes):
         for name, axis in self._axes.items():
             if axis.constant or len(axis.distinct) <= SWITCH_VALUES:
                 continue
-            say = f"{name}: {axis.saturation:.1%} of the samples at the minimum or maximum"
+            say = f"{self._called[name]}: {axis.saturation:.1%} of the samples at the minimum or maximum"
             self.measure("saturation", axis.saturation, feature=name, n=axis.count, say=say)
             self.measure("min", axis.low, feature=name, n=axis.count)
             self.measure("max", axis.high, feature=name, n=axis.count)
@@ -145,6 +149,7 @@ class StateRange(ActionRange):
     """The same of the robot's state: joints that stand at their limits."""
 
     name = "state_range"
+    asks = "states of the robot"
     title = "state dimensions do not sit at their minimum or maximum"
 
     def _chosen(self, episode: EpisodeView) -> tuple[str, ...]:
@@ -155,6 +160,7 @@ class FrozenAction(Check):
     """Actions change from frame to frame; a long run of equal ones is a pause or a frozen recorder."""
 
     name = "frozen_action"
+    asks = "actions over two frames or more"
     title = "no long run of one and the same action"
     rules: ClassVar[dict[str, Rule]] = {
         "longestShare": Rule(warn=FROZEN_WARN, fail=FROZEN_FAIL),
@@ -196,6 +202,7 @@ class FrozenState(FrozenAction):
     """The same of the robot's state: real encoders are never quite still."""
 
     name = "frozen_state"
+    asks = "states of the robot over two frames or more"
     title = "no long run of one and the same state"
 
     def _chosen(self, episode: EpisodeView) -> tuple[str, ...]:
@@ -206,6 +213,7 @@ class IdleRatio(Check):
     """How much of an episode nothing moves: no dimension of action or state by a thousandth of its range."""
 
     name = "idle_ratio"
+    asks = "actions or states over two frames or more"
     title = "the robot moves for most of each episode"
     rules: ClassVar[dict[str, Rule]] = {"idleRatio": Rule(warn=IDLE_WARN, fail=IDLE_FAIL)}
 
@@ -238,6 +246,7 @@ class Jumps(Check):
     """Nothing steps further than 8 standard deviations of its steps."""
 
     name = "jumps"
+    asks = "actions or states over three frames or more"
     version = 3
     title = "no action or state steps further than 8 std of its steps"
     rules: ClassVar[dict[str, Rule]] = {"jumps": Rule(warn=0), "maxStepStd": Rule()}
@@ -260,7 +269,7 @@ class Jumps(Check):
             if far.any():
                 dim = int(size[first - 1].argmax())
                 step, many = abs(values[first, dim] - values[first - 1, dim]), int(far.sum())
-                say = f"{episode.ref}: {name}[{dim}] steps by {step:.3g} at frame {first}"
+                say = f"{episode.ref}: {episode.called(name, dim)} steps by {step:.3g} at frame {first}"
                 say += f" ({size[first - 1, dim]:.0f} std)" + (f", and {many - 1} more" if many > 1 else "")
             frames = (first, first) if far.any() else None
             self.measure("jumps", int(far.sum()), "frames", frames=frames, say=say, **names)
@@ -328,7 +337,7 @@ class ZeroVariance(_Axes):
         """Judge each dimension."""
         for name, axis in self._axes.items():
             constant = axis.constant and axis.count > 1
-            say = f"{name} is always {axis.low:g}"
+            say = f"{self._called[name]} is always {axis.low:g}"
             self.measure("constant", int(constant), feature=name, n=axis.count, say=say)
 
     def _message(self) -> str:

@@ -111,6 +111,8 @@ def _change(last: "np.ndarray", now: "np.ndarray") -> float:
 class VideoCheck(Check):
     """A check of each video; one that is missing or does not decode is unresolved, but for its own check."""
 
+    asks = "videos that decode"
+
     def take(self, episode: EpisodeView) -> None:
         """Count videos, not episodes."""
         for camera, video in episode.videos.items():

@@ -1,6 +1,6 @@
 """What checks see: an episode's vectors, stamps and stored facts, and what decoding its videos found."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +89,7 @@ class EpisodeView:
         declared_length: Frames that the dataset says it has.
         stats: Stored statistics by feature: ``{"min": [...], ...}``.
         videos: Camera to its decoded video.
+        names: Feature name to what its dimensions are called, where they have names.
     """
 
     ref: str
@@ -107,3 +108,11 @@ class EpisodeView:
     declared_length: int | None = None
     stats: Mapping[str, Mapping[str, list[Any]]] = field(default_factory=dict)
     videos: Mapping[str, VideoView] = field(default_factory=dict)
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def called(self, feature: str, dim: int) -> str:
+        """A dimension as people know it: ``action[6] left_gripper``, or ``action[6]``."""
+        names = self.names.get(feature) or ()
+        name = names[dim] if dim < len(names) else ""
+        # A name that was made up says nothing more.
+        return f"{feature}[{dim}]" if not name or name.endswith(f"_{dim}") else f"{feature}[{dim}] {name}"
