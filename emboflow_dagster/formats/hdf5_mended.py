@@ -25,6 +25,7 @@ MAX_USER_BLOCK: Final = 1 << 26
 _READ_AHEAD: Final = 512
 _BLOCK: Final = 96
 _WIDE: Final = 8
+_OBJECT: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +91,16 @@ class Mended(io.RawIOBase):
         start, wanted, damage = self._at, len(view), self.damage
         there = max(0, min(damage.size - start, wanted))
         if there < wanted and (not there or wanted > _READ_AHEAD):
-            raise OSError(f"truncated file: {wanted} bytes at {start} stood behind its end at {damage.size}")
+            raise OSError(f"truncated file: {wanted} bytes at {start} stood behind its end")
         done = 0
         while done < there:
             piece = os.preadv(self._file.fileno(), [view[done:there]], start + done)
             if not piece:
                 raise OSError(f"the file has become shorter than {damage.size} bytes")
             done += piece
-        view[there:] = bytes(wanted - there)
+        view[there:] = b"\xff" * (wanted - there)
+        if bytes(view[:4]) == b"GCOL":
+            _check_heap(view[:there])
         first, last = max(start, damage.at), min(start + wanted, damage.at + len(damage.block))
         if first < last:
             view[first - start : last - start] = damage.block[first - damage.at : last - damage.at]
@@ -108,6 +111,26 @@ class Mended(io.RawIOBase):
         """Close the file."""
         self._file.close()
         super().close()
+
+
+def _check_heap(heap: memoryview) -> None:
+    """A heap of texts (III.E "Global Heap"): one with an object of no size holds the library for ever.
+
+    Raises:
+        OSError: It is such a one.
+    """
+    if len(heap) < 2 * _OBJECT:
+        return
+    (size,) = struct.unpack_from("<Q", heap, 8)
+    at, end = _OBJECT, min(size, len(heap))
+    while at + _OBJECT <= end:
+        number, _, _, length = struct.unpack_from("<HHIQ", heap, at)
+        if number == 0:
+            # What is free: its size has its own header in it.
+            if length < _OBJECT:
+                raise OSError("damaged heap of texts")
+            return
+        at += _OBJECT + (length + 7) // 8 * 8
 
 
 _OPEN: "WeakValueDictionary[str, Mended]" = WeakValueDictionary()
@@ -224,6 +247,8 @@ def readable_rows(dataset: Any, size: int) -> int | None:
     beside = 1
     for length, chunk in zip(shape[1:], chunks[1:], strict=True):
         beside *= -(-length // chunk)
+    if not beside:
+        return shape[0]
     there: dict[int, int] = {}
 
     def see(chunk: Any) -> None:
