@@ -86,8 +86,9 @@ def recover(
             [
                 ("written", result["path"]),
                 ("messages", result["messages"]),
+                ("rows", result.get("rows")),
                 ("content", figures.size(result["bytes"])),
-                ("seconds", round(result["seconds"], 3)),
+                ("seconds", None if result["seconds"] is None else round(result["seconds"], 3)),
                 ("left out", f"{result['tooLarge']} messages too large" if result["tooLarge"] else None),
                 ("original was", wrong),
             ]

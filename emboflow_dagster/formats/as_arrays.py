@@ -108,13 +108,15 @@ def _demonstration(file: "h5py.File", layout: Layout, demo: Demo, name: str, rea
     left = MAX_FEATURE_NUMBERS
     for dataset, item in demo.fields.items():
         size = int(np.prod(item.shape, dtype=np.int64))
-        if item.foreign or not item.is_numeric or not size:
+        if item.missing:
+            reasons.append(f"{name}: {dataset}: packed with {item.missing}, which is not installed")
+        if item.closed or not item.is_numeric or not size:
             continue
         left -= size
         if left < 0:
             reasons.append(f"{name}: {dataset} and what follows: more than {MAX_FEATURE_NUMBERS} numbers")
             break
-        arrays[dataset] = np.asarray(file[item.path][...])  # pyright: ignore[reportIndexIssue] - it is a dataset
+        arrays[dataset] = np.asarray(file[item.path][: item.shape[0]])  # pyright: ignore[reportIndexIssue] - it is a dataset
     states = arrays.get("states") if layout.format == "hdf5_robosuite_raw" else None
     clock = None if states is None else simulation_clock(layout, states)
     task = layout.attrs.get("language_instruction") or layout.attrs.get("task") or layout.env

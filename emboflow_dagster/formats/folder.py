@@ -1,20 +1,18 @@
 """Folders that are no known dataset, and folders of numpy arrays.
 
 Every folder gets its true counts; a folder of ``.npy``/``.npz`` files gets the arrays' shapes from their
-headers, which are read without unpickling anything.
+headers.
 """
 
-import ast
-import struct
 from typing import Any
 
 from emboflow_dagster.formats.archives.members import extension
 from emboflow_dagster.formats.detect import Entry, Format, Source
+from emboflow_dagster.formats.npy_header import NPY_MAGIC, Array
 from emboflow_dagster.formats.report import Candidate, Probe
 
 MAX_EXTENSIONS = 100
-MAX_ARRAYS = 500
-NPY_MAGIC = b"\x93NUMPY"
+MAX_LOOKED_AT = 20_000
 
 
 def folder_summary(source: Source) -> dict[str, Any]:
@@ -56,47 +54,15 @@ def probe(source: Source, report: Probe) -> None:
             report.warn("unknown_format", "no known dataset or recording in the folder")
         return
     report.recommend("preview")
-    found: dict[str, Any] = {}
-    for entry in arrays[:MAX_ARRAYS]:
-        header = npy_header(source.head_of(entry)) if entry.suffix == ".npy" else {}
-        if header is None:
-            report.warn("corrupt", "not a readable numpy header", entry.path)
-        elif header:
-            found[entry.path] = header
-            _check_size(entry, header, report)
-    report.structure["arrays"] = found
-    report.structure["arrayCount"] = len(arrays)
+    from emboflow_dagster.formats.npy_file import arrays_of, describe
 
-
-def npy_header(head: bytes) -> dict[str, Any] | None:
-    """``shape`` and ``dtype`` from the first bytes of an ``.npy`` file, ``None`` for no such header.
-
-    Source: numpy.lib.format, versions 1.0 to 3.0.
-    """
-    if len(head) < 12 or head[:6] != NPY_MAGIC:  # noqa: PLR2004 - magic, version, length
-        return None
-    wide = head[6] >= 2  # noqa: PLR2004 - version 2 widened the length field
-    size = struct.unpack_from("<I" if wide else "<H", head, 8)[0]
-    start = 12 if wide else 10
-    try:
-        header = ast.literal_eval(head[start : start + size].decode("latin-1").strip())
-        shape = [int(length) for length in header["shape"]]
-        return {"shape": shape, "dtype": str(header["descr"]), "dataOffset": start + size}
-    except (ValueError, SyntaxError, KeyError, TypeError, MemoryError, RecursionError):
-        return None
-
-
-def _check_size(entry: Entry, header: dict[str, Any], report: Probe) -> None:
-    item = "".join(char for char in header["dtype"][2:] if char.isdigit())
-    offset = header.pop("dataOffset")
-    if header["dtype"][:2] == "|O" or not item:
-        report.warn("pickled_array", "object arrays are pickles: they are never opened", entry.path)
-        return
-    expected = int(item) * (4 if header["dtype"][1] == "U" else 1)
-    for length in header["shape"]:
-        expected *= length
-    if entry.size < offset + expected:
-        report.warn("truncated", f"{entry.size - offset} bytes of {expected} declared", entry.path)
+    found: list[tuple[str, Array]] = []
+    for entry in arrays:
+        if len(found) >= MAX_LOOKED_AT:
+            report.warn("listing_truncated", f"{len(arrays)} files of arrays; {MAX_LOOKED_AT} were looked at")
+            break
+        found += arrays_of(source.file(entry), entry.path, report)
+    describe(found, report)
 
 
 def _arrays(source: Source) -> list[Entry]:

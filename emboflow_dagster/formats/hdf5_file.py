@@ -4,16 +4,18 @@ One file, or a folder of them (with a simulator's model files beside). Shapes co
 an attribute declares are compared with them and never reported in their place.
 """
 
-from collections.abc import Callable
+import json
 from pathlib import Path
 from typing import Any
 
 from emboflow_dagster.formats.detect import Entry, Format, Source
 from emboflow_dagster.formats.hdf5_layout import Demo, Layout, natural_key, read_layout
+from emboflow_dagster.formats.hdf5_mended import SIGNATURE, signature_at
+from emboflow_dagster.formats.hdf5_proposal import propose
+from emboflow_dagster.formats.hdf5_warnings import recoverable, warn_about
 from emboflow_dagster.formats.report import Candidate, Probe
 
 SUFFIXES = (".hdf5", ".h5", ".he5", ".hdf")
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MAX_DATASETS = 500
 MAX_EPISODE_LENGTHS = 500
 MAX_FILES = 2_000
@@ -24,6 +26,8 @@ def matches(source: Source) -> Candidate | None:
     if not source.is_folder:
         if _has_signature(source.head):
             return Candidate("hdf5", 0.95, ("HDF5 signature",))
+        if source.path.suffix.lower() in SUFFIXES and source.head and is_hdf5(source.path):
+            return Candidate("hdf5", 0.95, ("HDF5 signature behind a user block",))
         return None
     files = hdf5_entries(source)
     if not files:
@@ -33,7 +37,11 @@ def matches(source: Source) -> Candidate | None:
 
 def hdf5_entries(source: Source) -> list[Entry]:
     """A folder's HDF5 files by suffix and signature, in natural order."""
-    found = [entry for entry in source.with_suffix(*SUFFIXES) if _has_signature(source.head_of(entry))]
+    found = [
+        entry
+        for entry in source.with_suffix(*SUFFIXES)
+        if _has_signature(head := source.head_of(entry)) or (head and is_hdf5(source.file(entry)))
+    ]
     return sorted(found, key=lambda entry: natural_key(entry.path))
 
 
@@ -51,10 +59,11 @@ def probe(source: Source, report: Probe) -> None:
         try:
             layouts[name] = read_layout(path)
         except (OSError, RuntimeError, ValueError, KeyError) as error:
-            code = "truncated" if "truncated" in str(error).lower() else "corrupt"
-            report.warn(code, f"not readable as HDF5: {error}", name)
+            text = str(error)
+            code = next((c for c in ("truncated", "unclean_close") if c in text.lower()), "corrupt")
+            report.warn(code, f"not readable as HDF5: {text}", name)
     for name, layout in layouts.items():
-        _warn_about(layout, name if len(files) > 1 else None, report)
+        warn_about(layout, name if len(files) > 1 else None, report)
     if not layouts:
         report.suggest("hdf5", 0.5, "the file cannot be read")
         return
@@ -67,9 +76,12 @@ def probe(source: Source, report: Probe) -> None:
     if best != "hdf5":
         report.suggest(best, 0.98, _evidence(best))
     if best == "hdf5":
-        report.warn("not_a_robot_dataset", "no layout of robosuite, robomimic or ALOHA was found")
         report.suggest("hdf5", 0.95, "no known demonstration layout")
+        _propose(layouts, report)
     report.structure.update(hdf5_summary(layouts))
+    if damaged := [layout for layout in layouts.values() if layout.damage]:
+        report.structure["recoverable"] = recoverable(damaged)
+        report.recommend("recover")
     report.raw["attributes"] = {name: layout.attrs for name, layout in list(layouts.items())[:5]}
     if best != "hdf5":
         report.recommend("quality-report", "preview")
@@ -84,7 +96,8 @@ def hdf5_summary(layouts: dict[str, Layout]) -> dict[str, Any]:
         ``datasets`` (at most 500; with several files the key is ``<file>:<path>``), ``datasetCount``,
         ``episodes`` and ``frames`` (``None`` for no robot dataset), ``episodeLengths``, ``hasActions``,
         ``hasObservations``, ``stateDim`` and ``actionDim`` (``None`` where episodes differ or have none),
-        ``cameras``, ``env``, ``robotType``, ``fps``.
+        ``cameras``, ``env``, ``robotType``, ``fps``, ``filterKeys`` {name: demonstrations} where there are
+        some.
     """
     several = len(layouts) > 1
     datasets: dict[str, Any] = {}
@@ -113,56 +126,29 @@ def hdf5_summary(layouts: dict[str, Layout]) -> dict[str, Any]:
         "env": first.env,
         "robotType": first.robot_type,
         "fps": first.control_hz,
+        **({"filterKeys": keys} if (keys := _filter_keys(layouts)) else {}),
     }
 
 
-def _warn_about(layout: Layout, file: str | None, report: Probe) -> None:
-    def at(path: str) -> str:
-        return f"{file}:{path}" if file else path
-
-    if not layout.complete:
-        report.warn("listing_truncated", "the file nests deeper or holds more objects than are walked", file)
-    for link in layout.links:
-        report.warn("link_not_followed", "soft or external link: it may lead outside of the file", at(link))
-    for item in layout.fields:
-        if item.foreign:
-            report.warn("external_data", "the values stand in another file and were not read", at(item.path))
-        if item.zero_width:
-            report.warn("zero_width_dataset", f"shape {list(item.shape)} holds no number", at(item.path))
-    if layout.format != "hdf5":
-        _warn_about_demos(layout, file, at, report)
+def _filter_keys(layouts: dict[str, Layout]) -> dict[str, int]:
+    """How many demonstrations each of robomimic's filter keys names."""
+    found: dict[str, int] = {}
+    for layout in layouts.values():
+        for key, names in layout.filter_keys.items():
+            found[key] = found.get(key, 0) + len(names)
+    return found
 
 
-def _warn_about_demos(layout: Layout, file: str | None, at: Callable[[str], str], report: Probe) -> None:
-    without_actions = [demo.group for demo in layout.demos if demo.action is None]
-    if without_actions:
-        many = f"{len(without_actions)} of {len(layout.demos)} episodes have no actions"
-        report.warn("no_actions", many, at(without_actions[0]))
-    without = [demo.group for demo in layout.demos if not demo.observations]
-    if without:
-        many = f"{len(without)} of {len(layout.demos)} episodes have no observations, simulator states only"
-        report.warn("no_observations", many, at(without[0]))
-    for demo in layout.demos:
-        rows = {
-            n: f.shape[0] for n, f in demo.fields.items() if f.shape and (f.is_numeric or n in demo.cameras)
-        }
-        state, action = demo.state, demo.action
-        if state is not None and action is not None and state.shape[0] != action.shape[0]:
-            text = f"{state.shape[0]} states, {action.shape[0]} actions"
-            report.warn("declared_count_mismatch", text, at(demo.group))
-        if not demo.length:
-            report.warn("empty_episode", f"no frames in any of {len(rows)} datasets", at(demo.group))
-    total = layout.attrs.get("total")
-    counted = sum(demo.length for demo in layout.demos)
-    if isinstance(total, int) and total != counted:
-        report.warn("declared_count_mismatch", f"attribute total says {total}, counted {counted}", at("data"))
-    for label, widths in (
-        ("states", {d.state.width for d in layout.demos if d.state}),
-        ("actions", {d.action.width for d in layout.demos if d.action}),
-    ):
-        if len(widths) > 1:
-            text = f"{label} have {sorted(w for w in widths if w is not None)} numbers in different episodes"
-            report.warn("dimension_mismatch", text, file)
+def _propose(layouts: dict[str, Layout], report: Probe) -> None:
+    """Say that nothing is known of the files, and what `normalize` could be told to read them."""
+    text = "no layout of robosuite, robomimic or ALOHA was found"
+    mapping = next((found for layout in layouts.values() if (found := propose(layout))), {})
+    if mapping:
+        shown = json.dumps(mapping, ensure_ascii=False)
+        text = f"{text}; by names and shapes, for the config of normalize: {{mapping: {shown}}}"
+        report.structure["mapping"] = mapping
+        report.recommend("normalize")
+    report.warn("not_a_robot_dataset", text)
 
 
 def _same(values: list[Any]) -> Any:
@@ -184,8 +170,10 @@ def _has_signature(head: bytes) -> bool:
 
 def is_hdf5(path: Path) -> bool:
     """Whether a file starts with the HDF5 signature, a user block aside."""
-    with path.open("rb") as stream:
-        return _has_signature(stream.read(4_096))
+    try:
+        return signature_at(path) is not None
+    except OSError:
+        return False
 
 
 FORMAT = Format(

@@ -1,61 +1,53 @@
 """What stands in one HDF5 file: its datasets, and which of the known demonstration layouts they follow.
 
-Only hard links are followed. A soft or external link, a virtual dataset and a dataset whose bytes stand in
-another file could all read something outside of the recording: they are named and never opened.
-
 Sources: robosuite ``DataCollectionWrapper`` (``data/demo_N/{states,actions}``), robomimic datasets
-(``data/demo_N/{actions,obs/*}``), ACT/ALOHA episodes (``action``, ``observations/{qpos,qvel,images}``).
+(``data/demo_N/{actions,obs/*}``, ``mask/*``), ACT/ALOHA episodes (``action``,
+``observations/{qpos,qvel,images}``).
 """
 
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from emboflow_dagster.formats.hdf5_mended import Damage, open_hdf5
+from emboflow_dagster.formats.hdf5_walk import Field, Found, walk
+
+__all__ = [
+    "Demo",
+    "Field",
+    "Layout",
+    "as_far_as_read",
+    "layout_of",
+    "natural_key",
+    "open_hdf5",
+    "raw_pictures",
+    "read_layout",
+]
 
 if TYPE_CHECKING:
     import h5py
 
-MAX_DEPTH = 32
-MAX_OBJECTS = 2_000_000
-MAX_LINKS_NAMED = 50
 MAX_ATTR_CHARS = 2_000
 MAX_JSON_CHARS = 20_000
+MAX_FILTER_KEYS = 100
+MAX_KEY_NAMES = 1_000_000
+#: Rows and columns below which a block of numbers is no picture.
+MIN_PICTURE = 8
 _DIGITS = re.compile(r"(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
-    """One dataset: path without leading slash, shape, dtype name; `foreign` where its bytes are elsewhere."""
-
-    path: str
-    shape: tuple[int, ...]
-    dtype: str
-    foreign: bool = False
-
-    @property
-    def width(self) -> int | None:
-        """Numbers per row of a ``(rows, width)`` dataset, ``None`` for another rank."""
-        return self.shape[1] if len(self.shape) == 2 else None  # noqa: PLR2004 - rows and columns
-
-    @property
-    def zero_width(self) -> bool:
-        """Rows without numbers, as old robosuite files have for an arm that is not there."""
-        return len(self.shape) > 1 and self.shape[0] > 0 and 0 in self.shape[1:]
-
-    @property
-    def is_numeric(self) -> bool:
-        """Whether each row is a vector of numbers that the canonical dataset can hold."""
-        return self.dtype.startswith(("float", "int", "uint", "bool")) and len(self.shape) in (1, 2)
-
-
-@dataclass(frozen=True, slots=True)
 class Demo:
-    """One episode: its group (``""`` where the file is the episode), its datasets by relative path."""
+    """One episode: its group (``""`` where the file is the episode), its datasets by relative path.
+
+    `declared` are its frames as its attribute ``num_samples`` says, ``None`` where it has none.
+    """
 
     group: str
     fields: dict[str, Field]
+    declared: int | None = None
 
     @property
     def action(self) -> Field | None:
@@ -82,13 +74,27 @@ class Demo:
 
     @property
     def cameras(self) -> dict[str, Field]:
-        """Camera name to its pictures: raw ``(n, h, w, c)`` or encoded ``(n, bytes)`` uint8."""
+        """Camera name to its pictures: raw ones as :func:`raw_pictures` knows them, or encoded ones."""
         found = {}
         for name, item in self.fields.items():
             head, _, leaf = name.rpartition("/")
-            raw = item.dtype == "uint8" and len(item.shape) == 4 and item.shape[-1] in (1, 3, 4)  # noqa: PLR2004
-            if (head in ("obs", "observations") and raw) or head == "observations/images":
+            if (head in ("obs", "observations") and raw_pictures(item)) or (
+                head == "observations/images" and name not in self.no_video
+            ):
                 found[leaf.removesuffix("_image") or leaf] = item
+        return found
+
+    @property
+    def no_video(self) -> dict[str, str]:
+        """Observations that are pictures and have no form as video: relative path to the reason."""
+        found = {}
+        for name, item in self.fields.items():
+            if not name.startswith(("obs/", "observations/")) or raw_pictures(item) or item.dtype == "uint8":
+                continue
+            size = item.shape[1:3] if len(item.shape) in (3, 4) else ()
+            if size and min(size) >= MIN_PICTURE and item.dtype.startswith(("float", "int", "uint")):
+                what = "depth" if len(item.shape) == 3 or item.shape[-1] == 1 else "pictures"  # noqa: PLR2004
+                found[name] = f"{what} of {item.dtype}: only pictures of 8 bits have a form as video"
         return found
 
     @property
@@ -108,7 +114,13 @@ class Layout:
         format: ``hdf5_robomimic``, ``hdf5_robosuite_raw``, ``hdf5_aloha`` or ``hdf5``.
         fields: Every dataset, in the file's order.
         demos: Episodes in natural order (``demo_2`` before ``demo_10``).
-        links: Paths of soft and external links, at most 50; never opened.
+        columns: Columns of tables by ``<dataset>/<column>``.
+        links: Paths of links that were not followed, with the reason, at most 50.
+        again: Groups that another hard link led to before, with its path, at most 50.
+        unreadable: Objects that cannot be read, with the reason, at most 50.
+        filter_keys: robomimic's filter keys: the demonstrations that each names.
+        empty: Groups below ``data`` that hold no demonstration.
+        damage: What is wrong with the file as a whole, ``None`` where it is closed and complete.
         attrs: Attributes of the root and of ``data`` as bounded text, JSON where they hold JSON.
         complete: False where the walk stopped at its bounds.
     """
@@ -116,9 +128,25 @@ class Layout:
     format: str = "hdf5"
     fields: list[Field] = field(default_factory=list)
     demos: list[Demo] = field(default_factory=list)
-    links: list[str] = field(default_factory=list)
+    columns: dict[str, Field] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+    again: dict[str, str] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
+    filter_keys: dict[str, list[str]] = field(default_factory=dict)
+    empty: list[str] = field(default_factory=list)
     attrs: dict[str, Any] = field(default_factory=dict)
     complete: bool = True
+    damage: Damage | None = None
+    _named: dict[str, list[str]] | None = field(default=None, repr=False)
+
+    def keys_of(self, demo: Demo) -> list[str]:
+        """The filter keys that name a demonstration, in the file's order."""
+        if self._named is None:
+            self._named = {}
+            for key, names in self.filter_keys.items():
+                for name in names:
+                    self._named.setdefault(f"data/{name}", []).append(key)
+        return self._named.get(demo.group, [])
 
     @property
     def env(self) -> str | None:
@@ -162,6 +190,17 @@ class Layout:
         return None
 
 
+def raw_pictures(item: Field) -> str:
+    """How the axes of pictures of 8 bits stand: ``hwc``, ``chw``, ``hw``; empty for anything else."""
+    if item.dtype != "uint8":
+        return ""
+    if len(item.shape) == 4:  # noqa: PLR2004 - frame, row, column, channel
+        if item.shape[-1] in (1, 3, 4):
+            return "hwc"
+        return "chw" if item.shape[1] in (1, 3, 4) and min(item.shape[2:]) >= MIN_PICTURE else ""
+    return "hw" if len(item.shape) == 3 and min(item.shape[1:]) >= MIN_PICTURE else ""  # noqa: PLR2004
+
+
 def natural_key(text: str) -> list[Any]:
     """Sort key under which ``demo_2`` comes before ``demo_10``.
 
@@ -181,17 +220,22 @@ def read_layout(path: Path) -> Layout:
         return layout_of(file)
 
 
-def open_hdf5(path: Path) -> "h5py.File":
-    """Open for reading, without the lock that a read-only file system refuses."""
-    import h5py
-
-    return h5py.File(path, "r", locking=False)
-
-
 def layout_of(file: "h5py.File") -> Layout:
-    """The layout of an open file."""
-    layout = Layout()
-    layout.fields = list(_walk(file, layout))
+    """The layout of an open file.
+
+    Raises:
+        OSError: Not even its root can be read.
+    """
+    found = walk(file)
+    layout = Layout(
+        fields=found.fields,
+        columns=found.columns,
+        links=found.links,
+        again=found.again,
+        unreadable=found.unreadable,
+        complete=found.complete,
+        damage=found.damage,
+    )
     layout.attrs = _attributes(file)
     by_path = {item.path: item for item in layout.fields}
     demos: dict[str, dict[str, Field]] = {}
@@ -205,79 +249,79 @@ def layout_of(file: "h5py.File") -> Layout:
         if "states" in fields or "actions" in fields or any(name.startswith("obs/") for name in fields)
     }
     if known:
-        layout.demos = [Demo(group, known[group]) for group in sorted(known, key=natural_key)]
+        layout.demos = [
+            Demo(group, known[group], _declared(file, group)) for group in sorted(known, key=natural_key)
+        ]
         has_obs = any(name.startswith("obs/") for fields in known.values() for name in fields)
         layout.format = "hdf5_robomimic" if has_obs else "hdf5_robosuite_raw"
+        layout.filter_keys = _filter_keys(file, found)
     elif any(name in by_path for name in ("observations/qpos", "observations/qvel")):
         layout.demos = [Demo("", by_path)]
         layout.format = "hdf5_aloha"
+    elif "data" in found.groups and layout.env is not None:
+        # The simulator's own words stand there, and no demonstration does.
+        layout.format = "hdf5_robosuite_raw"
+    layout.empty = sorted(
+        (g for g in found.groups if g.startswith("data/") and g.count("/") == 1 and g not in known),
+        key=natural_key,
+    )
+    if layout.damage is not None:
+        layout.demos = [demo for demo in map(as_far_as_read, layout.demos) if demo.fields]
     return layout
 
 
-def _walk(file: "h5py.File", layout: Layout) -> Iterator[Field]:
-    # By h5py's own identifiers: its objects cost three times as much, and a file may have a million.
-    from h5py import h5, h5d, h5g, h5l, h5o, h5p  # pyright: ignore[reportAttributeAccessIssue] - no stubs
-
-    seen: set[Any] = set()
-    budget = MAX_OBJECTS
-    pending: list[tuple[Any, str, int]] = [(file.id, "", 0)]
-    while pending:
-        group, prefix, depth = pending.pop()
-        children = []
-        links: list[tuple[bytes, bool]] = []
-        tracked = group.get_create_plist().get_link_creation_order() & h5p.CRT_ORDER_TRACKED
-        # Names and kinds in one pass: asked one by one, each is looked for in the group again.
-        group.links.iterate(
-            lambda raw, info, links=links: links.append((raw, info.type == h5l.TYPE_HARD)),
-            idx_type=h5.INDEX_CRT_ORDER if tracked else h5.INDEX_NAME,
-            info=True,
-        )
-        for raw, hard in links:
-            name, known = _name(raw)
-            if not known or not hard:
-                if len(layout.links) < MAX_LINKS_NAMED:
-                    layout.links.append(prefix + name)
-                continue
-            budget -= 1
-            if budget < 0:
-                layout.complete = False
-                return
-            item = h5o.open(group, raw)
-            if isinstance(item, h5g.GroupID):
-                # A group may be its own grandchild through a second hard link: each is entered once.
-                info = h5o.get_info(item)
-                if (info.fileno, info.addr) in seen:
-                    continue
-                seen.add((info.fileno, info.addr))
-                if depth < MAX_DEPTH:
-                    children.append((item, f"{prefix}{name}/", depth + 1))
-                else:
-                    layout.complete = False
-            elif isinstance(item, h5d.DatasetID):
-                yield _field(prefix + name, item)
-        pending.extend(reversed(children))
+def as_far_as_read(demo: Demo) -> Demo:
+    """A demonstration of a damaged file: the rows that all of its streams have; those with none are none."""
+    kept = {name: item for name, item in demo.fields.items() if not item.shape or item.shape[0]}
+    spoken = {name: item.declared or item.shape[0] for name, item in kept.items() if item.shape}
+    most = max(spoken.values(), default=0)
+    streams = [name for name, rows in spoken.items() if 2 * rows > most]
+    rows = min((kept[name].shape[0] for name in streams), default=0)
+    for name in streams:
+        item = kept[name]
+        if item.shape[0] > rows:
+            kept[name] = replace(item, shape=(rows, *item.shape[1:]), declared=spoken[name])
+    return replace(demo, fields=kept)
 
 
-def _name(raw: bytes) -> tuple[str, bool]:
-    """The name of a link, and whether it is text; one that is not is named and never opened."""
+def _declared(file: "h5py.File", group: str) -> int | None:
+    """Frames as the demonstration's own attribute says."""
+    import numpy as np
+    from h5py import h5a  # pyright: ignore[reportAttributeAccessIssue] - absent from the stubs
+
     try:
-        return raw.decode("utf-8"), True
-    except UnicodeDecodeError:
-        return str(raw), False
+        place = group.encode()
+        if not h5a.exists(file.id, b"num_samples", obj_name=place):
+            return None
+        said = h5a.open(file.id, b"num_samples", obj_name=place)
+        if said.shape not in ((), (1,)) or said.dtype.kind not in "iu":
+            return None
+        value = np.empty(said.shape, said.dtype)
+        said.read(value)
+        return int(value.reshape(-1)[0])
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError):
+        return None
 
 
-def _field(path: str, dataset: Any) -> Field:
-    return Field(path, tuple(dataset.shape or ()), dataset.dtype.name, _foreign(dataset))
-
-
-def _foreign(dataset: Any) -> bool:
-    from h5py import h5d  # pyright: ignore[reportAttributeAccessIssue] - absent from the stubs
-
-    # What has a place in this file stands there; to ask how it was created takes fifteen times as long.
-    if dataset.get_offset() is not None:
-        return False
-    made = dataset.get_create_plist()
-    return made.get_external_count() > 0 or made.get_layout() == h5d.VIRTUAL
+def _filter_keys(file: "h5py.File", found: Found) -> dict[str, list[str]]:
+    """robomimic's filter keys: the names of demonstrations below ``mask``."""
+    keys: dict[str, list[str]] = {}
+    for item in found.fields:
+        head, _, name = item.path.partition("/")
+        if head != "mask" or not name or item.closed or len(item.shape) != 1:
+            continue
+        if item.shape[0] > MAX_KEY_NAMES or not item.dtype.startswith(("object", "bytes", "str")):
+            continue
+        if len(keys) >= MAX_FILTER_KEYS:
+            break
+        try:
+            held: Any = file[item.path]
+            values = held[: item.shape[0]]
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+            found.unreadable[item.path] = str(error)[:300]
+            continue
+        keys[name] = [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in values]
+    return keys
 
 
 def _attributes(file: "h5py.File") -> dict[str, Any]:

@@ -16,6 +16,7 @@ from emboflow_dagster.errors import ErrorKind, IntegrityError, InvalidInputError
 from emboflow_dagster.formats.bags import DAMAGE
 from emboflow_dagster.formats.detect import read_head, recording, recording_parts, signature
 from emboflow_dagster.formats.extras import needs_extra
+from emboflow_dagster.formats.probe import format_of
 from emboflow_dagster.formats.recording import Connection, Facts, Message, Part
 from emboflow_dagster.formats.recover_writers import McapSink, Sink, sink
 from emboflow_dagster.formats.report import ProbeWarning
@@ -82,6 +83,10 @@ def recover_recording(path: Path, out: Path, tell: Tell | None = None) -> dict[s
         IntegrityError: What was written does not hold what was read.
     """
     kind, parts = recording(path)
+    if not parts and format_of(path).startswith("hdf5"):
+        from emboflow_dagster.formats.recover_hdf5 import recover_hdf5
+
+        return recover_hdf5(path, out)
     if not parts:
         raise InvalidInputError(f"{path.name} is no recording of messages", kind=ErrorKind.FORMAT_UNSUPPORTED)
     base = out / path.name if path.is_dir() else out

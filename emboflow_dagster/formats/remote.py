@@ -166,7 +166,7 @@ def _video(source: Ranged, _: bytes) -> dict[str, Any]:
 
 
 def _npy(_: Ranged, head: bytes) -> dict[str, Any]:
-    from emboflow_dagster.formats.folder import npy_header
+    from emboflow_dagster.formats.npy_header import npy_header
 
     found = npy_header(head) or {}
     return {name: found[name] for name in ("shape", "dtype") if name in found}

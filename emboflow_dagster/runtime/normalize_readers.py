@@ -21,7 +21,7 @@ def rate_of(asset: Mapping[str, Any]) -> tuple[float | None, bool]:
 
     Never raises for a file that cannot be read: reading its episodes says what is wrong.
     """
-    from emboflow_dagster.formats.canonical import from_hdf5, from_lerobot, from_videos
+    from emboflow_dagster.formats.canonical import from_csv, from_hdf5, from_lerobot, from_npy, from_videos
 
     path, form = Path(asset["path"]), str(asset["format"])
     try:
@@ -32,6 +32,8 @@ def rate_of(asset: Mapping[str, Any]) -> tuple[float | None, bool]:
             return from_lerobot.suggested_fps(path), False
         if form in ("video", "video_collection"):
             return from_videos.suggested_fps(path), False
+        if form.startswith(("csv", "np")):
+            return (from_csv if form == "csv" else from_npy).suggested_fps(path), False
     except (EmboflowError, OSError, RuntimeError, ValueError):
         pass
     return None, False
@@ -53,9 +55,11 @@ def read(
     """
     from emboflow_dagster.formats.canonical import (
         from_bags,
+        from_csv,
         from_hdf5,
         from_images,
         from_lerobot,
+        from_npy,
         from_rlds,
         from_videos,
     )
@@ -67,10 +71,11 @@ def read(
     if form in ("video", "video_collection"):
         # Several videos may have several rates; only an asked one is that of all of them.
         return from_videos.episodes(path, fps=request["fps"], task=task or "", videos=videos, **common)
-    if not form.startswith((*BAGS, "hdf5", "lerobot", "rlds", "image_sequence", ARRAYS)):
+    rows = ("hdf5", "lerobot", "rlds", "image_sequence", "csv", "np")
+    if not form.startswith((*BAGS, *rows, ARRAYS)):
         raise InvalidInputError(
-            f"format {form} cannot be normalised; HDF5 demonstrations, LeRobot, RLDS, ROS bags, MCAP, videos "
-            "and pictures can",
+            f"format {form} cannot be normalised; HDF5 demonstrations, LeRobot, RLDS, ROS bags, MCAP, "
+            "videos, pictures, tables and numpy arrays can",
             kind=ErrorKind.FORMAT_UNSUPPORTED,
         )
     if fps is None:
@@ -102,6 +107,11 @@ def read(
         return from_rlds.episodes(path, task=task, videos=videos is not False, **common)
     if form.startswith("image_sequence"):
         return from_images.episodes(path, task=task or "", **common)
+    if form.startswith(("csv", "np")):
+        reader = from_csv if form == "csv" else from_npy
+        _check_rate(reader.suggested_fps(path), fps)
+        more = {} if form == "csv" else {"videos": videos is not False}
+        return reader.episodes(path, mapping=request["mapping"] or None, task=task or "", **more, **common)
     return _arrays(path, fps, task or "", common)
 
 

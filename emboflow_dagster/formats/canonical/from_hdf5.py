@@ -5,6 +5,7 @@ robosuite's flattened simulator state begins with the simulation time; where tha
 the frames' own stamp. The other layouts hold no time, and none is made up for them.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from emboflow_dagster.errors import ErrorKind, InvalidInputError, NotFoundError
 from emboflow_dagster.formats.canonical.hdf5_cameras import cameras_of, is_camera, picture_at
 from emboflow_dagster.formats.canonical.hdf5_plain import (
     TIMESTAMP,
+    left_out_of,
     mapped_demos,
     parts,
     robosuite_030,
@@ -23,6 +25,8 @@ from emboflow_dagster.formats.canonical.names import kind_of
 from emboflow_dagster.formats.canonical.schema import Episode, FeatureSpec
 from emboflow_dagster.formats.hdf5_file import SUFFIXES, is_hdf5
 from emboflow_dagster.formats.hdf5_layout import Demo, Field, Layout, layout_of, natural_key, open_hdf5
+from emboflow_dagster.formats.hdf5_proposal import propose
+from emboflow_dagster.formats.hdf5_warnings import REPACK
 from emboflow_dagster.formats.nearest import instead
 
 __all__ = ["episodes", "hdf5_files", "nominal_fps", "picture_at", "simulation_clock", "suggested_fps"]
@@ -105,23 +109,27 @@ def episodes(
     """
     left_out = skipped if skipped is not None else []
     root = path if path.is_dir() else path.parent
-    for file_path in hdf5_files(path):
+    files = hdf5_files(path)
+    failed: list[InvalidInputError] = []
+    for file_path in files:
         name = file_path.relative_to(root).as_posix()
         try:
-            file = open_hdf5(file_path)
-        except OSError as error:
-            raise InvalidInputError(f"{name}: not readable: {error}", kind=ErrorKind.FILE_CORRUPT) from error
-        with file:
-            layout = _layout(file_path, file)
+            file, layout = _opened(file_path, name)
             demos = layout.demos or (mapped_demos(layout, mapping) if mapping else [])
             if not demos:
-                raise InvalidInputError(
-                    f"{name}: no demonstrations{why_none_is_mapped(layout, mapping or {})}",
-                    kind=ErrorKind.FORMAT_UNSUPPORTED,
-                    hint=None
-                    if mapping
-                    else "set `mapping` in the node's config: dataset of an episode to feature name",
-                )
+                file.close()
+                raise _none(name, layout, mapping)
+        except InvalidInputError as error:
+            # One bad file of many costs itself.
+            failed.append(error)
+            if len(failed) == len(files):
+                raise failed[0] from None
+            if len(files) > 1:
+                source = {"assetId": asset_id, "path": name, "ref": "/"}
+                left_out.append({"source": source, "reason": error.message})
+            continue
+        with file:
+            left_out += left_out_of(demos, {"assetId": asset_id, "path": name}, mapping, videos=videos)
             for demo in demos:
                 source = {"assetId": asset_id, "path": name, "ref": demo.group or "/"}
                 result = _episode(file, layout, demo, mapping, source, task=task, videos=videos)
@@ -131,22 +139,63 @@ def episodes(
                     yield result
 
 
+def _opened(path: Path, name: str) -> "tuple[h5py.File, Layout]":
+    """A file and what stands in it.
+
+    Raises:
+        InvalidInputError: It cannot be read.
+    """
+    try:
+        file = open_hdf5(path)
+        try:
+            return file, _layout(path, file)
+        except BaseException:
+            file.close()
+            raise
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        kind = ErrorKind.FILE_TRUNCATED if "truncated" in str(error) else ErrorKind.FILE_CORRUPT
+        raise InvalidInputError(f"{name}: not readable: {error}", kind=kind) from error
+
+
+def _readable(path: Path) -> "Iterator[tuple[h5py.File, Layout]]":
+    """The files of an asset that can be read, one after the other."""
+    for file_path in hdf5_files(path):
+        try:
+            file, layout = _opened(file_path, file_path.name)
+        except InvalidInputError:
+            continue
+        with file:
+            yield file, layout
+
+
+def _none(name: str, layout: Layout, mapping: Mapping[str, str] | None) -> InvalidInputError:
+    """Why a file has no demonstrations, and the mapping with which it may have some."""
+    hint = None
+    if not mapping:
+        hint = "set `mapping` in the node's config: dataset of an episode to feature name"
+        if found := propose(layout):
+            hint = f"{hint}; by names and shapes {json.dumps(found, ensure_ascii=False)}"
+    return InvalidInputError(
+        f"{name}: no demonstrations{why_none_is_mapped(layout, mapping or {})}",
+        kind=ErrorKind.FORMAT_UNSUPPORTED,
+        hint=hint,
+    )
+
+
 def suggested_fps(path: Path) -> float | None:
     """The rate the file itself gives: the environment's control frequency, or its simulation clock's step."""
-    for file_path in hdf5_files(path):
-        with open_hdf5(file_path) as file:
-            layout = _layout(file_path, file)
-            if layout.control_hz:
-                return layout.control_hz
-            # Without an environment no state has a clock: every one would be read to find none.
-            demos = layout.demos if layout.env and layout.format == "hdf5_robosuite_raw" else []
-            for demo in demos:
-                state = demo.state
-                if state is not None and state.is_numeric and not state.foreign:
-                    stamps = simulation_clock(layout, _read(file, demo, "states", state))
-                    step = _median_step(stamps)
-                    if step:
-                        return round(1e9 / step, 3)
+    for file, layout in _readable(path):
+        if layout.control_hz:
+            return layout.control_hz
+        # Without an environment no state has a clock: every one would be read to find none.
+        demos = layout.demos if layout.env and layout.format == "hdf5_robosuite_raw" else []
+        for demo in demos:
+            state = demo.state
+            if state is not None and state.is_numeric and not state.closed:
+                stamps = simulation_clock(layout, _read(file, demo, "states", state))
+                step = _median_step(stamps)
+                if step:
+                    return round(1e9 / step, 3)
     return None
 
 
@@ -198,6 +247,9 @@ def _episode(
     if stamps is not None:
         clock = None
     flags = () if clock is None else ("sim_time",)
+    flags += tuple(f"split:{key}" for key in layout.keys_of(demo))
+    if layout.damage is not None:
+        flags += (layout.damage.code,)
     return Episode(
         source=source,
         features=features,
@@ -229,9 +281,8 @@ def _layout(path: Path, file: "h5py.File") -> Layout:
 
 def nominal_fps(path: Path) -> float | None:
     """The rate that files of this layout have by convention where they say none: 50 Hz of ALOHA."""
-    for file_path in hdf5_files(path):
-        with open_hdf5(file_path) as file:
-            return ALOHA_HZ if _layout(file_path, file).format == "hdf5_aloha" else None
+    for _, layout in _readable(path):
+        return ALOHA_HZ if layout.format == "hdf5_aloha" else None
     return None
 
 
@@ -272,6 +323,8 @@ def _default_mapping(layout: Layout, demo: Demo) -> dict[str, str]:
 def _unusable(item: Field, length: int) -> str | None:
     if item.foreign:
         return "its values stand in another file"
+    if item.missing:
+        return f"packed with {item.missing}, which is not installed: {REPACK}"
     if not item.is_numeric:
         return f"shape {list(item.shape)} of {item.dtype} is no vector per frame"
     if item.zero_width:
@@ -289,12 +342,19 @@ def _read(file: "h5py.File", demo: Demo, name: str, item: Field) -> "np.ndarray"
 
     if not item.shape:
         return np.asarray([])
+    if item.column:
+        table = file[item.path].fields(item.column)  # pyright: ignore[reportAttributeAccessIssue] - a table
+        return np.asarray(table[: item.shape[0]])
     # By h5py's own identifiers, as the file is walked: a demonstration's datasets are many and small.
     dataset = h5d.open(file.id, f"{demo.group}/{name}".encode())
     rows = np.empty(item.shape, dataset.dtype)
     if rows.size:
         # With its own space: a dataset that has grown since the walk is refused, not read beyond the array.
-        dataset.read(h5s.create_simple(item.shape), h5s.ALL, rows)
+        place = h5s.ALL
+        if item.declared is not None:
+            place = dataset.get_space()
+            place.select_hyperslab((0,) * len(item.shape), item.shape)
+        dataset.read(h5s.create_simple(item.shape), place, rows)
     return rows
 
 

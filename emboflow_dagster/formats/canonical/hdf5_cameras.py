@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from emboflow_dagster.formats.canonical.hdf5_plain import parts
 from emboflow_dagster.formats.canonical.names import camera_name
 from emboflow_dagster.formats.canonical.schema import Camera
-from emboflow_dagster.formats.hdf5_layout import Demo, Field
+from emboflow_dagster.formats.hdf5_layout import Demo, Field, raw_pictures
 
 if TYPE_CHECKING:
     import h5py
@@ -33,7 +33,7 @@ def cameras_of(
         if is_camera(demo, dataset)
     }
     for name, item in (named or demo.cameras).items():
-        if item.foreign or item.shape[0] != length:
+        if item.closed or item.shape[0] != length:
             continue
         dataset = _opened(file, item)
         first = picture_at(dataset, item, 0)
@@ -47,10 +47,13 @@ def cameras_of(
 def is_camera(demo: Demo, dataset: str) -> bool:
     """Whether a mapping's dataset holds pictures: raw ones, or encoded ones below ``images``."""
     item = demo.fields.get(parts(dataset)[0])
-    if item is None or item.dtype != "uint8":
+    if item is None:
         return False
-    raw = len(item.shape) == 4 and item.shape[-1] in (1, 3, 4)  # noqa: PLR2004 - frame, row, column, channel
-    return raw or (len(item.shape) == 2 and "image" in item.path)  # noqa: PLR2004 - frame, bytes
+    encoded = "image" in item.path and (
+        (item.dtype == "uint8" and len(item.shape) == 2)  # noqa: PLR2004 - frame, bytes
+        or (item.dtype == "object" and len(item.shape) == 1)
+    )
+    return bool(raw_pictures(item)) or encoded
 
 
 def _opened(file: "h5py.File", item: Field) -> Any:
@@ -105,8 +108,13 @@ def _rgb(data: Any, item: Field) -> "np.ndarray | None":
     import numpy as np
 
     data = np.asarray(data)
-    if len(item.shape) == 4:  # noqa: PLR2004 - frame, row, column, channel
-        rgb = data[..., :3] if item.shape[-1] >= 3 else np.repeat(data, 3, axis=-1)  # noqa: PLR2004
+    axes = raw_pictures(item)
+    if axes:
+        if axes == "chw":
+            data = np.moveaxis(data, 0, -1)
+        elif axes == "hw":
+            data = data[..., None]
+        rgb = data[..., :3] if data.shape[-1] >= 3 else np.repeat(data, 3, axis=-1)  # noqa: PLR2004
         return np.ascontiguousarray(rgb)
     from PIL import Image, UnidentifiedImageError
 

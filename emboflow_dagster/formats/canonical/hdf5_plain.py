@@ -1,10 +1,10 @@
 """HDF5 files of no known layout, and of old ones: which groups are episodes, what makes a feature."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
-from emboflow_dagster.formats.hdf5_layout import Demo, Field, Layout, natural_key
+from emboflow_dagster.formats.hdf5_layout import Demo, Field, Layout, as_far_as_read, natural_key
 from emboflow_dagster.formats.nearest import instead
 
 if TYPE_CHECKING:
@@ -31,14 +31,15 @@ def mapped_demos(layout: Layout, mapping: Mapping[str, str]) -> list[Demo]:
     wanted = [part for dataset in mapping for part in parts(dataset)]
     if not wanted:
         return []
-    by_path = {item.path: item for item in layout.fields}
+    by_path = {item.path: item for item in layout.fields} | layout.columns
     suffix = f"/{wanted[0]}"
     groups = ["" for path in by_path if path == wanted[0]]
     groups += [path.removesuffix(suffix) for path in by_path if path.endswith(suffix)]
     found = [
         group for group in groups if all((f"{group}/{name}" if group else name) in by_path for name in wanted)
     ]
-    return [Demo(group, _below(by_path.items(), group)) for group in sorted(found, key=natural_key)]
+    demos = [Demo(group, _below(by_path.items(), group)) for group in sorted(found, key=natural_key)]
+    return demos if layout.damage is None else [as_far_as_read(demo) for demo in demos]
 
 
 def why_none_is_mapped(layout: Layout, mapping: Mapping[str, str]) -> str:
@@ -53,8 +54,8 @@ def why_none_is_mapped(layout: Layout, mapping: Mapping[str, str]) -> str:
 
 
 def paths_of(layout: Layout) -> list[str]:
-    """The paths of all datasets."""
-    return [item.path for item in layout.fields]
+    """The paths of all datasets, and of the columns of tables."""
+    return [*(item.path for item in layout.fields), *layout.columns]
 
 
 def _shared(layout: Layout) -> set[str]:
@@ -100,3 +101,44 @@ def stamps_of(values: "np.ndarray") -> "np.ndarray | str":
     if not np.isfinite(flat).all():
         return "not every stamp is a number"
     return np.round(flat[:, 0].astype(np.float64) * NS).astype(np.int64)
+
+
+def left_out_of(
+    demos: Sequence[Demo], source: Mapping[str, Any], mapping: Mapping[str, str] | None, *, videos: bool
+) -> list[dict[str, Any]]:
+    """What demonstrations hold and no episode of theirs takes, with the reason; each name once.
+
+    Without a mapping these are observations; a mapping says by itself what is wanted.
+    """
+    if mapping is not None:
+        return []
+    found: dict[str, tuple[str, int]] = {}
+    for demo in demos:
+        reasons = demo.no_video if videos else {}
+        for name, item in demo.fields.items():
+            if not name.startswith(("obs/", "observations/")) or name in reasons:
+                continue
+            plain = item.dtype in ("object", "unknown") or item.dtype.startswith(
+                ("bytes", "compound", "void")
+            )
+            if plain and not _is_picture(demo, item):
+                reasons = {**reasons, name: f"{item.dtype} is no number"}
+            elif item.closed and not item.foreign:
+                reasons = {**reasons, name: f"packed with {item.missing}, which is not installed"}
+        for name, item in demo.cameras.items() if videos else ():
+            if item.shape and item.shape[0] != demo.length:
+                reasons = {**reasons, name: f"{item.shape[0]} pictures for {demo.length} frames"}
+        for name, reason in reasons.items():
+            first, count = found.get(name, (reason, 0))
+            found[name] = (first, count + 1)
+    return [
+        {
+            "source": {**source, "ref": name},
+            "reason": f"{name}: {reason}, in {count} of {len(demos)} episodes",
+        }
+        for name, (reason, count) in found.items()
+    ]
+
+
+def _is_picture(demo: Demo, item: Field) -> bool:
+    return any(item is camera for camera in demo.cameras.values())

@@ -235,7 +235,7 @@ def _of_hdf5(path: Path, bundle: _Bundle, images: int) -> None:
                         "joints", title, partial(plots.save_lines, panels=panels, title=title, unit=unit)
                     )
             for demo in layout.demos[:1]:
-                cameras = {n: i for n, i in list(demo.cameras.items())[:MAX_CAMERAS] if not i.foreign}
+                cameras = {n: i for n, i in list(demo.cameras.items())[:MAX_CAMERAS] if not i.closed}
                 for camera, item in cameras.items():
                     picked = _picked(item.shape[0], images)
                     found = [(f"{i}", picture_at(file[item.path], item, i)) for i in picked]
@@ -261,9 +261,9 @@ def _hdf5_scene(
     by_path = {item.path: item for item in demo.fields.values()}
     for path in wanted:
         item = by_path[path]
-        if item.foreign or not item.width or not item.is_numeric or item.shape[0] > MAX_ROWS:
+        if item.closed or not item.width or not item.is_numeric or item.shape[0] > MAX_ROWS:
             continue
-        values = np.asarray(file[path][...], dtype=np.float64)  # pyright: ignore[reportIndexIssue] - a dataset
+        values = np.asarray(file[path][: item.shape[0]], np.float64)  # pyright: ignore[reportIndexIssue] - a dataset
         names = [str(index) for index in range(values.shape[1])]
         scene.panels.append((path, np.arange(len(values)) / hz, values, names))
     return scene
@@ -324,9 +324,9 @@ def _demo_panels(file: "h5py.File", demo: Demo, hz: float | None) -> list[Any]:
 
     panels = []
     for item in (demo.action, demo.state, demo.fields.get("observations/qvel")):
-        if item is None or item.foreign or not item.width or item.shape[0] > MAX_ROWS:
+        if item is None or item.closed or not item.width or item.shape[0] > MAX_ROWS:
             continue
-        values = np.asarray(file[item.path][...])  # pyright: ignore[reportIndexIssue] - a dataset
+        values = np.asarray(file[item.path][: item.shape[0]])  # pyright: ignore[reportIndexIssue] - a dataset
         seconds = np.arange(len(values)) / (hz or 1.0)
         names = [str(index) for index in range(values.shape[1])]
         panels.append((item.path, seconds, values, names))

@@ -156,11 +156,11 @@ def _hdf5_views(file: "h5py.File", prefix: str, fps: float | None) -> Iterator[E
         for name, item in demo.fields.items():
             if not item.is_numeric or item.zero_width or not item.shape[0] or name in demo.cameras:
                 continue
-            if item.foreign or item.shape[0] * (item.width or 1) > MAX_NUMBERS:
+            if item.closed or item.shape[0] * (item.width or 1) > MAX_NUMBERS:
                 unread.append(name)
                 continue
             try:
-                rows = np.asarray(file[item.path][...])  # pyright: ignore[reportIndexIssue] - a dataset
+                rows = np.asarray(file[item.path][: item.shape[0]])  # pyright: ignore[reportIndexIssue] - a dataset
             except (OSError, RuntimeError, ValueError):
                 unread.append(name)
                 continue

@@ -53,7 +53,7 @@ def run(context: NodeContext) -> NodeResult:
         else:
             recordings.append(_placed(bound, place, result, bundle))
             rows.append(_row(bound, "whole" if result["whole"] else "recovered", result))
-        context.log(f"{bound.name}: {rows[-1]['outcome']}, {rows[-1]['messages']} messages")
+        context.log(f"{bound.name}: {rows[-1]['outcome']}, {_held(rows[-1])}")
     summary = {
         "assets": len(rows),
         "recovered": sum(row["outcome"] == "recovered" for row in rows),
@@ -95,12 +95,17 @@ def _link(source: str, target: str) -> None:
         shutil.copyfile(source, target)
 
 
+def _held(row: dict[str, Any]) -> str:
+    return f"{row['messages']} messages" if row["rows"] is None else f"{row['rows']} rows"
+
+
 def _row(bound: BoundAsset, outcome: str, result: dict[str, Any]) -> dict[str, Any]:
     wrong = dict.fromkeys(warning["code"] for warning in result.get("warnings", ()))
     return {
         "name": short(bound.name),
         "outcome": outcome,
         "messages": result.get("messages"),
+        "rows": result.get("rows"),
         "seconds": result.get("seconds"),
         "bytes": result.get("bytes"),
         "leftOut": result.get("tooLarge"),
@@ -114,8 +119,8 @@ NODE = NodeType(
     title="Recover",
     description=(
         "Writes what can be read of recordings that were cut or never closed to whole files of the same "
-        "container, reads those again and compares every message. Whole recordings go along unchanged; an "
-        "asset of which nothing can be read goes no further."
+        "container (bags, MCAP, HDF5), reads those again and compares every message or row. Whole recordings "
+        "go along unchanged; an asset of which nothing can be read goes no further."
     ),
     category=CustomNodeCategory.TRANSFORM,
     options=RecoverOptions,
