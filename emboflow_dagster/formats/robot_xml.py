@@ -4,6 +4,7 @@ A description may come from anywhere. Licences and comments of any length, byte 
 before the first element of real files, so it is looked for by the parser and not in the first bytes.
 """
 
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,7 @@ MAX_PROLOGUE: Final = 1024 * 1024
 SUFFIXES: Final = (".urdf", ".xacro", ".sdf", ".world", ".mjcf", ".xml")
 #: Folders of labels hold a hundred thousand of these.
 MAX_PLAIN_XML: Final = 50
+_AFTER_ENTITIES: Final = re.compile(rb"<(robot|mujoco|sdf|gazebo)[\s/>]")
 _MARKS: Final = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 
 
@@ -34,10 +36,13 @@ def root_of(data: bytes) -> str | None:
         found.append(name.rpartition(":")[2])
         raise _FoundError
 
+    def declared(*_: object) -> None:
+        # What it defines is not expanded, not even to come to the first element.
+        found.extend(name.decode() for name in _AFTER_ENTITIES.findall(data)[:1])
+        raise _FoundError
+
     parser.StartElementHandler = begin
-    parser.StartDoctypeDeclHandler = (
-        begin  # it names the first element, and what it defines is never expanded
-    )
+    parser.StartDoctypeDeclHandler = declared
     with suppress(_FoundError, expat.ExpatError):
         parser.Parse(data, False)
     return found[0] if found else None

@@ -65,8 +65,9 @@ def read_urdf(path: Path) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """What one description says, and (warning code, message) of what is wrong with it.
 
     Returns:
-        ``robot``, ``links``, ``joints``, ``meshRefs``, ``jointTypes`` {type: count}, ``meshes`` (each once, at
-        most 500), ``missingMeshes`` and ``meshPointers`` (``None``: not known of a file alone), and what :meth:`~emboflow_dagster.formats.urdf_tree.Tree.summary` gives.
+        ``robot``, ``links``, ``joints``, ``meshRefs``, ``jointTypes`` {type: count}, ``meshes`` (each once,
+        at most 500), ``missingMeshes`` and ``meshPointers`` (``None``: a file alone does not say), and what
+        :meth:`~emboflow_dagster.formats.urdf_tree.Tree.summary` gives.
 
     Raises:
         ValueError: Too large, no robot element, or a document type declaration (entities).
