@@ -1,4 +1,4 @@
-"""Archives: zip, tar, compressed tar, gzip, bzip2, xz, 7z. Listed first, then looked into in bounded size.
+"""Archives: zip, tar, compressed tar, gzip, bzip2, xz, zstd, 7z. Listed first, then looked into.
 
 One archive, or a folder that holds nothing else. Sizes of compressed streams are counted by unpacking into
 nowhere, since their own trailers hold them modulo 2**32 only.
@@ -7,43 +7,80 @@ nowhere, since their own trailers hold them modulo 2**32 only.
 import io
 import tarfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from emboflow_dagster.errors import ConfigurationError
 from emboflow_dagster.formats.archives.inside import look_inside
 from emboflow_dagster.formats.archives.members import Listing, Member, is_bomb
-from emboflow_dagster.formats.archives.seven_zip import EncryptedError, headers, open_7z
-from emboflow_dagster.formats.archives.streams import BombError, Unpacked
-from emboflow_dagster.formats.archives.walk import tar_members, zip_member
+from emboflow_dagster.formats.archives.seven_zip import (
+    EncryptedError,
+    announced_size,
+    headers,
+    open_7z,
+)
+from emboflow_dagster.formats.archives.streams import BombError, Counted, Unpacked
+from emboflow_dagster.formats.archives.walk import PACKED, PLAIN, stem_of, tar_members
+from emboflow_dagster.formats.archives.zips import (
+    CutZipError,
+    SplitZipError,
+    before_the_cut,
+    end_of,
+    entries,
+)
 from emboflow_dagster.formats.detect import Format, Source, signature
 from emboflow_dagster.formats.report import Candidate, Probe
 
-KINDS = {"zip": "zip", "gzip": "gzip", "bzip2": "bzip2", "xz": "xz", "7z": "7z", "tar": "tar"}
-SUFFIX_KINDS = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z")
+KINDS = {kind: kind for kind in ("zip", "gzip", "bzip2", "xz", "zstd", "7z", "tar")}
+SUFFIX_KINDS = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".zstd", ".7z", ".rar", ".lz4")
+UNREAD = {
+    "rar": "RAR is not read: unpack it (`unar FILE`) and register what comes out, or pack it as tar.zst",
+    "lz4": "a file in LZ4 is not read: unpack it (`lz4 -d FILE`) and register what comes out",
+}
+"""Archives that are named only, and what to do with them."""
 MAX_NAMES = 100
 MAX_PROBLEMS = 150
 MAX_INSIDE = 20
 """Archives of one folder that are unpacked and looked into."""
 MAX_MEMBERS = 500_000
-MAX_CENTRAL_DIRECTORY = 256 * 1024 * 1024
-_LOCAL_CHECKS = 20_000
-_ZIP64 = 0xFFFFFFFF
+_JUNK = {"trailing_bytes"}
+_BLOCK = 512
+_PIECE = 256 * 1024
 
 
 def matches(source: Source) -> Candidate | None:
     """A file with an archive's signature, or a folder of archives only."""
     if not source.is_folder:
-        kind = KINDS.get(signature(source.head) or "")
-        return Candidate(kind, 0.95, (f"{kind} signature",)) if kind else None
+        kind = _kind_of(source.path, source.head)
+        # Bags and MCAPs that were packed with zstd are read as what they are.
+        sure = 0.85 if kind == "zstd" else 0.95
+        return Candidate(kind, sure, (f"{kind} signature",)) if kind else None
     if not source.entries or any(entry.suffix not in SUFFIX_KINDS for entry in source.entries):
         return None
-    kinds = [KINDS.get(signature(source.head_of(entry)) or "") for entry in source.entries[:50]]
+    kinds = [_kind_of(source.file(entry), source.head_of(entry)) for entry in source.entries[:50]]
     kind = kinds[0]
     if kind is None or None in kinds:
         return None
     return Candidate(kind, 0.6, (f"{len(source.entries)} archive(s) and nothing else",))
+
+
+def _kind_of(path: Path, head: bytes) -> str | None:
+    """The kind by the first bytes; of what is named as a zip also by the last, as of the last of several."""
+    found = signature(head)
+    if found is None and path.suffix.lower() == ".zip":
+        with path.open("rb") as stream:
+            return "zip" if end_of(stream, path.stat().st_size) else None
+    return found if found in KINDS or found in UNREAD else None
+
+
+def _can_be_unpacked(kind: str, listing: Listing) -> bool:
+    """Whether `extract-archive` would take it, at most with links left out."""
+    left_out = {"archive_nested", "archive_mode", "archive_link"}
+    codes = {code for code, _, _ in listing.problems} - (
+        left_out if kind.startswith("tar") else left_out | _JUNK
+    )
+    return listing.complete and not codes
 
 
 def probe(source: Source, report: Probe) -> None:
@@ -60,6 +97,7 @@ def probe(source: Source, report: Probe) -> None:
         files = [(source.path.name, source.path)]
     listings: dict[str, Listing] = {}
     insides: dict[str, Any] = {}
+    takes: list[bool] = []
     for name, path in files:
         kind, listing = list_archive(path)
         if kind is None:
@@ -67,7 +105,8 @@ def probe(source: Source, report: Probe) -> None:
             continue
         report.suggest(kind, 0.97, f"{name} was listed as {kind}")
         listings[name] = listing
-        if len(insides) < MAX_INSIDE:
+        takes.append(_can_be_unpacked(kind, listing))
+        if len(insides) < MAX_INSIDE and kind not in UNREAD:
             insides[name] = look_inside(path, kind, listing, report)
         for code, message, member in listing.problems:
             report.warn(code, message, member if len(files) == 1 and member else f"{name}:{member or ''}")
@@ -79,6 +118,8 @@ def probe(source: Source, report: Probe) -> None:
     for listing in listings.values():
         for ext, count in listing.extensions.items():
             extensions[ext] = extensions.get(ext, 0) + count
+    if any(takes):
+        report.recommend("extract-archive", "quality-report")
     report.structure.update(
         {
             "members": sum(listing.members for listing in listings.values()),
@@ -97,27 +138,31 @@ def list_archive(path: Path) -> tuple[str | None, Listing]:
     with path.open("rb") as stream:
         head = stream.read(4_096)
         stream.seek(0)
-        kind = KINDS.get(signature(head) or "")
+        kind = _kind_of(path, head)
         try:
             if kind == "zip":
                 _list_zip(stream, path.stat().st_size, listing)
             elif kind == "tar":
                 _list_tar(stream, listing)
-            elif kind in ("gzip", "bzip2", "xz"):
-                kind = _list_compressed(stream, kind, path, listing)
+            elif kind in PACKED:
+                kind = _tarred(stream, kind, path)
+                _list_compressed(stream, kind, path, listing)
             elif kind == "7z":
                 _list_7z(stream, path.stat().st_size, listing)
+            elif kind in UNREAD:
+                listing.incomplete("archive_not_read", UNREAD[kind])
         except EncryptedError as error:
-            _incomplete(listing, "archive_encrypted", str(error))
+            listing.incomplete("archive_encrypted", str(error))
         except ConfigurationError as error:
-            _incomplete(listing, "listing_unavailable", f"{error.message} ({error.hint})")
+            listing.incomplete("listing_unavailable", f"{error.message} ({error.hint})")
         except BombError as error:
-            _incomplete(listing, "archive_bomb", f"unpacking was stopped: {error}")
+            listing.incomplete("archive_bomb", f"unpacking was stopped: {error}")
         except EOFError as error:
-            _incomplete(listing, "truncated", str(error) or "the archive ends too early")
+            listing.incomplete("truncated", f"{error or 'the archive ends too early'}{_before(listing)}")
         except tarfile.ReadError as error:
             cut = "unexpected end" in str(error)
-            _incomplete(listing, "truncated" if cut else "corrupt", f"not readable: {error}")
+            text = f"not readable: {error}{_before(listing)}"
+            listing.incomplete("truncated" if cut else "corrupt", text)
         except (
             OSError,
             ValueError,
@@ -125,23 +170,24 @@ def list_archive(path: Path) -> tuple[str | None, Listing]:
             zipfile.BadZipFile,
             tarfile.TarError,
         ) as error:
-            _incomplete(listing, "corrupt", f"not readable: {error}")
+            listing.incomplete("corrupt", f"not readable: {error}")
     return kind, listing
 
 
-def _incomplete(listing: Listing, code: str, message: str, member: str | None = None) -> None:
-    listing.complete = False
-    listing.problems.insert(0, (code, message, member))
+def _before(listing: Listing) -> str:
+    return f"; {listing.members} members stand before that" if listing.members else ""
 
 
 def _list_zip(stream: BinaryIO, size: int, listing: Listing) -> None:
-    if _central_directory_bytes(stream, size) > MAX_CENTRAL_DIRECTORY:
-        _incomplete(listing, "listing_truncated", "the table of contents is too large to be read")
+    try:
+        _add(listing, entries(stream, size, listing))
+    except SplitZipError:
+        text = "one part of several: join them with `zip -s 0 PARTS.zip --out WHOLE.zip` and register that"
+        listing.incomplete("archive_multi_part", text)
+    except CutZipError as error:
+        _add(listing, before_the_cut(stream, size))
+        listing.incomplete("truncated", f"{error}; {listing.members} members stand whole before the cut")
         return
-    with zipfile.ZipFile(stream) as archive:
-        infos = archive.infolist()
-        _add(listing, map(zip_member, infos))
-        _check_places(stream, infos, listing)
     _weigh(listing, size)
 
 
@@ -160,73 +206,76 @@ def _weigh(listing: Listing, size: int) -> None:
         listing.problems.insert(0, ("archive_bomb", f"{listing.size} bytes from {size} in all", None))
 
 
-def _central_directory_bytes(stream: BinaryIO, size: int) -> int:
-    """What the end record says about the table of contents; 0 where there is none (zipfile then refuses)."""
-    tail = min(size, 66_000)
-    stream.seek(size - tail)
-    data = stream.read(tail)
-    stream.seek(0)
-    at = data.rfind(b"PK\x05\x06")
-    return int.from_bytes(data[at + 12 : at + 16], "little") if at >= 0 and len(data) >= at + 16 else 0
-
-
-def _check_places(stream: BinaryIO, infos: list[zipfile.ZipInfo], listing: Listing) -> None:
-    """Entries that share bytes multiply them; a local header that contradicts the table of contents lies."""
-    end = 0
-    for info in sorted(infos, key=lambda item: item.header_offset)[:_LOCAL_CHECKS]:
-        if info.header_offset < end:
-            listing.problems.insert(
-                0, ("archive_bomb", "shares its bytes with another entry", info.orig_filename)
-            )
-            return
-        end = info.header_offset + 30 + info.compress_size
-        stream.seek(info.header_offset)
-        local = stream.read(30)
-        if len(local) < 30 or local[:4] != b"PK\x03\x04":  # noqa: PLR2004 - the fixed part of a local header
-            _incomplete(
-                listing, "corrupt", "no local header where the table of contents says", info.orig_filename
-            )
-            return
-        crc = int.from_bytes(local[14:18], "little")
-        declared = int.from_bytes(local[22:26], "little")
-        streamed, large = int.from_bytes(local[6:8], "little") & 8, declared == _ZIP64
-        if not streamed and not large and (declared != info.file_size or crc != info.CRC):
-            text = f"local header says {declared} bytes, the table of contents {info.file_size}"
-            if declared == info.file_size:
-                text = "local header and table of contents disagree on the checksum"
-            listing.problems.insert(0, ("corrupt", text, info.orig_filename))
-
-
 def _list_7z(stream: BinaryIO, size: int, listing: Listing) -> None:
+    if (announced := announced_size(stream)) > size:
+        text = (
+            f"{announced} bytes are announced, {size} are there: it was cut, or is the first part of several"
+        )
+        raise EOFError(text)
     with open_7z(stream) as archive:
         _add(listing, (member for member, _ in headers(archive)))
     _weigh(listing, size)
 
 
 def _list_tar(stream: "BinaryIO | io.BufferedReader", listing: Listing) -> None:
-    _add(listing, (member for member, _, _ in tar_members(stream)))
+    counted = Counted(stream)
+    archive: Any = None
+
+    def found() -> Iterator[Member]:
+        nonlocal archive
+        for member, _, archive in tar_members(counted):  # noqa: B007 - the last one says where it ends
+            yield member
+
+    _add(listing, found())
+    if archive is None or not listing.complete:
+        return
+    # Without an end mark it ended at a header that is none.
+    broken = counted.recent(archive.offset, _BLOCK).strip(b"\0")
+    # What stands behind is read too: it may be another tar, and a compressed one has its checksum there.
+    while counted.read(_PIECE):
+        pass
+    behind = counted.last - archive.offset
+    if broken:
+        listing.incomplete(
+            "corrupt", f"the header at byte {archive.offset} is damaged; {behind} bytes follow"
+        )
+    elif behind > 0:
+        text = f"{behind} bytes behind the end mark are not read: another tar that was joined to it, or junk"
+        listing.problems.append(("trailing_bytes", text, None))
 
 
-def _list_compressed(stream: BinaryIO, kind: str, path: Path, listing: Listing) -> str:
-    unpacked = Unpacked(stream, kind)
-    reader = io.BufferedReader(unpacked, 64 * 1024)
-    if signature(reader.peek(512)[:512]) == "tar":
-        _list_tar(reader, listing)
-        # What stands behind the last entry is read too: its checksum says whether the file is whole.
-        unpacked.drain()
-        return {"gzip": "tar.gz", "bzip2": "tar.bz2", "xz": "tar.xz"}[kind]
-    stem = path.name.removesuffix({"gzip": ".gz", "bzip2": ".bz2", "xz": ".xz"}[kind])
-    listing.add(Member(stem), max_names=MAX_NAMES, max_problems=MAX_PROBLEMS)
-    reader.read(0)
+def _tarred(stream: BinaryIO, kind: str, path: Path) -> str:
+    """The kind with what is inside: ``tar.gz`` of ``gzip``."""
     try:
+        head = io.BufferedReader(Unpacked(stream, kind), 1_024).peek(512)[:512]
+    except (EOFError, OSError, ValueError):
+        head = b""  # the name is all that is left to say it
+    stream.seek(0)
+    tarred = signature(head) == "tar" or (not head and ".tar." in path.name)
+    return PACKED[kind] if tarred else kind
+
+
+def _list_compressed(stream: BinaryIO, kind: str, path: Path, listing: Listing) -> None:
+    plain = PLAIN.get(kind, kind)
+    unpacked = Unpacked(stream, plain)
+    reader = io.BufferedReader(unpacked, 64 * 1024)
+    if kind != plain:
+        _list_tar(reader, listing)
         unpacked.drain()
-    finally:
-        listing.size = unpacked.count
-    return kind
+    else:
+        listing.add(Member(stem_of(path, kind)), max_names=MAX_NAMES, max_problems=MAX_PROBLEMS)
+        try:
+            while reader.read(_PIECE):
+                pass
+        finally:
+            listing.size = unpacked.count
+    if unpacked.trailing:
+        text = "behind the end of the compressed stream stand bytes that begin no other: not read"
+        listing.problems.append(("trailing_bytes", text, None))
 
 
 FORMAT = Format(
-    names=("zip", "tar", "tar.gz", "tar.bz2", "tar.xz", "gzip", "bzip2", "xz", "7z"),
+    names=(*KINDS, *PACKED.values(), *UNREAD),
     matches=matches,
     probe=probe,
 )

@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 from emboflow_dagster.errors import ErrorKind, InvalidInputError, shown
+from emboflow_dagster.formats import foxglove, protobuf_messages
 from emboflow_dagster.formats.extras import needs_extra
 from emboflow_dagster.formats.recording import MAX_MESSAGE_BYTES, Connection
 
@@ -28,8 +29,12 @@ class UnsupportedEncodingError(UndecodableError):
 
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NO_IDL = re.compile(r"^(=+\r?\nIDL: .*|#.*)$", re.MULTILINE)
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-ENCODINGS = frozenset({"ros1", "cdr", "json"})
+ENCODINGS = frozenset({"ros1", "cdr", "json", "protobuf"})
+_IDL = frozenset({"ros2idl", "omgidl"})
+#: The second byte of plain CDR; that of the younger encodings aligns differently, which ROS never writes.
+_PLAIN_CDR = frozenset({0, 1})
 
 #: Packages of the current ROS 2 release; a test compares them with those of rosbags.
 RELEASE_PACKAGES = frozenset(
@@ -61,7 +66,7 @@ RELEASE_PACKAGES = frozenset(
 
 
 class Decoder:
-    """From a message's bytes to its fields: a rosbags message object, or JSON values.
+    """From a message's bytes to its fields: a rosbags message object, or plain values (JSON, protobuf).
 
     Args:
         connection: Its type, definition and encoding.
@@ -89,8 +94,8 @@ class Decoder:
         self._type = connection.type
         self._choices: list[Decode] = []
         self._may_be_standard = False
-        if connection.encoding == "json":
-            self._choices.append(json.loads)
+        if connection.encoding in {"json", "protobuf"}:
+            self._choices.append(_self_describing(connection))
             return
         failure = UndecodableError(
             f"{connection.type} is neither defined in the recording nor a standard type"
@@ -146,16 +151,32 @@ class Decoder:
         raise UndecodableError(text) from failure
 
 
+def _self_describing(connection: Connection) -> Decode:
+    name = connection.type
+    if connection.encoding == "json":
+        read: Decode = json.loads
+    elif connection.definition_encoding != "protobuf":
+        said = connection.definition_encoding or "none"
+        raise UndecodableError(f"the schema of {shown(name)} is {shown(said)}, expected protobuf descriptors")
+    else:
+        try:
+            read = protobuf_messages.decoder(name, connection.definition)
+        except InvalidInputError as error:
+            raise UndecodableError(error.message) from error
+    return (lambda data: foxglove.shaped(name, read(data))) if name.startswith(foxglove.PREFIX) else read
+
+
 @cache
 def _recorded(encoding: str, type_name: str, definition: bytes, definition_encoding: str) -> Decode:
     with needs_extra("rosbag"):
         from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 
-    store, name = get_typestore(Stores.EMPTY), _full_name(type_name)
+    store = get_typestore(Stores.EMPTY)
+    name = type_name.replace("::", "/") if definition_encoding == "omgidl" else _full_name(type_name)
     text = definition.decode("utf-8", "replace")
     try:
-        idl = definition_encoding == "ros2idl"
-        types = get_types_from_idl(text) if idl else get_types_from_msg(text, name)
+        idl = definition_encoding in _IDL
+        types = get_types_from_idl(_one_idl(text)) if idl else get_types_from_msg(text, name)
         _check_names(types)
         # Its own definitions of Time and Duration would be refused as different spellings of the same.
         store.register({key: value for key, value in types.items() if key not in store.fielddefs})
@@ -165,7 +186,20 @@ def _recorded(encoding: str, type_name: str, definition: bytes, definition_encod
         raise UndecodableError(f"the definition of {type_name} is not understood: {error}") from error
     if encoding == "ros1":
         return lambda data: store.deserialize_ros1(data, name)
+    if definition_encoding == "omgidl":
+        return lambda data: store.deserialize_cdr(_plain_cdr(data), name)
     return lambda data: store.deserialize_cdr(data, name)
+
+
+def _one_idl(text: str) -> str:
+    """Without what separates the files in one schema, and without what a preprocessor reads."""
+    return _NO_IDL.sub("", text)
+
+
+def _plain_cdr(data: bytes) -> bytes:
+    if len(data) > 1 and data[1] not in _PLAIN_CDR:
+        raise UnsupportedEncodingError(f"encapsulation {data[1]}: only plain CDR is read")
+    return data
 
 
 def _check_names(types: dict[str, Any]) -> None:

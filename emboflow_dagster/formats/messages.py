@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from emboflow_dagster.formats.decoding import Decoder, UndecodableError
 from emboflow_dagster.formats.detect import recording_parts
 from emboflow_dagster.formats.flattening import Flattener, flatten
+from emboflow_dagster.formats.foxglove import has_state
 from emboflow_dagster.formats.recording import Connection, Facts, Message
 from emboflow_dagster.formats.report import ProbeWarning
 
@@ -22,6 +23,7 @@ SKIPPED_TYPES = frozenset(
         "Image",
         "PointCloud",
         "PointCloud2",
+        "RawImage",
         # calibration and logs: numbers, but no state of the robot
         "CameraInfo",
         "DiagnosticArray",
@@ -193,7 +195,7 @@ class _Decoders:
     def _open(self, connection: Connection) -> Decoder | None:
         if self._topics is not None and connection.topic not in self._topics:
             return None
-        if short_type(connection) in self._skipped:
+        if self._skipped and (short_type(connection) in self._skipped or not has_state(connection.type)):
             return None
         try:
             return Decoder(connection)
@@ -210,4 +212,13 @@ class _Decoders:
 
 def short_type(connection: Connection) -> str:
     """The type without its package: ``Image`` of ``sensor_msgs/msg/Image`` and of ``foxglove.Image``."""
-    return connection.type.replace(".", "/").rpartition("/")[2]
+    return short_name(connection.type)
+
+
+def short_name(type_name: str) -> str:
+    """As :func:`short_type`, of a type's name.
+
+    >>> short_name("foxglove.RawImage"), short_name("foxglove::RawImage")
+    ('RawImage', 'RawImage')
+    """
+    return type_name.replace(".", "/").replace("::", "/").rpartition("/")[2]

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from emboflow_dagster.formats.decoding import UndecodableError
 from emboflow_dagster.formats.detect import signature
 from emboflow_dagster.formats.extras import needs_extra
-from emboflow_dagster.formats.messages import decoded_messages
+from emboflow_dagster.formats.messages import decoded_messages, short_name
 from emboflow_dagster.formats.report import ProbeWarning
+from emboflow_dagster.formats.video_messages import VIDEO_TYPE, Reel, is_video_type, png
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 #: Pillow's modes of depth pictures; as RGB everything above 255 would be white.
 DEEP = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 
-IMAGE_TYPES = frozenset({"CompressedImage", "Image"})
+IMAGE_TYPES = frozenset({"CompressedImage", "Image", "RawImage", VIDEO_TYPE})
 
 # ROS encoding: bytes per pixel, Pillow's mode, Pillow's raw mode
 _LAYOUTS: dict[str, tuple[int, str, str]] = {
@@ -39,7 +40,7 @@ MAX_PIXELS = 64 * 1024 * 1024
 
 def is_image_type(type_name: str) -> bool:
     """Whether messages of this type are pictures that :func:`iter_images` reads."""
-    return type_name.replace(".", "/").rpartition("/")[2] in IMAGE_TYPES
+    return short_name(type_name) in IMAGE_TYPES
 
 
 def iter_images(
@@ -52,11 +53,12 @@ def iter_images(
 ) -> Iterator[tuple[int, bytes]]:
     """(stamp in ns, PNG or JPEG bytes) of the first ``limit`` pictures of a topic.
 
-    JPEG and PNG are given as recorded; raw pictures (rgb8, bgr8, rgba8, bgra8, mono8, mono16) become PNG.
+    JPEG and PNG are given as recorded; raw pictures (rgb8, bgr8, rgba8, bgra8, mono8, mono16) and those of a
+    video become PNG.
 
     Args:
         path: A recording's file or folder.
-        topic: A topic of type ``Image`` or ``CompressedImage``.
+        topic: A topic of a type of :data:`IMAGE_TYPES`.
         limit: At most so many.
         every: Take each n-th picture only.
         problems: Gets a warning when pictures cannot be decoded; nothing is raised for them.
@@ -67,13 +69,22 @@ def iter_images(
     if limit <= 0:
         return
     given = 0
+    reel: Reel | None = None
     for index, (message, decoded) in enumerate(
         decoded_messages(path, frozenset({topic}), frozenset(), problems)
     ):
-        if index % every:
+        film = is_video_type(message.connection.type)
+        if index % every and not film:
             continue
         try:
-            picture = _picture(decoded)
+            if film:
+                reel = reel or Reel()
+                frame = reel.add(decoded, packet_of(decoded))
+                if index % every or frame is None:
+                    continue
+                picture = png(frame)
+            else:
+                picture = _picture(decoded)
         except UndecodableError as error:
             if problems is not None:
                 problems.append(ProbeWarning("undecodable_topics", error.message, topic))
@@ -107,6 +118,18 @@ def rgb_of(message: Any) -> "np.ndarray":
         return np.asarray(image.convert("RGB"))
     except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
         raise UndecodableError(f"a picture is damaged: {error}") from error
+
+
+def packet_of(message: Any) -> bytes:
+    """The coded picture of a decoded ``CompressedVideo``.
+
+    Raises:
+        UndecodableError: It has none.
+    """
+    fields = message if isinstance(message, dict) else vars(message)
+    if fields.get("data") is None:
+        raise UndecodableError("the message has no picture data")
+    return _bytes_of(fields["data"])
 
 
 def _bytes_of(data: Any) -> bytes:

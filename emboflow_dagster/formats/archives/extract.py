@@ -23,6 +23,7 @@ Links = Literal["reject", "skip"]
 PIECE: Final = 1 << 20
 #: Ordinary, or of no effect where no mode is kept.
 _HARMLESS: Final = frozenset({"archive_nested", "archive_mode"})
+_LEFT_OUT: Final = frozenset({"trailing_bytes"})
 
 
 @dataclass(slots=True)
@@ -92,7 +93,7 @@ def extract(path: Path, out: Path, bounds: Bounds, *, nested: bool = True) -> Ex
         for archive in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
             _unpack(archive, out, archive.name, bounds, found)
         if nested:
-            for inner in [p for p in sorted(out.rglob("*")) if p.is_file() and _kind(p)]:
+            for inner in [p for p in sorted(out.rglob("*")) if p.is_file() and _is_inner(p)]:
                 _unpack_inner(inner, out, bounds, found)
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)
@@ -104,6 +105,12 @@ def extract(path: Path, out: Path, bounds: Bounds, *, nested: bool = True) -> Ex
 
 def _kind(path: Path) -> str | None:
     return KINDS.get(signature(read_head(path)) or "")
+
+
+def _is_inner(path: Path) -> bool:
+    """Whether it is an archive; a recording packs its own files one by one with zstd, and stays as it is."""
+    kind = _kind(path)
+    return kind is not None and (kind != "zstd" or ".tar." in path.name or path.suffix == ".tzst")
 
 
 def _unpack_inner(inner: Path, out: Path, bounds: Bounds, found: Extracted) -> None:
@@ -122,7 +129,8 @@ def _unpack(path: Path, out: Path, name: str, bounds: Bounds, found: Extracted) 
     if kind is None:
         text = f"{name}: the first bytes are no archive's"
         raise InvalidInputError(text, kind=ErrorKind.FORMAT_UNSUPPORTED)
-    allowed = _HARMLESS | ({"archive_link"} if bounds.links == "skip" else set())
+    allowed = _allowed(kind, bounds)
+    found.left_out += [f"{name}: {said}" for code, said, _ in listing.problems if code in allowed & _LEFT_OUT]
     bad = [problem for problem in listing.problems if problem[0] not in allowed]
     if bad:
         code, message, member = bad[0]
@@ -175,9 +183,18 @@ def _unpack(path: Path, out: Path, name: str, bounds: Bounds, found: Extracted) 
     found.archives += 1
 
 
+def _allowed(kind: str, bounds: Bounds) -> frozenset[str]:
+    """What may be wrong with an archive that is unpacked."""
+    links = {"archive_link"} if bounds.links == "skip" else set()
+    # Behind a table of contents or a stream stands junk; behind a tar it may be another one, with files.
+    return _HARMLESS | links | (set() if kind.startswith("tar") else _LEFT_OUT)
+
+
 def _error_of(code: str) -> ErrorKind:
     if code.startswith("archive_path") or code in ("archive_link", "archive_special", "archive_duplicate"):
         return ErrorKind.PATH_TRAVERSAL
     if code == "listing_unavailable":
         return ErrorKind.EXTRA_MISSING
+    if code == "archive_not_read":
+        return ErrorKind.FORMAT_UNSUPPORTED
     return ErrorKind.LIMIT_SIZE if code == "archive_bomb" else ErrorKind.FILE_CORRUPT

@@ -21,6 +21,8 @@ MAX_FILES = 5_000
 MAX_DEPTH = 2
 MAX_NESTED = 20
 MAX_STRUCTURE = 100
+MAX_RECORDINGS = 50
+#: Without zstd: the files of a recording are packed with it, one by one.
 ARCHIVES = frozenset({"zip", "gzip", "bzip2", "xz", "7z", "tar"})
 PIECE = 256 * 1024
 #: Faults that say nothing about where a member is written.
@@ -41,8 +43,9 @@ def look_inside(path: Path, kind: str, listing: Listing, report: Probe) -> dict[
         report: Of the archive.
 
     Returns:
-        ``format``, ``structure``, ``files`` (that were looked at) and ``leftOut`` (members that were not
-        written); ``skipped`` with the reason where it was not opened; ``None`` below two archives.
+        ``format``, ``structure``, ``files`` (that were looked at), ``leftOut`` (members that were not
+        written) and ``recordings`` (each of ``name``, ``assetType`` and ``format``); ``skipped`` with the
+        reason where it was not opened; ``None`` below two archives.
     """
     depth = _depth.get()
     if depth >= MAX_DEPTH:
@@ -60,6 +63,10 @@ def look_inside(path: Path, kind: str, listing: Listing, report: Probe) -> dict[
             written, left_out = _unpack(path, kind, folder)
             only = next(iter(folder.iterdir()), None) if written == 1 else None
             inside = probe_path(only if only is not None and only.is_file() else folder)
+            deeper = _only_folder(folder)
+            if inside.format == "unknown" and deeper != folder:
+                inside = probe_path(deeper)
+            recordings = _recordings(folder)
             within = _nested(folder) if depth + 1 < MAX_DEPTH and "inside" not in inside.structure else {}
     except MemoryError:
         raise
@@ -76,7 +83,35 @@ def look_inside(path: Path, kind: str, listing: Listing, report: Probe) -> dict[
         "structure": {key: _cut(value) for key, value in structure.items()},
         "files": written,
         "leftOut": left_out,
+        "recordings": recordings,
     } | ({"nested": within} if within else {})
+
+
+def _only_folder(folder: Path) -> Path:
+    """The folder around everything is passed over, as often as there is one."""
+    while len(inside := list(folder.iterdir())) == 1 and inside[0].is_dir():
+        folder = inside[0]
+    return folder
+
+
+def _recordings(folder: Path) -> list[dict[str, str]]:
+    """What would be an asset each, once it is unpacked."""
+    from emboflow_dagster.errors import InvalidInputError
+    from emboflow_dagster.formats.demo_recordings.find import find_recordings
+    from emboflow_dagster.formats.probe import format_of
+
+    try:
+        found = find_recordings(folder)
+    except InvalidInputError:
+        return []
+    return [
+        {
+            "name": "." if one.path == folder else one.name,
+            "assetType": one.asset_type,
+            "format": format_of(one.path),
+        }
+        for one in found[:MAX_RECORDINGS]
+    ]
 
 
 def _nested(folder: Path) -> dict[str, Any]:
@@ -113,7 +148,7 @@ def _unpack(path: Path, kind: str, folder: Path) -> tuple[int, int]:
     for member, content in members(path, kind):
         if member.is_folder:
             continue
-        alone = kind in ("gzip", "bzip2", "xz") and member.name == path.name
+        alone = kind in ("gzip", "bzip2", "xz", "zstd") and member.name == path.name
         name = f"{path.name}.unpacked" if alone else member.name
         parts = [part for part in name.split("/") if part not in ("", ".")]
         wrong = {code for code, _ in faults(member)} - _HARMLESS

@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+ENCRYPTED = "encrypted: passwords are not asked for; unpack it with yours and register what comes out"
 MAX_NAME_CHARS = 1_024
 MAX_SEGMENT_BYTES = 255
 #: An honest compressed log is 40:1; text of zeros is 1000:1.
@@ -48,6 +49,11 @@ class Listing:
     complete: bool = True
     _seen: set[str] = field(default_factory=set, repr=False)
     _files: set[str] = field(default_factory=set, repr=False)
+
+    def incomplete(self, code: str, message: str, member: str | None = None) -> None:
+        """Say first why it does not go to the end."""
+        self.complete = False
+        self.problems.insert(0, (code, message, member))
 
     def add(self, member: Member, *, max_names: int, max_problems: int) -> None:
         """Count one entry and judge it."""
@@ -100,8 +106,14 @@ def faults(member: Member) -> Iterator[tuple[str, str]]:
         yield "archive_path_backslash", "the name has a backslash: a separator on some systems only"
     if _ENCODED.search(name):
         yield "archive_path_encoded", "the name has percent-encoded separators or dots"
-    if any(unicodedata.category(char) in ("Cc", "Cf", "Cs") for char in name):
+    kinds = {unicodedata.category(char) for char in name}
+    if kinds & {"Cc", "Cf"}:
         yield "archive_path_control", "the name has control or direction-changing characters"
+    if "Cs" in kinds:
+        yield (
+            "archive_path_encoding",
+            "the name is not UTF-8: pack it anew where it was made, with UTF-8 names",
+        )
     segments = name.split("/")
     if len(name) > MAX_NAME_CHARS or any(
         len(s.encode(errors="replace")) > MAX_SEGMENT_BYTES for s in segments
@@ -114,7 +126,7 @@ def faults(member: Member) -> Iterator[tuple[str, str]]:
     if member.mode & 0o7000 and not member.is_folder:
         yield "archive_mode", f"set-user or sticky bits {oct(member.mode & 0o7777)}"
     if member.encrypted:
-        yield "archive_encrypted", "encrypted: its content cannot be looked into"
+        yield "archive_encrypted", ENCRYPTED
     if not member.is_folder and _ARCHIVE_NAME.search(name):
         yield "archive_nested", "an archive inside the archive; archives in that one are not looked into"
     if member.packed is not None and is_bomb(member.size, member.packed):

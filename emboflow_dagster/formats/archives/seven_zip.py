@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from emboflow_dagster.errors import ConfigurationError, ErrorKind, LimitError
-from emboflow_dagster.formats.archives.members import Member
+from emboflow_dagster.formats.archives.members import ENCRYPTED, Member
 
 if TYPE_CHECKING:
     from py7zr import SevenZipFile
 
 PIECE: Final = 1 << 20
+_BEGIN: Final = 32
 #: What a decoder may hold: 7-Zip's strongest setting is 64 MiB, its largest one is refused.
 MAX_DICTIONARY: Final = 512 << 20
 _LZMA, _LZMA2, _PPMD, _AES = b"\x03\x01\x01", b"\x21", b"\x03\x04\x01", b"\x06\xf1\x07\x01"
@@ -27,6 +28,16 @@ _SPECIAL: Final = (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK)
 
 class EncryptedError(ValueError):
     """The list of the members itself is encrypted."""
+
+
+def announced_size(stream: IO[bytes]) -> int:
+    """How large a whole archive is that begins so: its table of contents stands at its end."""
+    head = stream.read(_BEGIN)
+    stream.seek(0)
+    if len(head) < _BEGIN:
+        return _BEGIN
+    offset, size = struct.unpack_from("<QQ", head, 12)
+    return _BEGIN + offset + size
 
 
 def open_7z(stream: IO[bytes]) -> "SevenZipFile":
@@ -50,7 +61,7 @@ def open_7z(stream: IO[bytes]) -> "SevenZipFile":
         with _told():
             return py7zr.SevenZipFile(stream, "r")
     except PasswordRequired:
-        raise EncryptedError("the list of its members is encrypted") from None
+        raise EncryptedError(f"the list of its members is {ENCRYPTED}") from None
 
 
 @contextmanager

@@ -15,10 +15,13 @@ from emboflow_dagster.formats.archives.members import Member
 from emboflow_dagster.formats.archives.seven_zip import members_7z
 from emboflow_dagster.formats.archives.streams import Unpacked
 
-_SUFFIXES: Final = {"gzip": ".gz", "bzip2": ".bz2", "xz": ".xz"}
-_PACKED: Final = {"tar.gz": "gzip", "tar.bz2": "bzip2", "tar.xz": "xz"}
+PACKED: Final = {"gzip": "tar.gz", "bzip2": "tar.bz2", "xz": "tar.xz", "zstd": "tar.zst"}
+PLAIN: Final = {tarred: kind for kind, tarred in PACKED.items()}
+_SUFFIXES: Final = {"gzip": (".gz",), "bzip2": (".bz2",), "xz": (".xz",), "zstd": (".zst", ".zstd")}
 _SPECIAL: Final = (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK)
 _PIECE: Final = 1 << 20
+#: The bit of a zip's header that says that the name is UTF-8; without it, it is code page 437.
+_UTF8: Final = 1 << 11
 
 
 def members(path: Path, kind: str) -> Iterator[tuple[Member, IO[bytes] | None]]:
@@ -41,30 +44,49 @@ def members(path: Path, kind: str) -> Iterator[tuple[Member, IO[bytes] | None]]:
         elif kind == "7z":
             yield from members_7z(stream)
         else:
-            plain = _PACKED.get(kind, kind)
+            plain = PLAIN.get(kind, kind)
             reader = io.BufferedReader(Unpacked(stream, plain), _PIECE)
             if plain != kind:
                 yield from _of_tar(reader)
             else:
-                yield Member(path.name.removesuffix(_SUFFIXES[kind])), reader
+                yield Member(stem_of(path, kind)), reader
             # Behind the last entry stands the checksum that says whether all of it is right.
             while reader.read(_PIECE):
                 pass
 
 
+def stem_of(path: Path, kind: str) -> str:
+    """What the file in a compressed one is called."""
+    for suffix in _SUFFIXES[kind]:
+        if path.name.endswith(suffix):
+            return path.name.removesuffix(suffix)
+    return path.name
+
+
 def zip_member(info: zipfile.ZipInfo) -> Member:
     """What the header of a zip's entry says."""
     mode = info.external_attr >> 16
+    name = info.orig_filename
+    if not info.flag_bits & _UTF8:
+        name = utf8(name) or name
     return Member(
-        name=info.orig_filename,
+        name=name,
         size=info.file_size,
         packed=info.compress_size,
-        is_folder=info.orig_filename.endswith("/"),
+        is_folder=name.endswith("/"),
         link_to="unread" if stat.S_ISLNK(mode) else None,
         is_special=stat.S_IFMT(mode) in _SPECIAL,
         mode=mode,
         encrypted=bool(info.flag_bits & 1),
     )
+
+
+def utf8(name: str) -> str | None:
+    """The name in UTF-8 where a zip's header does not say that it is, as many writers leave it."""
+    try:
+        return None if name.isascii() else name.encode("cp437").decode()
+    except UnicodeError:
+        return None
 
 
 def tar_members(stream: Any) -> Iterator[tuple[Member, tarfile.TarInfo, tarfile.TarFile]]:
@@ -74,6 +96,7 @@ def tar_members(stream: Any) -> Iterator[tuple[Member, tarfile.TarInfo, tarfile.
             member = Member(
                 name=info.name + ("/" if info.isdir() else ""),
                 size=info.size if info.isreg() else 0,
+                packed=_stored(info),
                 is_folder=info.isdir(),
                 link_to=info.linkname if info.issym() or info.islnk() else None,
                 is_special=info.isdev(),
@@ -82,6 +105,12 @@ def tar_members(stream: Any) -> Iterator[tuple[Member, tarfile.TarInfo, tarfile.
             yield member, info, archive
             # The stream reader keeps every header it saw; nothing here may grow with the archive.
             archive.members.clear()  # pyright: ignore[reportAttributeAccessIssue] - absent from the stubs
+
+
+def _stored(info: tarfile.TarInfo) -> int | None:
+    """What a sparse member takes in the archive: its holes take nothing there."""
+    sparse = getattr(info, "sparse", None)
+    return None if sparse is None else sum(size for _, size in sparse)
 
 
 def _of_zip(stream: IO[bytes]) -> Iterator[tuple[Member, IO[bytes] | None]]:

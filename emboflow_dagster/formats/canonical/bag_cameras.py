@@ -1,6 +1,7 @@
 """Cameras out of a recording's image topics: when their pictures are now, the pictures when they are written.
 
-The recording is read once for the stamps of all of them, and once more for each camera and episode.
+The recording is read once for the stamps of all of them, and once more for each camera and episode; pictures
+of a video are decoded from its beginning each time.
 """
 
 from array import array
@@ -15,8 +16,9 @@ from emboflow_dagster.formats.canonical.schema import Camera
 from emboflow_dagster.formats.canonical.splitting import Span
 from emboflow_dagster.formats.decoding import Decoder, UndecodableError
 from emboflow_dagster.formats.detect import recording_parts
-from emboflow_dagster.formats.pictures import is_image_type, rgb_of
-from emboflow_dagster.formats.recording import Connection, Facts
+from emboflow_dagster.formats.pictures import is_image_type, packet_of, rgb_of
+from emboflow_dagster.formats.recording import Connection, Facts, Message
+from emboflow_dagster.formats.video_messages import Reel, is_video_type, rgb
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,16 +75,33 @@ def image_topics(topics: Mapping[str, str]) -> list[str]:
 def tracks_of(path: Path, topics: Sequence[str], leave_out: Callable[[str, str], None]) -> list[Track]:
     """The stamps of image topics, in the order asked for; one whose stamps run backwards is left out.
 
+    A video begins at its first picture that can be decoded on its own.
+
     Raises:
         OSError: A file cannot be read.
     """
     import numpy as np
 
     stamps: dict[str, array[int]] = {topic: array("q") for topic in topics}
+    before: dict[str, int] = {}
+    reels: dict[str, _Videos] = {topic: _Videos() for topic in topics}
     for part, _, reader in recording_parts(path):
-        for message in reader(part, Facts(), lambda _: False):
-            if (found := stamps.get(message.connection.topic)) is not None:
-                found.append(message.stamp_ns)
+        for message in reader(part, Facts(), lambda said: said.topic in reels and is_video_type(said.type)):
+            topic = message.connection.topic
+            if (found := stamps.get(topic)) is None:
+                continue
+            if is_video_type(message.connection.type) and topic in reels:
+                try:
+                    whole = reels[topic].add(message) is not None
+                except UndecodableError as error:
+                    leave_out(topic, error.message)
+                    del stamps[topic], reels[topic]
+                    continue
+                if not whole:
+                    before[topic] = before.get(topic, 0) + 1
+                    continue
+                del reels[topic]
+            found.append(message.stamp_ns)
     tracks: list[Track] = []
     for topic, found in stamps.items():
         when = np.frombuffer(found, dtype=np.int64)
@@ -91,7 +110,7 @@ def tracks_of(path: Path, topics: Sequence[str], leave_out: Callable[[str, str],
         elif (np.diff(when) < 0).any():
             leave_out(topic, "its pictures are not in the order of their stamps")
         else:
-            tracks.append(Track(path, topic, when))
+            tracks.append(Track(path, topic, when, before.get(topic, 0)))
     return tracks
 
 
@@ -113,11 +132,13 @@ def _pictures(path: Path, topic: str, places: Sequence[int]) -> "Iterator[np.nda
     place = next(wanted, None)
     number = -1
     decoders: dict[Connection, Any] = {}
+    videos = _Videos()
     for part, _, reader in recording_parts(path):
         for message in reader(part, Facts(), lambda connection: connection.topic == topic):
             if message.connection.topic != topic:
                 continue
             number += 1
+            frame = videos.add(message) if is_video_type(message.connection.type) else None
             if number != place:
                 continue
             if message.data is None:
@@ -125,9 +146,28 @@ def _pictures(path: Path, topic: str, places: Sequence[int]) -> "Iterator[np.nda
             decoder = decoders.get(message.connection)
             if decoder is None:
                 decoder = decoders[message.connection] = Decoder(message.connection)
-            picture = rgb_of(decoder(message.data))
+            picture = rgb(frame) if frame is not None else rgb_of(decoder(message.data))
             while place == number:
                 yield picture
                 place = next(wanted, None)
             if place is None:
                 return
+
+
+class _Videos:
+    """The pictures of a topic whose messages are those of a video: every one is to be given, in order."""
+
+    def __init__(self) -> None:
+        self._reel: Reel | None = None
+        self._decoders: dict[Connection, Decoder] = {}
+
+    def add(self, message: Message) -> Any | None:
+        """As :meth:`~emboflow_dagster.formats.video_messages.Reel.add`."""
+        if message.data is None:
+            raise UndecodableError("a picture of the video is too large")
+        decoder = self._decoders.get(message.connection)
+        if decoder is None:
+            decoder = self._decoders[message.connection] = Decoder(message.connection)
+        fields = decoder(message.data)
+        self._reel = self._reel or Reel()
+        return self._reel.add(fields, packet_of(fields))

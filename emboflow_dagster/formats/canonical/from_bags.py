@@ -28,6 +28,7 @@ STALE_INTERVALS = 10
 _JOINT_PARTS = {
     "position": "observation.state",
     "velocity": "observation.velocity",
+    "acceleration": "observation.acceleration",
     "effort": "observation.effort",
 }
 _COMMAND_WORDS = ("cmd", "command", "action", "setpoint", "target")

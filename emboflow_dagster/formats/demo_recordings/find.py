@@ -14,6 +14,7 @@ from emboflow_dagster.errors import InvalidInputError
 from emboflow_dagster.formats.detect import is_lfs_pointer, read_head, signature
 from emboflow_dagster.formats.hdf5_file import SUFFIXES as HDF5_SUFFIXES
 from emboflow_dagster.formats.hdf5_file import is_hdf5
+from emboflow_dagster.formats.robot_xml import root_of_file
 
 MAX_FOLDERS: Final = 20_000
 
@@ -185,7 +186,7 @@ def _kind(path: Path) -> str:
         return "rosbag2"
     if "tfrecord" in path.name and not is_lfs_pointer(head):
         return "tfrecord"
-    if suffix == ".urdf" and b"<robot" in head:
+    if suffix == ".urdf" and root_of_file(path, head) == "robot":
         return "urdf"
     found = signature(head)
     if found == "sqlite3" and suffix != ".db3":

@@ -221,7 +221,7 @@ def test_topics_without_messages_are_listed_with_zero(tmp_path):
 
 
 def test_an_encoding_nobody_reads_is_still_counted(tmp_path):
-    report = probe_path(write_mcap(tmp_path / "a.mcap", encoding="protobuf"))
+    report = probe_path(write_mcap(tmp_path / "a.mcap", encoding="flatbuffer"))
 
     assert report.codes == {"unsupported_serialization"}
     assert report.structure["messageCount"] == MESSAGES

@@ -113,7 +113,7 @@ def test_a_robot_description_and_a_mesh_that_is_not_there(tmp_path):
 
     assert report.format == "urdf"
     assert report.structure["urdf"]["a.urdf"]["missingMeshes"] == 0
-    assert report.structure["urdf"]["b.urdf"] == {
+    wanted = {
         "robot": "arm",
         "links": 3,
         "joints": 1,
@@ -121,7 +121,8 @@ def test_a_robot_description_and_a_mesh_that_is_not_there(tmp_path):
         "jointTypes": {"revolute": 1},
         "missingMeshes": 1,
     }
-    assert [(w.code, w.path) for w in report.warnings] == [("missing_references", "b.urdf")]
+    assert wanted.items() <= report.structure["urdf"]["b.urdf"].items()
+    assert ("missing_references", "b.urdf") in {(w.code, w.path) for w in report.warnings}
 
 
 def test_entities_in_a_robot_description_are_refused(tmp_path):
