@@ -20,7 +20,7 @@ class Place:
 
     Attributes:
         sha256: Of the recording's bytes.
-        path: File in it; ``None`` where it is one file, or that is not known.
+        path: File in it, several with commas, or a folder; ``None`` where it is one file or not known.
         ref: What the episode is called in that file; ``None`` for whatever is made of it: messages have no
             episodes, so other topics, another rate or another split are other names for the same time.
         start: First moment (ns) of the messages that are meant, ``None`` for all of them.
@@ -47,9 +47,9 @@ class Place:
         path, ref = source.get("path"), source.get("ref")
         if path is not None and _COMPUTED.match(path):
             path = None
-        same_file = self.path in (None, path) or path is None
+        same_file = self.path is None or path is None or _share_a_file(self.path, path)
         if self.ref is not None:
-            return (same_file and self.ref == ref) or bool(
+            return (same_file and not {*self.ref.split(",")}.isdisjoint((ref or "").split(","))) or bool(
                 ref in _of_several(self.path, self.ref) or self.ref in _of_several(path, ref)
             )
         if not same_file:
@@ -86,6 +86,15 @@ def place_of(sha256: str, name: str | None, episode: Mapping[str, Any]) -> Place
     if t0 is None or seconds is None:
         return Place(sha256, inner, None)
     return Place(sha256, inner, None, int(t0), int(t0 + max(1, seconds * _NS)))
+
+
+def _share_a_file(first: str, second: str) -> bool:
+    """Whether what is called so has a file in common: several have commas, a folder has those in it."""
+    return any(
+        a == b or a.startswith(f"{b}/") or b.startswith(f"{a}/")
+        for a in first.split(",")
+        for b in second.split(",")
+    )
 
 
 def _of_several(path: str | None, ref: str | None) -> set[str]:

@@ -1,10 +1,12 @@
 """What the bag formats share: finding the files of a recording, and reading all of them into a report."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from emboflow_dagster.errors import ConfigurationError
+from emboflow_dagster.formats.bag_recordings import MAX_OVERLAPS, Times, divided, overlaps
 from emboflow_dagster.formats.decoding import Decoder, UndecodableError, UnsupportedEncodingError
 from emboflow_dagster.formats.detect import Source, signature
 from emboflow_dagster.formats.recording import Connection, Facts, Part
@@ -12,6 +14,15 @@ from emboflow_dagster.formats.report import Candidate, Probe
 from emboflow_dagster.formats.topics import TopicTable
 
 _DIGITS = re.compile(r"(\d+)")
+
+#: Recordings that a report lists.
+MAX_RECORDINGS = 200
+RULE = (
+    "files that one metadata.yaml lists are one recording, and so are files whose names count up and that "
+    "follow one another without a pause; every other file is one of its own"
+)
+#: Stamps before 1973 are of a clock that has no date.
+NO_EPOCH_NS = 100_000_000_000_000_000
 
 DAMAGE = frozenset({"truncated", "unindexed", "corrupt", "trailing_bytes", "unapplied_wal"})
 """Warnings of a recording that a copy of all that is readable would not have."""
@@ -58,15 +69,25 @@ def split_order(name: str) -> list[tuple[int, int | str]]:
     return [(0, int(part)) if part.isdigit() else (1, part) for part in _DIGITS.split(name) if part]
 
 
-def probe_recording(probe: Probe, parts: Sequence[Part]) -> list[Facts]:
+def probe_recording(
+    probe: Probe, parts: Sequence[Part], described: Mapping[str, str] | None = None
+) -> list[Facts]:
     """Read every file once; fill structure, warnings and recommendations.
 
     ``structure`` gets the statistics of :class:`~emboflow_dagster.formats.topics.TopicTable`, ``files``
     {name: messages}, ``declared`` (of a single file) and ``encodings`` {encoding: topics}; ``raw["files"]``
-    what each file says of itself. Where a file is damaged, ``recoverable`` says how many ``messages``,
-    ``bytes`` (of their content) and ``seconds`` (from the first to the last) can be read.
+    what each file says of itself. Of several files ``division`` says which episodes they would become:
+    {by, rule, episodes, recordings {name: {files, messageCount, startNs, endNs, durationNs}}}. Where a file
+    is damaged, ``recoverable`` says how many ``messages``, ``bytes`` (of their content) and ``seconds`` (from
+    the first to the last) can be read.
+
+    Args:
+        probe: The report.
+        parts: The files in split order.
+        described: See :attr:`~emboflow_dagster.formats.detect.Format.described`.
     """
-    table = TopicTable()
+    whole = TopicTable()
+    tables: dict[str, TopicTable] = {}
     checker = DecodeCheck()
     files: dict[str, int] = {}
     all_facts: list[Facts] = []
@@ -74,8 +95,7 @@ def probe_recording(probe: Probe, parts: Sequence[Part]) -> list[Facts]:
     for path, name, reader in parts:
         facts = Facts()
         all_facts.append(facts)
-        before = table.count
-        table.new_file()
+        table = tables[name] = TopicTable()
         try:
             for message in reader(path, facts, checker.wanted):
                 connection = message.connection
@@ -86,31 +106,74 @@ def probe_recording(probe: Probe, parts: Sequence[Part]) -> list[Facts]:
             facts.warn("unreadable", f"reading stopped: {error.strerror or error}", name)
         for connection in facts.connections:
             table.topic(connection.topic, connection.type)
-        files[name] = table.count - before
+        files[name] = table.count
+        whole.absorb(table)
         details[name] = {**facts.details, "declared": facts.declared}
         for warning in facts.warnings:
             path_in_source = name if warning.path == path.name else warning.path
             probe.warn(warning.code, warning.message, path_in_source)
     declared = all_facts[0].declared if len(all_facts) == 1 else {}
-    probe.structure |= {**table.structure(), "files": files, "declared": dict(declared)}
+    probe.structure |= {**whole.structure(), "files": files, "declared": dict(declared)}
     probe.structure["encodings"] = _encodings(connection for f in all_facts for connection in f.connections)
-    table.warn(probe)
+    whole.warn(probe)
     checker.warn(probe)
+    if len(parts) > 1:
+        _divide(probe, parts, described or {}, tables)
     if probe.codes & DAMAGE:
         probe.structure["recoverable"] = recoverable = {
-            "messages": table.count,
+            "messages": whole.count,
             "bytes": sum(facts.payload_bytes for facts in all_facts),
             "seconds": (probe.structure["durationNs"] or 0) / 1e9,
         }
         if recoverable["messages"]:
             probe.recommend("recover")
-    if table.count:
+    if whole.count:
         probe.recommend("quality-report", "preview")
         if checker.decoded:
             probe.recommend("normalize", "publish-dataset")
     else:
         probe.recommend("filter")
     return all_facts
+
+
+def _divide(
+    probe: Probe, parts: Sequence[Part], described: Mapping[str, str], tables: Mapping[str, TopicTable]
+) -> None:
+    """Say which recordings the files are, and which of those were made at the same time."""
+    found = divided(parts, described, lambda part: Times.of(tables[part[1]]))
+    rows: dict[str, dict[str, Any]] = {}
+    for recording in found:
+        names = [name for _, name, _ in recording.parts]
+        starts = [start for name in names if (start := tables[name].start_ns) is not None]
+        ends = [end for name in names if (end := tables[name].end_ns) is not None]
+        rows[recording.name] = {
+            "files": len(names),
+            "messageCount": sum(tables[name].count for name in names),
+            "startNs": min(starts, default=None),
+            "endNs": max(ends, default=None),
+            "durationNs": max(ends) - min(starts) if starts else None,
+        }
+    probe.structure["division"] = {
+        "by": "recording",
+        "rule": RULE,
+        "episodes": len(rows),
+        "recordings": dict(list(rows.items())[:MAX_RECORDINGS]),
+    }
+    if len(rows) == 1:
+        return
+    text = f"{len(rows)} recordings: each becomes an episode; `split: {{by: one}}` makes one of all"
+    probe.warn("multiple_recordings", text)
+    shared = overlaps((name, row["startNs"], row["endNs"]) for name, row in rows.items())
+    for first, second, seconds in shared[:MAX_OVERLAPS]:
+        text = f"recorded at the same time as {first} for {seconds:.3f} s{_clock(rows[second]['startNs'])}"
+        probe.warn("overlapping_recordings", text, second)
+    if len(shared) > MAX_OVERLAPS:
+        text = f"{len(shared) - MAX_OVERLAPS} more recordings overlap in time"
+        probe.warn("overlapping_recordings", text)
+
+
+def _clock(start_ns: int) -> str:
+    return " (by a clock that began anew, as of a simulation)" if start_ns < NO_EPOCH_NS else ""
 
 
 class DecodeCheck:

@@ -15,7 +15,7 @@ single files and for every file of a folder, before any format is asked.
 
 import os
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -170,12 +170,14 @@ class Format:
         probe: Fills ``structure``, ``warnings`` and ``raw``, and may ``suggest`` a more exact candidate (such
             as ``hdf5_aloha`` for ``hdf5``). It may raise anything: the caller reports it as a warning.
         parts: For recordings of messages: the files to read, with their readers.
+        described: Of such a folder: the name of each file that a description lists to where that stands.
     """
 
     names: tuple[str, ...]
     matches: Callable[[Source], Candidate | None]
     probe: Callable[[Source, Probe], None]
     parts: Callable[[Source], list[Part]] | None = None
+    described: Callable[[Source], dict[str, str]] | None = None
 
 
 def _may_be_format(module: str) -> bool:
@@ -200,13 +202,17 @@ def formats() -> tuple[Format, ...]:
     return tuple(found)
 
 
-def recording_parts(path: Path) -> list[Part]:
+Recorded = Path | tuple[Part, ...]
+"""A recording: its file or folder, or some files of a folder with their readers."""
+
+
+def recording_parts(recorded: Recorded) -> Sequence[Part]:
     """The files of a recording (bag, bag folder, MCAP) with their readers, in split order; else nothing.
 
     Raises:
         OSError: The path cannot be read.
     """
-    return recording(path)[1]
+    return recording(recorded)[1] if isinstance(recorded, Path) else recorded
 
 
 def recording(path: Path) -> tuple[str, list[Part]]:
@@ -218,15 +224,30 @@ def recording(path: Path) -> tuple[str, list[Part]]:
     Raises:
         OSError: The path cannot be read.
     """
+    name, parts, _ = _recording(open_source(path))
+    return name, parts
+
+
+def recording_of(path: Path) -> tuple[list[Part], dict[str, str]]:
+    """The parts of a recording, and which of them are described where (:attr:`Format.described`).
+
+    Raises:
+        OSError: The path cannot be read.
+    """
     source = open_source(path)
+    _, parts, found = _recording(source)
+    return parts, found.described(source) if found is not None and found.described else {}
+
+
+def _recording(source: Source) -> tuple[str, list[Part], Format | None]:
     best: tuple[Candidate, Format] | None = None
     for entry in formats():
         candidate = entry.matches(source) if entry.parts else None
         if candidate and candidate.confidence > (best[0].confidence if best else NAME_ONLY):
             best = (candidate, entry)
     if best is None or best[1].parts is None:
-        return "unknown", []
-    return best[0].format, best[1].parts(source)
+        return "unknown", [], None
+    return best[0].format, best[1].parts(source), best[1]
 
 
 def _starts_as_pointer(path: str) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from emboflow_dagster.formats.decoding import Decoder, UndecodableError
-from emboflow_dagster.formats.detect import recording_parts
+from emboflow_dagster.formats.detect import Recorded, recording_parts
 from emboflow_dagster.formats.flattening import Flattener, flatten
 from emboflow_dagster.formats.foxglove import has_state
 from emboflow_dagster.formats.recording import Connection, Facts, Message
@@ -49,7 +49,7 @@ class NumericRow(NamedTuple):
 
 
 def iter_numeric(
-    path: Path,
+    path: Recorded,
     topics: Sequence[str] | None = None,
     *,
     problems: list[ProbeWarning] | None = None,
@@ -79,7 +79,7 @@ def iter_numeric(
             yield NumericRow(message.connection.topic, message.stamp_ns, names, values)
 
 
-def topics_of(path: Path) -> dict[str, str]:
+def topics_of(path: Recorded) -> dict[str, str]:
     """Topic to type of all that a recording declares; no message is decoded.
 
     Raises:
@@ -129,7 +129,7 @@ def numeric_topics(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def decoded_messages(
-    path: Path,
+    path: Recorded,
     topics: frozenset[str] | None,
     skipped_types: frozenset[str],
     problems: list[ProbeWarning] | None,

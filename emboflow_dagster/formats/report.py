@@ -90,6 +90,7 @@ WARNING_CODES: frozenset[str] = frozenset(
         "listing_truncated",
         "mixed_types",
         "multiple_recordings",
+        "overlapping_recordings",
         "parser_failed",
         "trailing_bytes",
         "unapplied_wal",

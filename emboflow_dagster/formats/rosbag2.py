@@ -47,11 +47,29 @@ def _bags(source: Source) -> list[_Bag]:
     if not source.is_folder:
         return [_Bag("", parts=[(source.path, source.path.name, _reader(source.path, source.head, ""))])]
     bags = [_read_bag(source, entry) for entry in _metadata_entries(source)]
-    if bags:
-        return bags
-    entries = [*source.with_suffix(".db3"), *_packed(source)]
+    folders = {bag.folder for bag in bags}
+    # Of a recorder that was killed: a recording without a description, beside others that have one.
+    suffixes = (".db3", ".mcap") if bags else (".db3",)
+    entries = [e for e in (*source.with_suffix(*suffixes), *_packed(source)) if _folder(e) not in folders]
     entries.sort(key=lambda entry: split_order(entry.path))
-    return [_Bag("", parts=[_part(source, entry, "") for entry in entries if _is_storage(source, entry)])]
+    parts = [_part(source, entry, "") for entry in entries if _is_storage(source, entry)]
+    if parts or not bags:
+        bags.append(_Bag("", parts=parts))
+    return sorted(bags, key=lambda bag: split_order(bag.parts[0][1] if bag.parts else bag.folder))
+
+
+def _folder(entry: Entry) -> str:
+    return entry.path[: -len(entry.name)]
+
+
+def _described(source: Source) -> dict[str, str]:
+    return {
+        name: bag.folder
+        for bag in _bags(source)
+        if bag.metadata
+        for _, name, _ in bag.parts
+        if name not in bag.unlisted
+    }
 
 
 def _packed(source: Source) -> list[Entry]:
@@ -156,6 +174,9 @@ def _probe(source: Source, probe: Probe) -> None:
         text = "no metadata.yaml: counts, order and types come from the storage files alone"
         probe.warn("metadata_missing", text)
     for bag in bags:
+        if len(bags) > 1 and not bag.metadata and not bag.problem:
+            for _, name, _ in bag.parts:
+                probe.warn("metadata_missing", "no metadata.yaml beside it describes it", name)
         where = bag.folder + NAME
         if bag.problem:
             probe.warn("metadata_missing", f"cannot be used: {bag.problem}", where)
@@ -167,9 +188,8 @@ def _probe(source: Source, probe: Probe) -> None:
             if serialization not in SUPPORTED_SERIALIZATION:
                 text = f"metadata.yaml declares the serialization {serialization!r}, read is cdr"
                 probe.warn("unsupported_serialization", text, where)
-    probe_recording(probe, [part for bag in bags for part in bag.parts])
+    probe_recording(probe, [part for bag in bags for part in bag.parts], _described(source))
     if len(bags) > 1:
-        probe.warn("multiple_recordings", f"{len(bags)} recordings are counted together")
         probe.structure["declared"] = {
             "recordings": {bag.folder or ".": bag.metadata.to_json() for bag in bags if bag.metadata}
         }
@@ -188,4 +208,10 @@ def _compare_count(probe: Probe, bag: _Bag) -> None:
         probe.warn("metadata_mismatch", text, bag.folder + NAME)
 
 
-FORMAT = Format(names=("rosbag2_sqlite3", "rosbag2_mcap"), matches=_matches, probe=_probe, parts=_parts)
+FORMAT = Format(
+    names=("rosbag2_sqlite3", "rosbag2_mcap"),
+    matches=_matches,
+    probe=_probe,
+    parts=_parts,
+    described=_described,
+)

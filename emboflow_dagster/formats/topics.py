@@ -48,9 +48,15 @@ class Topic:
         if self.last_ns is None or stamp_ns > self.last_ns:
             self.last_ns = stamp_ns
 
-    def new_file(self) -> None:
-        """Forget the previous stamp: order is judged within a file."""
-        self._previous = None
+    def absorb(self, other: "Topic") -> None:
+        """Add what was counted of it in another file: order and gaps are judged within a file."""
+        self.types += [name for name in other.types if name not in self.types]
+        self.count += other.count
+        self.first_ns = min((t for t in (self.first_ns, other.first_ns) if t is not None), default=None)
+        self.last_ns = max((t for t in (self.last_ns, other.last_ns) if t is not None), default=None)
+        self.backwards += other.backwards
+        self.invalid += other.invalid
+        self.max_gap_ns = max(self.max_gap_ns, other.max_gap_ns)
 
 
 class TopicTable:
@@ -68,10 +74,10 @@ class TopicTable:
             topic.types.append(type_name)
         return topic
 
-    def new_file(self) -> None:
-        """Start judging time order anew, at the beginning of each file."""
-        for topic in self.topics.values():
-            topic.new_file()
+    def absorb(self, other: "TopicTable") -> None:
+        """Add what was counted in another file."""
+        for name, topic in other.topics.items():
+            self.topics.setdefault(name, Topic(name)).absorb(topic)
 
     @property
     def count(self) -> int:

@@ -130,10 +130,17 @@ class _Work:
     def _counted(self, asset: Mapping[str, Any], row: dict[str, Any]) -> "Iterator[Episode]":
         known, by_convention = rate_of(asset) if self.fps is None else (None, False)
         flags = ("nominal_rate",) if by_convention else ()
-        places = [Place.of(place) for place in self.request.get("forgotten", {}).get(asset["id"], ())]
+        # An episode of all that a folder holds is called as the folder: then any file of it may be meant.
+        whole = Path(asset["path"]).name
+        places = [
+            replace(found, path=None) if found.path == whole else found
+            for found in map(Place.of, self.request.get("forgotten", {}).get(asset["id"], ()))
+        ]
         for episode in read(asset, self.request, self.fps or known, self.skipped):
             rate = episode.fps or known or self.fps
-            if any(place.has(episode.source, episode.t0_ns, episode.length, rate) for place in places):
+            path = None if episode.source.get("path") == whole else episode.source.get("path")
+            where = {**episode.source, "path": path}
+            if any(place.has(where, episode.t0_ns, episode.length, rate) for place in places):
                 self.skipped.append({"source": dict(episode.source), "reason": FORGOTTEN})
                 continue
             # The writer may refuse it: then it is in `skipped` when we are asked for the next one.

@@ -7,7 +7,6 @@ of a video are decoded from its beginning each time.
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emboflow_dagster.errors import ErrorKind, InvalidInputError
@@ -15,7 +14,7 @@ from emboflow_dagster.formats.canonical.bag_streams import Stamped
 from emboflow_dagster.formats.canonical.schema import Camera
 from emboflow_dagster.formats.canonical.splitting import Span
 from emboflow_dagster.formats.decoding import Decoder, UndecodableError
-from emboflow_dagster.formats.detect import recording_parts
+from emboflow_dagster.formats.detect import Recorded, recording_parts
 from emboflow_dagster.formats.pictures import is_image_type, packet_of, rgb_of
 from emboflow_dagster.formats.recording import Connection, Facts, Message
 from emboflow_dagster.formats.video_messages import Reel, is_video_type, rgb
@@ -37,7 +36,7 @@ class Track(Stamped):
         begin: How many of the topic's pictures stand before the first of them.
     """
 
-    path: Path
+    path: Recorded
     topic: str
     stamps: "np.ndarray"
     begin: int = 0
@@ -72,7 +71,7 @@ def image_topics(topics: Mapping[str, str]) -> list[str]:
     return [topic for topic, type_name in topics.items() if is_image_type(type_name)]
 
 
-def tracks_of(path: Path, topics: Sequence[str], leave_out: Callable[[str, str], None]) -> list[Track]:
+def tracks_of(path: Recorded, topics: Sequence[str], leave_out: Callable[[str, str], None]) -> list[Track]:
     """The stamps of image topics, in the order asked for; one whose stamps run backwards is left out.
 
     A video begins at its first picture that can be decoded on its own.
@@ -114,7 +113,7 @@ def tracks_of(path: Path, topics: Sequence[str], leave_out: Callable[[str, str],
     return tracks
 
 
-def _until_damage(path: Path, topic: str, places: list[int]) -> "Iterator[np.ndarray]":
+def _until_damage(path: Recorded, topic: str, places: list[int]) -> "Iterator[np.ndarray]":
     """As :func:`_pictures`; an undecodable one ends them, and the writer sees that they are short."""
     try:
         yield from _pictures(path, topic, places)
@@ -122,7 +121,7 @@ def _until_damage(path: Path, topic: str, places: list[int]) -> "Iterator[np.nda
         return
 
 
-def _pictures(path: Path, topic: str, places: Sequence[int]) -> "Iterator[np.ndarray]":
+def _pictures(path: Recorded, topic: str, places: Sequence[int]) -> "Iterator[np.ndarray]":
     """uint8 RGB pictures ``(height, width, 3)`` of the topic, counted in the order of the recording.
 
     Raises:

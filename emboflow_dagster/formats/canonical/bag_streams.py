@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from emboflow_dagster.errors import ErrorKind, LimitError
 from emboflow_dagster.formats.canonical.grid import NS
 from emboflow_dagster.formats.canonical.splitting import Span
+from emboflow_dagster.formats.detect import Recorded
 from emboflow_dagster.formats.messages import iter_numeric
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Stream(Stamped):
 
 
 def read_streams(
-    path: Path,
+    path: Recorded,
     topics: list[str] | None,
     problems: list[Any],
     leave_out: LeaveOut,

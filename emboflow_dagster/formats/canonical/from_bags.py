@@ -1,8 +1,8 @@
 """Episodes out of a recording's numeric topics, on a grid of ``1 / fps`` by holding the last sample.
 
-A recording is one episode unless it is told how to be split. The grid spans the time in which every chosen
-topic has data, so no frame is made of values that had not been recorded yet. How old the held samples are is
-kept per feature, and frames with stale ones are marked.
+A recording is one episode unless it is told how to be split; a folder may hold several recordings. The grid
+spans the time in which every chosen topic has data, so no frame is made of values that had not been recorded
+yet. How old the held samples are is kept per feature, and frames with stale ones are marked.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,19 +11,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 from emboflow_dagster.errors import ErrorKind, InvalidInputError, shown
+from emboflow_dagster.formats.bag_recordings import Division, recordings_in
 from emboflow_dagster.formats.canonical.bag_cameras import TAKE_IT, Track, image_topics, tracks_of
 from emboflow_dagster.formats.canonical.bag_streams import Stream, read_streams, usable
 from emboflow_dagster.formats.canonical.grid import NS, grid_of, held
 from emboflow_dagster.formats.canonical.names import camera_name, kind_of
 from emboflow_dagster.formats.canonical.schema import Camera, Episode, FeatureSpec, RawStream
 from emboflow_dagster.formats.canonical.splitting import Split, spans_of
-from emboflow_dagster.formats.detect import recording_parts
+from emboflow_dagster.formats.detect import Recorded
 from emboflow_dagster.formats.nearest import instead
 
 RatePolicy = Literal["hold", "keep"]
 
 #: A held sample older than so many of its topic's median intervals makes the frame invalid.
 STALE_INTERVALS = 10
+
+#: Names of several files side by side; beyond it the asset's own stands for them.
+MAX_NAME = 1_000
 
 _JOINT_PARTS = {
     "position": "observation.state",
@@ -46,7 +50,7 @@ def episodes(
     videos: bool = True,
     skipped: list[dict[str, Any]] | None = None,
 ) -> Iterator[Episode]:
-    """The recording as one episode, or those that it is split into; what gives none is in `skipped`.
+    """Each recording as one episode, or those that it is split into; what gives none is in `skipped`.
 
     By default every numeric topic is taken that has two samples or more, at least 5 % of the grid's rate, and
     covers at least half of the recording. A joint state becomes ``observation.state``, ``.velocity`` and
@@ -60,32 +64,37 @@ def episodes(
         task: What was asked of the robot.
         asset_id: For the source reference.
         split: Where one episode ends and the next begins; each is made of its own samples alone, as if it had
-            been recorded by itself.
+            been recorded by itself. Which files of a folder are one recording, see
+            :mod:`~emboflow_dagster.formats.bag_recordings`.
         videos: Whether the image topics among `topics` become cameras.
         skipped: Gets ``{"source", "reason"}`` of each topic left out.
 
     Raises:
-        InvalidInputError: A topic that was asked for has no numbers, or the topics never overlap in time.
+        InvalidInputError: A topic that was asked for has no numbers, or the topics never overlap in time; of
+            several recordings it is a reason to leave one out.
         LimitError: More numbers than fit into memory; choose topics.
         OSError: A file cannot be read.
     """
     if not fps > 0:
         raise InvalidInputError(f"fps: expected a number above 0, found {shown(fps)}")
     left_out = skipped if skipped is not None else []
-    source = {"assetId": asset_id, "path": path.name}
-    reader = _Reader(fps, topics, rate_policy, task, source, left_out, videos=videos)
-    if split is None:
-        found = reader.episode(reader.streams(path))
-        if found is not None:
-            yield found
-    elif split.by == "file":
-        for number, (part, name, _) in enumerate(recording_parts(path)):
-            yield from reader.named(number, lambda part=part: reader.episode(reader.streams(part)), name)
-    else:
-        streams = reader.streams(path, boundary=split.topic)
-        for number, span in enumerate(spans_of(split, path, (stream.stamps for stream in streams))):
-            inside = [part for stream in streams if (part := stream.within(span)) is not None]
-            yield from reader.named(number, lambda inside=inside: reader.episode(inside))
+    by: Division = split.by if split is not None and split.by in ("file", "name", "one") else "recording"
+    found = recordings_in(path, by, split.pattern if split is not None else None)
+
+    def reader(name: str) -> _Reader:
+        source = {"assetId": asset_id, "path": name}
+        return _Reader(fps, topics, rate_policy, task, source, left_out, videos=videos)
+
+    if len(found) < 2 and by in ("recording", "one"):  # noqa: PLR2004 - the asset is one recording
+        yield from reader(path.name).episodes(path, split)
+        return
+    for recording in found:
+        whole = recording.name == "." or len(recording.name) > MAX_NAME
+        one = reader(path.name if whole else recording.name)
+        try:
+            yield from one.episodes(recording.parts, split)
+        except InvalidInputError as error:  # a reason, not an end: there are others
+            one.leave_out(recording.name[:MAX_NAME], error.message)
 
 
 class _Reader:
@@ -115,7 +124,19 @@ class _Reader:
         """Note a topic that is not taken."""
         self.left_out.append({"source": {**self.source, "ref": topic}, "reason": reason})
 
-    def streams(self, path: Path, *, boundary: str | None = None) -> "list[Stream | Track]":
+    def episodes(self, recorded: Recorded, split: Split | None) -> Iterator[Episode]:
+        """One recording as one episode, or what it is cut into."""
+        if split is None or split.by not in ("gap", "topic"):
+            found = self.episode(self.streams(recorded))
+            if found is not None:
+                yield found
+            return
+        streams = self.streams(recorded, boundary=split.topic)
+        for number, span in enumerate(spans_of(split, recorded, (stream.stamps for stream in streams))):
+            inside = [part for stream in streams if (part := stream.within(span)) is not None]
+            yield from self.numbered(number, lambda inside=inside: self.episode(inside))
+
+    def streams(self, path: Recorded, *, boundary: str | None = None) -> "list[Stream | Track]":
         """Every topic that was asked for, or all but the one that only says where episodes begin."""
         problems: list[Any] = []
         declared: dict[str, str] = {}
@@ -130,7 +151,7 @@ class _Reader:
         self._require(streams, declared)
         return streams
 
-    def _tracks(self, path: Path, there: set[str], declared: Mapping[str, str]) -> list[Track]:
+    def _tracks(self, path: Recorded, there: set[str], declared: Mapping[str, str]) -> list[Track]:
         """The image topics that were asked for by name; others are left out with a reason."""
         if self.chosen is not None and there >= set(self.chosen):
             return []
@@ -154,17 +175,15 @@ class _Reader:
             )
             raise InvalidInputError(text, kind=ErrorKind.INPUT_MISSING)
 
-    def named(self, number: int, make: "Callable[[], Episode | None]", name: str = "") -> Iterator[Episode]:
-        """One of several episodes; what keeps it from being one is a reason, not an end."""
+    def numbered(self, number: int, make: "Callable[[], Episode | None]") -> Iterator[Episode]:
+        """One of several episodes of a recording; what keeps it from being one is a reason, not an end."""
         try:
             found = make()
         except InvalidInputError as error:
-            self.leave_out(name or f"part {number}", error.message)
+            self.leave_out(f"part {number}", error.message)
             return
         if found is not None:
-            path = name or found.source["path"]
-            ref = found.source["ref"] if name else f"part {number}: {found.source['ref']}"
-            yield replace(found, source={**found.source, "path": path, "ref": ref})
+            yield replace(found, source={**found.source, "ref": f"part {number}: {found.source['ref']}"})
 
     def episode(self, streams: "list[Stream | Track]") -> Episode | None:
         """The topics on one grid; ``None`` where none can be used."""

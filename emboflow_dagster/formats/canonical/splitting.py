@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from emboflow_dagster.errors import ErrorKind, InvalidInputError, LimitError, shown
+from emboflow_dagster.formats.detect import Recorded
 from emboflow_dagster.formats.messages import decoded_messages, topics_of
 from emboflow_dagster.formats.nearest import instead
 
@@ -24,17 +24,20 @@ class Split:
     """How a recording is cut.
 
     Attributes:
-        by: ``gap``, ``topic`` or ``file``.
+        by: ``gap``, ``topic``, ``file``, ``name`` (files whose names say the same episode are one) or ``one``
+            (the whole asset, however many recordings it holds).
         seconds: A gap: so long without a message of any topic that is taken.
         topic: Whose messages are the boundaries.
         value: ``None``: each message begins an episode. ``"change"``: each change of value does. Anything
             else: an episode lasts while the topic has that value, and what is between is left out.
+        pattern: By name: see :class:`~emboflow_dagster.formats.path_pattern.PathPattern`.
     """
 
-    by: Literal["gap", "topic", "file"]
+    by: Literal["gap", "topic", "file", "name", "one"]
     seconds: float | None = None
     topic: str | None = None
     value: bool | float | str | None = None
+    pattern: str | None = None
 
 
 class Span(NamedTuple):
@@ -44,7 +47,7 @@ class Span(NamedTuple):
     end: int
 
 
-def spans_of(split: Split, path: Path, stamps: "Iterable[np.ndarray]") -> list[Span]:
+def spans_of(split: Split, path: Recorded, stamps: "Iterable[np.ndarray]") -> list[Span]:
     """The spans of a recording, in time order; a span may turn out to hold nothing.
 
     Args:
@@ -75,7 +78,7 @@ def _gaps(stamps: "Iterable[np.ndarray]", seconds: float) -> list[Span]:
     return [Span(start, end) for start, end in zip(starts, [*starts[1:], _END], strict=True)]
 
 
-def _boundaries(split: Split, path: Path) -> list[Span]:
+def _boundaries(split: Split, path: Recorded) -> list[Span]:
     topic = split.topic or ""
     seen = [
         (message.stamp_ns, value_of(decoded))

@@ -38,8 +38,9 @@ class NormalizeOptions(ChildOptions):
     )
     split: SplitOptions | None = Field(
         default=None,
-        description="Where a bag's episodes end: `{by: gap, seconds}`, `{by: topic, topic, value?}` or "
-        "`{by: file}`. null: a bag is one episode.",
+        description="Where episodes end: of bags `{by: gap, seconds}`, `{by: topic, topic, value?}`; of "
+        "bags, videos and pictures `{by: file}`, `{by: one}`, `{by: name, pattern}`. null: a recording is "
+        "one episode, and videos and pictures are told apart by the names of files and folders.",
     )
     mapping: dict[str, str] = Field(
         default_factory=dict,
@@ -90,7 +91,7 @@ def run(context: NodeContext) -> NodeResult:
             "robotType": options.robot_type or _robot_type(context),
             "task": options.task,
             "topics": options.topics,
-            "split": options.split.model_dump() if options.split else None,
+            "split": options.split.told() if options.split else None,
             "mapping": options.mapping,
             "ratePolicy": options.rate_policy,
             "videos": options.videos,

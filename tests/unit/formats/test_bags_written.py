@@ -347,7 +347,7 @@ def test_several_recordings_in_one_folder_are_counted_together(tmp_path):
 
     report = probe_path(tmp_path)
 
-    assert report.codes == {"multiple_recordings"}
+    assert report.codes == {"multiple_recordings", "overlapping_recordings"}
     assert report.structure["messageCount"] == 2 * MESSAGES
     assert set(report.structure["declared"]["recordings"]) == {"a/", "b/"}
 
