@@ -69,7 +69,7 @@ def warned(report):
     return {(warning.code, warning.path) for warning in report.warnings}
 
 
-def read(tree, fps=trees.FPS, **more):
+def read(tree, fps: float | None = trees.FPS, **more):
     skipped = []
     found = list(from_lerobot.episodes(tree, fps=fps, skipped=skipped, **more))
     return found, {row["source"]["ref"]: row["reason"] for row in skipped}
