@@ -5,52 +5,141 @@ not resolve, counts that do not match, stamps that do not start at zero, double 
 warning.
 """
 
-from typing import Any
+import re
+from pathlib import Path
+from typing import Any, Final
 
 from emboflow_dagster.formats.detect import Entry, Format, Source, signature
 from emboflow_dagster.formats.hdf5_layout import natural_key
+from emboflow_dagster.formats.lerobot_checks import (
+    FRAME_TOLERANCE,
+    MAX_NAMED,
+    check_clips,
+    check_episodes,
+    check_rate,
+    check_tasks,
+    check_widths,
+)
+from emboflow_dagster.formats.lerobot_folder import all_roots, own, roots
 from emboflow_dagster.formats.lerobot_info import INFO, VERSIONS, Info, read_info
-from emboflow_dagster.formats.lerobot_tables import INDEX_COLUMNS, REQUIRED, Tables, fits, read_tables
+from emboflow_dagster.formats.lerobot_meta import Listed
+from emboflow_dagster.formats.lerobot_tables import (
+    INDEX_COLUMNS,
+    REQUIRED,
+    Tables,
+    fits,
+    number_in,
+    read_tables,
+)
 from emboflow_dagster.formats.report import Candidate, Probe
 from emboflow_dagster.formats.video_file import SIGNATURES, SUFFIXES, VideoFacts, measure_video
 
 MAX_LENGTHS = 500
-MAX_NAMED = 20
+#: Where LeRobot 1.x says what it is.
+OLD_INFO: Final = "meta_data/info.json"
+_SHOWN: Final = ("episodes", "frames", "fps", "features", "robotType", "hasActions", "cameras")
 #: Frames over all videos that are decoded to compare them with the rows.
 MAX_DECODED = 50_000
-FRAME_TOLERANCE = 2
 STAMP_TOLERANCE = 1e-4
+_NUMBER = re.compile(r"\d+")
 
 
 def matches(source: Source) -> Candidate | None:
-    """A folder with ``meta/info.json``; what it says decides the version."""
-    if not source.is_folder or not any(entry.path == INFO for entry in source.entries):
+    """A folder with ``meta/info.json``, or with folders that have it; what it says decides the version."""
+    if not source.is_folder:
         return None
-    info = read_info(source.path / INFO)
-    if info is None:
-        return None
-    if info.version is None:
+    found = roots(source)
+    versions: dict[str, int] = {}
+    for root in found:
+        info = read_info(_place(source, root) / INFO)
+        if info is not None and info.version is not None:
+            versions[info.version] = versions.get(info.version, 0) + 1
+    if versions:
+        version = max(versions, key=lambda name: versions[name])
+        where = INFO if found == [""] else f"{found[0]}/{INFO}"
+        evidence = f"{where} says codebase_version {version}"
+        several = () if len(found) == 1 else (f"{len(found)} datasets in folders",)
+        return Candidate(VERSIONS[version], 0.95 if found == [""] else 0.9, (evidence, *several))
+    if found:
         return Candidate("unknown", 0.85, (f"{INFO} without a known codebase_version",))
-    return Candidate(VERSIONS[info.version], 0.95, (f"{INFO} says codebase_version {info.version}",))
+    if any(entry.path == OLD_INFO for entry in source.entries):
+        return Candidate("unknown", 0.85, (f"{OLD_INFO} of LeRobot 1.x",))
+    return None
 
 
 def probe(source: Source, report: Probe) -> None:
-    """Count, compare, and name every disagreement."""
+    """Count, compare, and name every disagreement; of several datasets each by itself."""
+    found = roots(source)
+    if not found:
+        text = "LeRobot 1.x keeps its rows as Arrow; lerobot's own converter makes 2.0 of it"
+        report.warn("unrecognised_schema", text, OLD_INFO)
+        return
+    if len(found) == 1:
+        _probe(own(source, found[0]), report)
+        if found[0]:
+            report.structure["root"] = found[0]
+        inner = [root for root in all_roots(source) if root not in found]
+        if inner:
+            text = f"{len(inner)} more datasets stand inside of it and are not read: {', '.join(inner[:5])}"
+            report.warn("multiple_recordings", text)
+        return
+    text = f"{len(found)} datasets: {', '.join(found[:5])}"
+    report.warn("multiple_recordings", text)
+    parts: dict[str, Any] = {}
+    for root in found:
+        part = Probe()
+        _probe(own(source, root), part)
+        parts[root] = {name: part.structure[name] for name in _SHOWN} | {
+            "format": VERSIONS.get((read_info(source.path / root / INFO) or Info(None, {})).version or "")
+        }
+        for warning in part.warnings:
+            report.warn(warning.code, warning.message, f"{root}/{warning.path or ''}".rstrip("/"))
+        report.recommend(*part.recommended_next_nodes)
+    agreed = {str(part["fps"]) for part in parts.values()}
+    robots = {str(part["robotType"]) for part in parts.values()}
+    first = parts[found[0]]
+    report.structure.update(
+        {
+            "datasets": parts,
+            "episodes": sum(part["episodes"] for part in parts.values()),
+            "frames": sum(part["frames"] for part in parts.values()),
+            "fps": first["fps"] if len(agreed) == 1 else None,
+            "robotType": first["robotType"] if len(robots) == 1 else None,
+            "features": first["features"],
+            "hasActions": all(part["hasActions"] for part in parts.values()),
+            "cameras": sorted({camera for part in parts.values() for camera in part["cameras"]}),
+        }
+    )
+
+
+def _place(source: Source, root: str) -> Path:
+    return source.path / root if root else source.path
+
+
+def _probe(source: Source, report: Probe) -> None:
     info = read_info(source.path / INFO) or Info(None, {})
     data = _data(source)
-    tables = read_tables((entry.path, source.file(entry)) for entry in data)
+    files = ((entry.path, source.file(entry)) for entry in data)
+    tables = read_tables(files, fps=info.fps, one_episode=info.version != "v3.0")
     for name, error in tables.unreadable:
         report.warn("unreadable", f"not readable as parquet: {error}", name)
     if info.version is None:
         found = sorted(str(name) for name in info.document)[:20]
-        report.warn("unrecognised_schema", f"no known codebase_version; it has {', '.join(found)}", INFO)
+        said = f"unknown codebase_version {info.said_version}" if info.said_version else "no codebase_version"
+        report.warn("unrecognised_schema", f"{said}; it has {', '.join(found)}", INFO)
+    if not isinstance(info.document.get("features"), dict):
+        report.warn("unrecognised_schema", "features are not declared", INFO)
     if not data:
         report.warn("missing_data", "no parquet file below data/", "data")
     _check_meta(source, info, report)
+    listed = check_episodes(source, info, tables, report)
     _check_columns(info, tables, report)
+    check_widths(info, tables, report)
     _check_counts(source, info, tables, report)
-    files: dict[str, VideoFacts] = {}
-    videos = _check_videos(source, info, tables, report, files)
+    check_tasks(source, info, tables, report)
+    watched: dict[str, VideoFacts] = {}
+    videos = _check_videos(source, info, tables, listed, report, watched)
+    check_rate(info, tables, report, watched)
     if info.version in ("v2.0", "v2.1"):
         _check_templates(source, info, tables, report)
     lengths = {str(index): tables.lengths[index] for index in sorted(tables.lengths)[:MAX_LENGTHS]}
@@ -65,7 +154,7 @@ def probe(source: Source, report: Probe) -> None:
             "columns": tables.columns,
             "declared": info.declared(),
             "videos": videos,
-            "videoFiles": {path: _video_entry(facts) for path, facts in list(files.items())[:MAX_LENGTHS]},
+            "videoFiles": {path: _video_entry(facts) for path, facts in list(watched.items())[:MAX_LENGTHS]},
             "meta": _meta_files(source),
             "robotType": info.document.get("robot_type"),
             "hasActions": "action" in tables.columns,
@@ -184,7 +273,12 @@ def _check_templates(source: Source, info: Info, tables: Tables, report: Probe) 
 
 
 def _check_videos(
-    source: Source, info: Info, tables: Tables, report: Probe, files: dict[str, VideoFacts]
+    source: Source,
+    info: Info,
+    tables: Tables,
+    listed: Listed,
+    report: Probe,
+    files: dict[str, VideoFacts],
 ) -> dict[str, int]:
     """Which videos there are, and whether they have as many frames as the rows.
 
@@ -193,34 +287,51 @@ def _check_videos(
     videos = [e for e in source.with_suffix(*SUFFIXES) if signature(source.head_of(e)) in SIGNATURES]
     found = {name: [e for e in videos if f"/{name}/" in f"/{e.path}"] for name in info.videos}
     per_episode = info.version != "v3.0"
+    rows: dict[str, int] = {}
+    if not per_episode:
+        names = {name: {_file_of(e, name): e.path for e in entries} for name, entries in found.items()}
+        rows = check_clips(info, tables, listed, report, names)
     decoded = 0
     for name, entries in found.items():
         if not entries:
             report.warn("declared_feature_without_data", "declared as a video, and no file has it", name)
             continue
-        if per_episode and len(entries) < len(tables.lengths):
-            text = f"{len(tables.lengths) - len(entries)} of {len(tables.lengths)} episodes have no video"
-            report.warn("missing_videos", text, name)
+        if per_episode:
+            of = {_episode_of(entry): entry for entry in entries}
+            rows |= {of[index].path: length for index, length in tables.lengths.items() if index in of}
+            if len(entries) < len(tables.lengths):
+                text = f"{len(tables.lengths) - len(entries)} of {len(tables.lengths)} episodes have no video"
+                report.warn("missing_videos", text, name)
+            if tables.lengths and (alone := [e for i, e in sorted(of.items()) if i not in tables.lengths]):
+                text = f"{len(alone)} videos are of episodes that have no rows; the first is {alone[0].path}"
+                report.warn("missing_data", text, name)
         for entry in entries:
             facts = _decoded(source, entry, report, files) if decoded < MAX_DECODED else None
             if facts is None:
                 continue
             decoded += facts.frames
-            rows = tables.lengths.get(_episode_of(entry)) if per_episode else None
-            if rows is not None and abs(rows - facts.frames) > FRAME_TOLERANCE:
-                text = f"{facts.frames} frames for {rows} rows"
+            shown = rows.get(entry.path)
+            if shown is not None and abs(shown - facts.frames) > FRAME_TOLERANCE and facts.complete:
+                text = f"{facts.frames} frames for {shown} rows"
                 report.warn("declared_frames_mismatch", text, entry.path)
-    listed = {entry.path for entries in found.values() for entry in entries}
+    listed_files = {entry.path for entries in found.values() for entry in entries}
     for entry in videos:  # declared or not: what is there is looked at
-        if entry.path not in listed and decoded < MAX_DECODED:
+        if entry.path not in listed_files and decoded < MAX_DECODED:
             facts = _decoded(source, entry, report, files)
             decoded += facts.frames if facts else 0
     declared = info.integer("total_videos")
     total = sum(map(len, found.values()))
     if declared is not None and declared != total and "missing_videos" not in report.codes and info.videos:
         report.warn("declared_count_mismatch", f"total_videos says {declared}, counted {total}", INFO)
-    report.raw["decodedVideoFrames"] = decoded
+    report.raw["decodedVideoFrames"] = report.raw.get("decodedVideoFrames", 0) + decoded
     return {name: len(entries) for name, entries in found.items()}
+
+
+def _file_of(entry: Entry, feature: str) -> tuple[int, int]:
+    """Chunk and number of a long file, -1 where its path has none."""
+    inside = entry.path.replace(f"{feature}/", "", 1).rpartition(".")[0]
+    numbers = [int(n) for n in _NUMBER.findall(inside) if len(n) < 16]  # noqa: PLR2004 - no hash
+    return (numbers[-2], numbers[-1]) if len(numbers) > 1 else (-1, -1)
 
 
 def _decoded(source: Source, entry: Entry, report: Probe, files: dict[str, VideoFacts]) -> VideoFacts | None:
@@ -240,8 +351,8 @@ def _decoded(source: Source, entry: Entry, report: Probe, files: dict[str, Video
 
 
 def _episode_of(entry: Entry) -> int:
-    digits = "".join(char for char in entry.name.rpartition(".")[0] if char.isdecimal())
-    return int(digits) if digits and len(digits) < 16 else -1  # noqa: PLR2004 - an index, not a hash
+    found = number_in(entry.name)
+    return -1 if found is None else found
 
 
 FORMAT = Format(names=tuple(VERSIONS.values()), matches=matches, probe=probe)

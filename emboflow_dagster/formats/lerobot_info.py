@@ -1,6 +1,7 @@
 """What a LeRobot dataset says of itself: ``meta/info.json``, its path templates and its counts."""
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,9 @@ VERSIONS = {"v2.0": "lerobot_v2.0", "v2.1": "lerobot_v2.1", "v3.0": "lerobot_v3.
 INFO = "meta/info.json"
 MAX_INFO_BYTES = 16 * 1024 * 1024
 MAX_WIDTH = 12
+MAX_FPS = 1_000_000
 _FIELD = re.compile(r"\{(\w+)(?::0?(\d+)d)?\}")
+_VERSION = re.compile(r"v?(\d+\.\d+)(?:\.0)?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +50,16 @@ class Info:
     def fps(self) -> float | None:
         """Frames per second."""
         found = self.document.get("fps")
-        return (
-            found if isinstance(found, (int, float)) and not isinstance(found, bool) and found > 0 else None
-        )
+        if not isinstance(found, (int, float)) or isinstance(found, bool):
+            return None
+        # JSON of Python's own has Infinity and NaN, and integers of any length.
+        return found if 0 < found <= MAX_FPS and math.isfinite(found) else None
+
+    @property
+    def said_version(self) -> str | None:
+        """What ``codebase_version`` says, also of a version that is not read; shortened."""
+        found = self.document.get("codebase_version")
+        return str(found)[:32] if isinstance(found, (str, int, float)) else None
 
     def integer(self, name: str) -> int | None:
         """A count, ``None`` where it is absent or no whole number."""
@@ -98,5 +108,15 @@ def read_info(path: Path) -> Info | None:
         return None
     if not isinstance(document, dict):
         return None
-    version = document.get("codebase_version")
-    return Info(version if version in VERSIONS else None, document)
+    info = Info(None, document)
+    # Converters also write `2.1`, as text or as a number, and `v2.1.0`.
+    said = _VERSION.match(info.said_version or "")
+    version = f"v{said.group(1)}" if said else None
+    return Info(version, document) if version in VERSIONS else info
+
+
+def why_not_read(info: Info | None) -> str:
+    """What to say of a dataset of another version, or of one that does not say its version."""
+    if info is None or info.said_version is None:
+        return f"no {INFO} of a known LeRobot version"
+    return f"LeRobot {info.said_version} is not read; 2.0, 2.1 and 3.0 are"

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from emboflow_dagster.formats.detect import Entry, Format, Source
 from emboflow_dagster.formats.hdf5_layout import natural_key
@@ -18,17 +18,28 @@ from emboflow_dagster.formats.tfrecord_file import BrokenRecordError, records, s
 MAX_LENGTHS = 500
 MAX_JSON_BYTES = 32 * 1024 * 1024
 MAX_DEPTH = 16
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
 _SHARD = re.compile(r"(?P<stem>.+)\.tfrecord-(?P<shard>\d{5,9})-of-(?P<of>\d{5,9})\Z")
+
+
+class Group(NamedTuple):
+    """The shards of one folder, and what is described beside them."""
+
+    folder: str
+    shards: list[Entry]
+    info: dict[str, Any] | None
+    features: dict[str, dict[str, Any]]
 
 
 def matches(source: Source) -> Candidate | None:
     """A file that begins with a checked record; a folder with such files."""
     if not source.is_folder:
-        found = "tfrecord" in source.path.name and starts_with_record(source.head)
-        return (
-            Candidate("rlds_tfrecord", 0.8, ("a TFRecord whose length matches its checksum",))
-            if found
-            else None
+        if "tfrecord" not in source.path.name or not starts_with_record(source.head):
+            return None
+        # Surer than that it is a gzip file: what is inside was looked at.
+        packed = source.head.startswith(b"\x1f\x8b")
+        return Candidate(
+            "rlds_tfrecord", 0.97 if packed else 0.8, ("a TFRecord whose length matches its checksum",)
         )
     shards = _shards(source)
     if not shards:
@@ -39,32 +50,52 @@ def matches(source: Source) -> Candidate | None:
 
 def probe(source: Source, report: Probe) -> None:
     """Count episodes and steps in every shard, and compare them with the declared splits."""
-    if source.is_folder:
-        files = [(entry.path, source.file(entry)) for entry in _shards(source)]
-        info, features = _document(source, "dataset_info.json"), _document(source, "features.json")
-    else:
-        files, info, features = [(source.path.name, source.path)], None, None
-    described = dict(_features(features)) if features is not None else {}
     lengths: list[int] = []
     counted: dict[str, int] = {}
-    unknown = 0
-    for name, path in files:
-        before = len(lengths)
-        try:
-            for record in records(path):
-                length = episode_length(record, described)
-                unknown += length is None
-                lengths.append(length or 0)
-        except BrokenRecordError as error:
-            report.warn("truncated" if "ends" in str(error) else "corrupt", str(error), name)
-        counted[name] = len(lengths) - before
-    if info is None and source.is_folder:
-        report.warn("metadata_missing", "no dataset_info.json beside the shards", "dataset_info.json")
+    unknown = odd = empty = 0
+    declared: dict[str, Any] = {}
+    found, passed = groups(source)
+    for group in found:
+        for entry in group.shards:
+            before = len(lengths)
+            bad: list[int] = []
+            try:
+                for _, record in records(_place(source, entry), bad.append):
+                    steps, fits = _steps(record, group.features)
+                    unknown += steps is None
+                    empty += steps == 0
+                    odd += not fits
+                    lengths.append(steps or 0)
+            except BrokenRecordError as error:
+                report.warn("truncated" if "ends" in str(error) else "corrupt", str(error), entry.path)
+            if bad:
+                text = f"{len(bad)} records do not match their checksum: {', '.join(map(str, bad[:5]))}"
+                report.warn("corrupt", text, entry.path)
+            counted[entry.path] = len(lengths) - before + len(bad)
+        if group.info is not None:
+            own = _check_splits(group.info, {e.path: counted[e.path] for e in group.shards}, report)
+            declared |= {
+                f"{group.folder}/{k}".lstrip("/") if len(found) > 1 else k: v for k, v in own.items()
+            }
+        elif source.is_folder:
+            where = f"{group.folder}/dataset_info.json".lstrip("/")
+            report.warn("metadata_missing", "no dataset_info.json beside the shards", where)
+    _check_numbers([entry for group in found for entry in group.shards], report)
+    if passed:
+        text = f"older versions are not read: {', '.join(passed[:5])}; read is {found[0].folder}"
+        report.warn("multiple_recordings", text)
+    elif len(found) > 1:
+        report.warn("multiple_recordings", f"{len(found)} folders of shards, read one after the other")
     if unknown:
         report.warn("unrecognised_schema", f"{unknown} records hold no steps that could be counted")
+    if empty:
+        report.warn("empty_episode", f"{empty} records hold no step")
+    if odd:
+        text = f"in {odd} records is_first, is_last or is_terminal are not where an episode begins and ends"
+        report.warn("step_flags_mismatch", text)
     if not lengths:
         report.warn("missing_data", "no record could be read")
-    declared = _check_splits(info, counted, report) if info is not None else {}
+    described = found[0].features if found else {}
     report.structure.update(
         {
             "episodes": len(lengths),
@@ -80,15 +111,47 @@ def probe(source: Source, report: Probe) -> None:
     report.recommend("quality-report")
 
 
-def episode_length(record: bytes, features: dict[str, dict[str, Any]]) -> int | None:
-    """Steps of one record; ``None`` where it has no values whose number per step is known."""
+def _steps(record: bytes, features: dict[str, dict[str, Any]]) -> tuple[int | None, bool]:
+    """Steps of a record, and whether its flags say that it begins and ends where it does."""
+    found = example_of(record)
+    if found is None:
+        return None, True
+    length = _length(found, features)
+    return length, not length or flags_fit(found, length)
+
+
+def flags_fit(found: Any, length: int) -> bool:
+    """``is_first`` is set at the first step alone, ``is_last`` at the last, ``is_terminal`` not before."""
+    for name, place in (("is_first", 0), ("is_last", length - 1), ("is_terminal", length - 1)):
+        if (path := f"steps/{name}") not in found:
+            continue
+        values = list(found[path].int64_list.value)
+        if len(values) != length:
+            continue
+        there = [step for step, value in enumerate(values) if value]
+        if there != [place] and (name != "is_terminal" or there):
+            return False
+    return True
+
+
+def example_of(record: bytes) -> Any:
+    """The features of a record by name, ``None`` where it is no example."""
     from tfrecord import example_pb2
 
     try:
         example = example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue] - made at run time
-        found = example.FromString(record).features.feature
+        return example.FromString(record).features.feature
     except Exception:  # noqa: BLE001 - protobuf's own errors differ by its implementation
         return None
+
+
+def episode_length(record: bytes, features: dict[str, dict[str, Any]]) -> int | None:
+    """Steps of one record; ``None`` where it has no values whose number per step is known."""
+    found = example_of(record)
+    return None if found is None else _length(found, features)
+
+
+def _length(found: Any, features: dict[str, dict[str, Any]]) -> int | None:
     votes: dict[int, int] = {}
     for name, feature in found.items():
         if not name.startswith("steps/"):
@@ -106,10 +169,34 @@ def episode_length(record: bytes, features: dict[str, dict[str, Any]]) -> int | 
     return max(votes, key=lambda length: votes[length]) if votes else None
 
 
-def described_features(source: Source) -> dict[str, dict[str, Any]]:
-    """Leaves of the ``features.json`` beside the shards: path to ``dtype``, ``shape``, ``valuesPerStep``."""
-    document = _document(source, "features.json") if source.is_folder else None
-    return dict(_features(document)) if document is not None else {}
+def groups(source: Source) -> tuple[list[Group], list[str]]:
+    """The shards folder by folder, and the folders that are passed over: older versions of a dataset.
+
+    Folders side by side that are called ``1.0.0`` and ``1.1.0`` are versions of one dataset, as
+    TensorFlow Datasets lays them out: the newest is read.
+    """
+    if not source.is_folder:
+        return [Group("", [Entry(source.path.name, source.size)], None, {})], []
+    by_folder: dict[str, list[Entry]] = {}
+    for entry in _shards(source):
+        by_folder.setdefault(entry.path.rpartition("/")[0], []).append(entry)
+    newest: dict[str, str] = {}
+    for folder in by_folder:
+        parent, _, name = folder.rpartition("/")
+        if _VERSION.fullmatch(name):
+            newest[parent] = max(newest.get(parent, folder), folder, key=natural_key)
+    passed = [
+        folder
+        for folder in by_folder
+        if _VERSION.fullmatch(folder.rpartition("/")[2]) and newest[folder.rpartition("/")[0]] != folder
+    ]
+    found = []
+    for folder in sorted(by_folder.keys() - set(passed), key=natural_key):
+        described = _document(source, "features.json", folder)
+        features = dict(_features(described)) if described is not None else {}
+        info = _document(source, "dataset_info.json", folder)
+        found.append(Group(folder, by_folder[folder], info, features))
+    return found, passed
 
 
 def _features(node: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -160,9 +247,21 @@ def _of_split(path: str, split: str) -> "re.Match[str] | None":
     return match if match and match["stem"].endswith(f"-{split}") else None
 
 
-def shards(source: Source) -> list[Path]:
-    """The shards of an asset in natural order: the file itself, or those of a folder."""
-    return [source.file(entry) for entry in _shards(source)] if source.is_folder else [source.path]
+def _place(source: Source, entry: Entry) -> Path:
+    return source.file(entry) if source.is_folder else source.path
+
+
+def _check_numbers(found: list[Entry], report: Probe) -> None:
+    """Shards that the names of the others tell of are there."""
+    there: dict[tuple[str, int], set[int]] = {}
+    for entry in found:
+        if match := _SHARD.match(entry.path):
+            there.setdefault((match["stem"], int(match["of"])), set()).add(int(match["shard"]))
+    for (stem, of), numbers in there.items():
+        if len(numbers) < of:
+            first = next(number for number in range(of) if number not in numbers)
+            text = f"{of - len(numbers)} of {of} shards are not there; the first is {first}"
+            report.warn("missing_split_file", text, stem)
 
 
 def _shards(source: Source) -> list[Entry]:
@@ -171,8 +270,14 @@ def _shards(source: Source) -> list[Entry]:
     return sorted(genuine, key=lambda entry: natural_key(entry.path))
 
 
-def _document(source: Source, name: str) -> dict[str, Any] | None:
-    entry = next(iter(source.named(name)), None)
+def _document(source: Source, name: str, folder: str) -> dict[str, Any] | None:
+    """The one beside the shards, else the shallowest that is not beside others."""
+    named = source.named(name)
+    beside = [entry for entry in named if entry.path.rpartition("/")[0] == folder]
+    above = [
+        entry for entry in named if f"{folder}/".startswith(f"{entry.path.rpartition('/')[0]}/".lstrip("/"))
+    ]
+    entry = next(iter(beside or above), None)
     if entry is None or entry.size > MAX_JSON_BYTES:
         return None
     path: Path = source.file(entry)

@@ -64,6 +64,7 @@ def read(
         from_videos,
     )
     from emboflow_dagster.formats.canonical.splitting import Split
+    from emboflow_dagster.formats.lerobot_info import INFO, read_info, why_not_read
 
     path, form, task = Path(asset["path"]), str(asset["format"]), request["task"]
     videos = request.get("videos", True)
@@ -73,10 +74,20 @@ def read(
         return from_videos.episodes(path, fps=request["fps"], task=task or "", videos=videos, **common)
     rows = ("hdf5", "lerobot", "rlds", "image_sequence", "csv", "np")
     if not form.startswith((*BAGS, *rows, ARRAYS)):
+        info = read_info(path / INFO)
+        if info is not None and info.version is None and info.said_version:
+            raise InvalidInputError(why_not_read(info), kind=ErrorKind.FORMAT_UNSUPPORTED)
         raise InvalidInputError(
             f"format {form} cannot be normalised; HDF5 demonstrations, LeRobot, RLDS, ROS bags, MCAP, "
             "videos, pictures, tables and numpy arrays can",
             kind=ErrorKind.FORMAT_UNSUPPORTED,
+        )
+    if form.startswith("lerobot"):  # of several datasets in a folder each may have a rate of its own
+        if fps is not None:
+            _check_rate(from_lerobot.suggested_fps(path), fps)
+        missing = request.get("onMissingVideo", "fail")
+        return from_lerobot.episodes(
+            path, fps=fps, task=task, videos=videos, on_missing_video=missing, **common
         )
     if fps is None:
         raise InvalidInputError("the frame rate is not known", hint="set `fps` in the node's config")
@@ -96,12 +107,6 @@ def read(
         _check_rate(from_hdf5.suggested_fps(path), fps)
         return from_hdf5.episodes(
             path, mapping=request["mapping"] or None, task=task, videos=videos is not False, **common
-        )
-    if form.startswith("lerobot"):
-        _check_rate(from_lerobot.suggested_fps(path), fps)
-        missing = request.get("onMissingVideo", "fail")
-        return from_lerobot.episodes(
-            path, fps=fps, task=task, videos=videos, on_missing_video=missing, **common
         )
     if form.startswith("rlds"):
         return from_rlds.episodes(path, task=task, videos=videos is not False, **common)

@@ -73,6 +73,15 @@ def to_numpy(column: "pa.Array") -> "np.ndarray":
     return np.where(_bits(present, end)[column.offset :], values.astype(np.float64), np.nan)
 
 
+def present(column: "pa.Array") -> "np.ndarray":
+    """Which rows of a column have a value, as bools ``(rows,)``."""
+    import numpy as np
+
+    if not column.null_count:
+        return np.ones(len(column), np.bool_)
+    return _bits(column.buffers()[0], column.offset + len(column))[column.offset :]
+
+
 def inside(column: "pa.Array") -> tuple["pa.Array", "np.ndarray"]:
     """What the lists of a column hold one after the other, and how many each has; none of them is absent."""
     import numpy as np

@@ -4,24 +4,26 @@ Values are taken from the protocol buffer itself: through numpy's ``S`` arrays e
 bytes that they end with. RLDS holds no time and no rate: the caller says which one it is.
 """
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emboflow_dagster.errors import ErrorKind, NotFoundError
 from emboflow_dagster.formats.canonical.names import camera_name, kind_of
+from emboflow_dagster.formats.canonical.rlds_pictures import (
+    DEPTH,
+    pictures_of,
+)
 from emboflow_dagster.formats.canonical.schema import INDEX_COLUMNS, Camera, Episode, FeatureSpec
 from emboflow_dagster.formats.detect import open_source
-from emboflow_dagster.formats.rlds import described_features, episode_length, shards
+from emboflow_dagster.formats.rlds import episode_length, example_of, flags_fit, groups
 from emboflow_dagster.formats.tfrecord_file import BrokenRecordError, records
 
 if TYPE_CHECKING:
     import numpy as np
 
 _STEPS = "steps/"
-_PICTURES = (b"\x89PNG", b"\xff\xd8\xff")
 _TASK_WORDS = ("language_instruction", "natural_language_instruction", "instruction", "task")
 
 
@@ -50,25 +52,61 @@ def episodes(
     """
     left_out = skipped if skipped is not None else []
     source = open_source(path)
-    described = described_features(source)
-    files = shards(source)
-    if not files:
+    found, passed = groups(source)
+    if not found:
         raise NotFoundError(f"{path.name}: no TFRecord shard", kind=ErrorKind.FILE_MAGIC)
+    for folder in passed:
+        where = {"assetId": asset_id, "path": folder, "ref": folder}
+        left_out.append({"source": where, "reason": f"an older version than {found[0].folder}"})
     said: set[str] = set()
-    for file in files:
-        name = file.relative_to(path).as_posix() if source.is_folder else file.name
+    for group in found:
+        for entry in group.shards:
+            file = source.file(entry) if source.is_folder else path
+            shard = _Shard(file, entry.path, group.features, task, asset_id, videos, said, left_out)
+            yield from shard.episodes()
+
+
+@dataclass(slots=True)
+class _Shard:
+    """One file, and how its records are read."""
+
+    file: Path
+    name: str
+    described: dict[str, dict[str, Any]]
+    task: str | None
+    asset_id: str | None
+    videos: bool
+    said: set[str]
+    left_out: list[dict[str, Any]]
+
+    def episodes(self) -> Iterator[Episode]:
+        """Every record that is an episode."""
         number = -1
         try:
-            for number, record in enumerate(records(file)):
-                where = {"assetId": asset_id, "path": name, "ref": f"record {number}"}
-                found = _episode(record, described, where, task, videos=videos, said=said, left_out=left_out)
+            for number, record in records(self.file, self._damaged):
+                where = self._where(number)
+                found = _episode(
+                    record,
+                    self.described,
+                    where,
+                    self.task,
+                    videos=self.videos,
+                    said=self.said,
+                    left_out=self.left_out,
+                )
                 if isinstance(found, str):
-                    left_out.append({"source": where, "reason": found})
+                    self.left_out.append({"source": where, "reason": found})
                 else:
                     yield found
         except BrokenRecordError as error:
-            where = {"assetId": asset_id, "path": name, "ref": f"record {number + 1}"}
-            left_out.append({"source": where, "reason": str(error)})
+            self.left_out.append({"source": self._where(number + 1), "reason": str(error)})
+
+    def _where(self, number: int) -> dict[str, Any]:
+        return {"assetId": self.asset_id, "path": self.name, "ref": f"record {number}"}
+
+    def _damaged(self, number: int) -> None:
+        reason = "its bytes do not match their checksum"
+        self.left_out.append({"source": self._where(number), "reason": reason})
 
 
 def _episode(
@@ -81,18 +119,15 @@ def _episode(
     said: set[str],
     left_out: list[dict[str, Any]],
 ) -> Episode | str:
-    import numpy as np
-    from tfrecord import example_pb2
-
     length = episode_length(record, described)
     if not length:
-        return "holds no steps that can be counted"
-    example = example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue] - made at run time
-    found = example.FromString(record).features.feature
-    features: dict[str, np.ndarray] = {}
+        return "holds no step" if length == 0 else "holds no steps that can be counted"
+    found = example_of(record)
+    flags = () if flags_fit(found, length) else ("step_flags_mismatch",)
+    features: dict[str, Any] = {}
     specs: dict[str, FeatureSpec] = {}
     cameras: dict[str, Camera] = {}
-    words: dict[str, str] = {}
+    words: dict[str, list[str]] = {}
     success: bool | None = None
     for path in sorted(found):
         kind = found[path].WhichOneof("kind")
@@ -107,40 +142,40 @@ def _episode(
             continue
         name = path.removeprefix(_STEPS).replace("/", ".")
         reason = None
-        if kind == "bytes_list":
-            if len(values) == length and _is_picture(values[0], described.get(path)):
-                camera = _camera(values, path) if videos else None
-                if isinstance(camera, str):
-                    return f"{path}: {camera}"
-                if camera is not None:
-                    cameras[camera_name(name, taken=cameras)] = camera
-            elif len(values) and (text := _text(values[0])) is not None:
-                words[name] = text
+        shown = pictures_of(kind, values, length, described.get(path), path, wanted=videos)
+        if path.rpartition("/")[2].startswith("ragged_"):
+            reason = "its steps hold different numbers of values"
+        elif shown == DEPTH:
+            reason = DEPTH
+        elif isinstance(shown, str):
+            return f"{path}: {shown}"
+        elif shown is not None:
+            cameras |= {camera_name(name, taken=cameras): camera for camera in shown}
+        elif kind == "bytes_list":
+            if texts := _texts(values):
+                words[name] = texts
             else:
                 reason = "its bytes are neither pictures nor words"
         elif len(values) % length or not len(values):
             reason = f"{len(values)} values for {length} steps"
         else:
-            plain = np.asarray(values, dtype=np.float64).reshape(length, -1)
             name = f"source.{name}" if name in INDEX_COLUMNS else name
-            with np.errstate(over="ignore"):
-                features[name] = plain.astype(np.float32)
-            stem = name.rpartition(".")[2]
-            width = plain.shape[1]
-            names = tuple(f"{stem}_{place}" for place in range(width)) if width > 1 else (stem,)
-            specs[name] = FeatureSpec(names, kind_of(name), None, path)
+            features[name], specs[name] = _vector(name, values, length, path)
         if reason and path not in said:
             said.add(path)
             left_out.append({"source": {**where, "ref": path}, "reason": reason})
-    own = next((words[name] for name in sorted(words, key=_task_order) if words[name]), "")
+    said_tasks = next((words[name] for name in sorted(words, key=_task_order) if any(words[name])), [""])
+    several = len(said_tasks) == length and len(set(said_tasks)) > 1
     return Episode(
         source=where,
         features=features,
         specs=specs,
-        task=own if task is None else task,
+        task=said_tasks[0] if task is None else task,
         success=success,
+        flags=flags,
         cameras=cameras,
         frames=length,
+        frame_tasks=tuple(said_tasks) if task is None and several else (),
     )
 
 
@@ -149,42 +184,20 @@ def _task_order(name: str) -> tuple[int, str]:
     return (_TASK_WORDS.index(word) if word in _TASK_WORDS else len(_TASK_WORDS), name)
 
 
-def _is_picture(data: bytes, described: Mapping[str, Any] | None) -> bool:
-    return data.startswith(_PICTURES) or (
-        described is not None and described.get("dtype") == "uint8" and len(described.get("shape", ())) == 3  # noqa: PLR2004 - height, width, channels
-    )
-
-
-def _camera(values: Sequence[bytes], path: str) -> Camera | str:
-    first = _picture(values[0])
-    if first is None:
-        return "its first picture cannot be decoded"
-    pictures = partial(_pictures, tuple(values))
-    return Camera((int(first.shape[0]), int(first.shape[1]), 3), pictures, path)
-
-
-def _pictures(values: Sequence[bytes]) -> Iterator["np.ndarray"]:
-    """Every picture in order; an undecodable one ends the sequence, and the writer sees that it is short."""
-    for data in values:
-        picture = _picture(data)
-        if picture is None:
-            return
-        yield picture
-
-
-def _picture(data: bytes) -> "np.ndarray | None":
+def _vector(name: str, values: Sequence[Any], length: int, path: str) -> tuple["np.ndarray", FeatureSpec]:
     import numpy as np
-    from PIL import Image, UnidentifiedImageError
 
+    plain = np.asarray(values, dtype=np.float64).reshape(length, -1)
+    stem = name.rpartition(".")[2]
+    width = plain.shape[1]
+    names = tuple(f"{stem}_{place}" for place in range(width)) if width > 1 else (stem,)
+    with np.errstate(over="ignore"):
+        return plain.astype(np.float32), FeatureSpec(names, kind_of(name), None, path)
+
+
+def _texts(values: Sequence[bytes]) -> list[str]:
+    """The values as words, none where one of them is no text."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError):
-        return None
-
-
-def _text(data: bytes) -> str | None:
-    try:
-        return data.decode().strip()
+        return [data.decode().strip() for data in values]
     except UnicodeDecodeError:
-        return None
+        return []

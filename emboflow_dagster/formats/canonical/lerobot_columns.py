@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any, Final
 
 from emboflow_dagster.errors import InvalidInputError, shown
-from emboflow_dagster.formats.canonical.lerobot_rows import numbers
+from emboflow_dagster.formats.canonical.column_numbers import numbers
 from emboflow_dagster.formats.canonical.stats import feature_stats
 
 if TYPE_CHECKING:

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 from emboflow_dagster.errors import ErrorKind, InvalidInputError, shown
 from emboflow_dagster.formats.canonical.lerobot_columns import cast, declared_of, stats_of, with_column
 from emboflow_dagster.formats.canonical.lerobot_rows import episode_indices
-from emboflow_dagster.formats.canonical.lerobot_tree import Tree, number_of, read_lines
+from emboflow_dagster.formats.canonical.lerobot_tree import Tree, number_of
+from emboflow_dagster.formats.lerobot_folder import the_dataset
 from emboflow_dagster.formats.lerobot_info import INFO
+from emboflow_dagster.formats.lerobot_meta import read_lines
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,10 +64,10 @@ def repair(source: Path, out: Path, wishes: Repair) -> dict[str, Any]:
         ``episodes``, ``frames``, ``videos``, and ``unknown``: names in `wishes` that the source has not.
 
     Raises:
-        InvalidInputError: No tree of 2.0 or 2.1, a template that cannot be filled, or values that a cast
-            would change beyond rounding.
+        InvalidInputError: No tree of 2.0 or 2.1 or several, a template that cannot be filled, or values that
+            a cast would change beyond rounding.
     """
-    tree = Tree(source)
+    tree = Tree(the_dataset(source))
     if tree.long_files:
         raise InvalidInputError(
             f"{source.name}: LeRobot {tree.info.version} is not rewritten; 2.0 and 2.1 are",

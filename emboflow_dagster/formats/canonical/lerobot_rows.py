@@ -1,24 +1,29 @@
 """The rows of a LeRobot tree, episode by episode, as numbers: whatever type the writer gave the columns."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from emboflow_dagster.errors import ErrorKind, InvalidInputError
-from emboflow_dagster.formats.canonical import columns
+from emboflow_dagster.formats.canonical.column_numbers import numbers
 from emboflow_dagster.formats.canonical.lerobot_tree import Tree, number_of
+from emboflow_dagster.formats.detect import is_lfs_pointer, read_head
+from emboflow_dagster.formats.lerobot_tables import read_tables
+from emboflow_dagster.formats.pictures import DEEP
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+    from PIL.Image import Image
 
 #: Rows that are read at once.
 BATCH = 8_192
 #: Pictures that are read at once.
 PICTURES = 32
+_LFS = "a Git LFS pointer, not the file itself; `git lfs pull` fetches it"
 
 
 class Segment(NamedTuple):
@@ -39,38 +44,63 @@ class Rows:
     images: tuple[str, ...] = ()
 
 
-def episodes_of(tree: Tree) -> Iterator[Rows]:
+def episodes_of(tree: Tree, leave_out: Callable[[str, str], None]) -> Iterator[Rows]:
     """Every episode in the order of the files; memory holds one of them and a batch.
 
-    Raises:
-        InvalidInputError: A file cannot be read, or the rows of an episode are not together.
+    Args:
+        tree: The dataset.
+        leave_out: Called with what is left out and why: files that cannot be read, and episodes whose rows
+            are not together or may be in such a file.
     """
     import pyarrow as pa
 
+    scattered = _scattered(tree) if tree.long_files else set()
     seen: set[int] = set()
     waiting: list[pa.Table] = []
     segments: list[Segment] = []
-    number, images = -1, ()
+    number, images, cut = -1, (), False
 
-    def finished() -> Rows:
-        if number in seen:
-            raise InvalidInputError(f"{tree.root.name}: the rows of episode {number} are not together")
-        seen.add(number)
-        return Rows(number, pa.concat_tables(waiting).combine_chunks(), segments, images)
+    def finished(*, at_cut: bool) -> Rows | None:
+        ref = f"episode {number}"
+        rows = sum(table.num_rows for table in waiting)
+        meta = tree.episodes.get(number) if at_cut else None
+        if number in scattered or number in seen:
+            leave_out(ref, "its rows are not together")
+        elif at_cut and (meta is None or meta.length != rows):
+            leave_out(ref, "some of its rows may be in a file that cannot be read")
+        else:
+            seen.add(number)
+            return Rows(number, pa.concat_tables(waiting).combine_chunks(), segments, images)
+        return None
 
     for path in tree.data:
-        for index, rows, start, pictures in _file(tree, path, seen | ({number} if waiting else set())):
-            if waiting and (index != number or not waiting[0].schema.equals(rows.schema)):
-                yield finished()
-                waiting, segments = [], []
-            number, images = index, pictures
-            waiting.append(rows)
-            segments.append(Segment(path, start, rows.num_rows))
-    if waiting:
-        yield finished()
+        try:
+            known = seen | ({number} if waiting else set())
+            for index, rows, start, pictures in _file(tree, path, known, leave_out):
+                if waiting and (index != number or not waiting[0].schema.equals(rows.schema)):
+                    if found := finished(at_cut=cut):
+                        yield found
+                    waiting, segments, cut = [], [], False
+                number, images = index, pictures
+                waiting.append(rows)
+                segments.append(Segment(path, start, rows.num_rows))
+        except InvalidInputError as error:
+            leave_out(path.relative_to(tree.root).as_posix(), error.message)
+            # Only files of several episodes share one with the file before or behind.
+            if waiting and (found := finished(at_cut=tree.long_files)):
+                yield found
+            waiting, segments, cut = [], [], tree.long_files
+    if waiting and (found := finished(at_cut=cut)):
+        yield found
 
 
-def _file(tree: Tree, path: Path, seen: set[int]) -> Iterator[tuple[int, "pa.Table", int, tuple[str, ...]]]:
+def _scattered(tree: Tree) -> set[int]:
+    return read_tables((path.name, path) for path in tree.data).scattered
+
+
+def _file(
+    tree: Tree, path: Path, seen: set[int], leave_out: Callable[[str, str], None]
+) -> Iterator[tuple[int, "pa.Table", int, tuple[str, ...]]]:
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -79,8 +109,12 @@ def _file(tree: Tree, path: Path, seen: set[int]) -> Iterator[tuple[int, "pa.Tab
     try:
         with pq.ParquetFile(path) as file:
             schema = file.schema_arrow
-            images = tuple(name for name in schema.names if is_picture(tree, schema.field(name)))
-            columns = [name for name in schema.names if name not in images]
+            # Of two columns of one name it cannot be said which is meant.
+            once = [entry for entry in schema if schema.names.count(entry.name) == 1]
+            for name in {*schema.names} - {entry.name for entry in once}:
+                leave_out(name, "several columns have this name")
+            images = tuple(entry.name for entry in once if is_picture(tree, entry))
+            columns = [entry.name for entry in once if entry.name not in images]
             start = 0
             for batch in file.iter_batches(columns=columns, batch_size=BATCH):
                 rows = pa.Table.from_batches([batch]).replace_schema_metadata(None)
@@ -94,7 +128,8 @@ def _file(tree: Tree, path: Path, seen: set[int]) -> Iterator[tuple[int, "pa.Tab
                         yield int(indices[first]), rows.slice(first, last - first), start + first, images
                 start += rows.num_rows
     except (OSError, pa.ArrowException) as error:
-        raise InvalidInputError(f"{path.name}: not readable: {error}", kind=ErrorKind.FILE_CORRUPT) from error
+        text = _LFS if is_lfs_pointer(read_head(path)) else f"not readable: {error}"
+        raise InvalidInputError(f"{path.name}: {text}", kind=ErrorKind.FILE_CORRUPT) from error
 
 
 def episode_indices(rows: "pa.Table", named: int | None) -> "np.ndarray":
@@ -110,7 +145,9 @@ def episode_indices(rows: "pa.Table", named: int | None) -> "np.ndarray":
         if not isinstance(values, str) and np.isfinite(values).all():
             return values[:, 0].astype(np.int64)
     if named is None:
-        raise InvalidInputError("no episode_index, and the file's name holds no number")
+        raise InvalidInputError(
+            "rows without episode_index, and the file's name does not say which episode it is"
+        )
     return np.full(rows.num_rows, named, dtype=np.int64)
 
 
@@ -123,28 +160,6 @@ def is_picture(tree: Tree, column: "pa.Field") -> bool:
         return any(kind.field(place).name == "bytes" for place in range(kind.num_fields))
     declared = tree.info.features.get(column.name, {}).get("dtype")
     return declared == "image" and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
-def numbers(column: Any) -> "np.ndarray | str":
-    """A column as float64 ``(rows, dim)``, nested lists flattened, absent values NaN; else why it is none."""
-    import numpy as np
-    import pyarrow as pa
-
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if isinstance(array, pa.ChunkedArray):
-        array = pa.concat_arrays(array.chunks)
-    rows = len(array)
-    while _is_list(array.type):
-        if array.null_count:
-            return "some rows are empty"
-        array, lengths = columns.inside(array)
-        if len(lengths) and (lengths != lengths[0]).any():
-            return "its rows are of different lengths"
-    kind = array.type
-    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
-        return f"values of type {kind} are no numbers"
-    values = columns.to_numpy(array).astype(np.float64)
-    return values.reshape(rows, -1) if rows else values.reshape(0, 0)
 
 
 def pictures(tree: Tree, segments: list[Segment], column: str) -> Iterator["np.ndarray"]:
@@ -179,8 +194,24 @@ def _cells(path: Path, start: int, count: int, column: str) -> Iterator[Any]:
             at += batch.num_rows
 
 
+def is_depth(tree: Tree, segments: list[Segment], column: str) -> bool:
+    """Whether the first picture of a column has more than 8 bits: no video holds them."""
+    path, start, _ = segments[0]
+    image = _image(tree, next(_cells(path, start, 1, column), None))
+    return image is not None and image.mode in DEEP
+
+
 def _picture(tree: Tree, cell: Any) -> "np.ndarray | None":
     import numpy as np
+
+    image = _image(tree, cell)
+    try:
+        return None if image is None or image.mode in DEEP else np.asarray(image.convert("RGB"))
+    except (OSError, ValueError):
+        return None
+
+
+def _image(tree: Tree, cell: Any) -> "Image | None":
     from PIL import Image, UnidentifiedImageError
 
     data, name = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
@@ -191,13 +222,6 @@ def _picture(tree: Tree, cell: Any) -> "np.ndarray | None":
     if data is None:
         return None
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(image.convert("RGB"))
+        return Image.open(io.BytesIO(data))
     except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError):
         return None
-
-
-def _is_list(kind: Any) -> bool:
-    import pyarrow as pa
-
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)

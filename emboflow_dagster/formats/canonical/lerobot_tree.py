@@ -4,22 +4,18 @@ Templates of public datasets do not always resolve, and files are what can be re
 below ``data/``, a video belongs to the episode or file whose number its name ends with.
 """
 
-import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 from emboflow_dagster.errors import ErrorKind, InvalidInputError
 from emboflow_dagster.formats.detect import Source, open_source, signature
 from emboflow_dagster.formats.hdf5_layout import natural_key
-from emboflow_dagster.formats.lerobot_info import INFO, Info, read_info
+from emboflow_dagster.formats.lerobot_folder import own
+from emboflow_dagster.formats.lerobot_info import INFO, Info, read_info, why_not_read
+from emboflow_dagster.formats.lerobot_meta import EpisodeMeta, read_episodes, read_tasks
 from emboflow_dagster.formats.video_file import SIGNATURES, SUFFIXES
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _NUMBER = re.compile(r"\d+")
 MAX_DIGITS = 15
@@ -33,16 +29,6 @@ class Clip(NamedTuple):
     whole: bool = True
 
 
-@dataclass(slots=True)
-class EpisodeMeta:
-    """What the metadata say of an episode: tasks, success, and where its videos are in long files."""
-
-    tasks: list[str] = field(default_factory=list)
-    success: bool | None = None
-    clips: dict[str, tuple[int, int, float]] = field(default_factory=dict)
-    """Feature to chunk, file and first second (3.0)."""
-
-
 class Tree:
     """One dataset on disk.
 
@@ -51,12 +37,11 @@ class Tree:
     """
 
     def __init__(self, root: Path) -> None:
-        self.source: Source = open_source(root)
-        info = read_info(root / INFO) if self.source.is_folder else None
+        source = open_source(root)
+        self.source: Source = own(source) if source.is_folder else source
+        info = read_info(root / INFO) if source.is_folder else None
         if info is None or info.version is None:
-            raise InvalidInputError(
-                f"{root.name}: no {INFO} of a known LeRobot version", kind=ErrorKind.FORMAT_UNSUPPORTED
-            )
+            raise InvalidInputError(f"{root.name}: {why_not_read(info)}", kind=ErrorKind.FORMAT_UNSUPPORTED)
         self.root = root
         self.info: Info = info
         self.data: list[Path] = [
@@ -75,38 +60,12 @@ class Tree:
     @cached_property
     def tasks(self) -> dict[int, str]:
         """Task by its index."""
-        found: dict[int, str] = {}
-        for row in read_lines(self.root / "meta/tasks.jsonl"):
-            index, task = row.get("task_index"), row.get("task")
-            if isinstance(index, (int, float)) and isinstance(task, str):
-                found[int(index)] = task
-        if not found and (self.root / "meta/tasks.parquet").is_file():
-            for row in _table(self.root / "meta/tasks.parquet").to_pylist():
-                # pandas writes the task as its index, under a name of its own.
-                task = next((value for value in row.values() if isinstance(value, str)), None)
-                if task is not None and row.get("task_index") is not None:
-                    found[int(row["task_index"])] = task
-        return found
+        return read_tasks(self.root, self.info)
 
     @cached_property
     def episodes(self) -> dict[int, EpisodeMeta]:
         """Episode by its index; those that the metadata do not name are absent."""
-        rows = self._episode_tables() if self.long_files else read_lines(self.root / "meta/episodes.jsonl")
-        found: dict[int, EpisodeMeta] = {}
-        for row in rows:
-            index = row.get("episode_index")
-            if not isinstance(index, (int, float)):
-                continue
-            tasks = row.get("tasks")
-            meta = found[int(index)] = EpisodeMeta(
-                [task for task in tasks if isinstance(task, str)] if isinstance(tasks, list) else [],
-                row["success"] if isinstance(row.get("success"), bool) else None,
-            )
-            for feature in self.info.videos:
-                place = [row.get(f"videos/{feature}/{name}") for name in _PLACE]
-                if all(isinstance(number, (int, float)) for number in place):
-                    meta.clips[feature] = (int(place[0]), int(place[1]), float(place[2]))  # pyright: ignore[reportArgumentType]
-        return found
+        return read_episodes(self.source, self.info).episodes
 
     def clip(self, feature: str, episode: int) -> Clip | None:
         """Where an episode's video is, ``None`` where there is none."""
@@ -120,7 +79,7 @@ class Tree:
         name = self.info.resolve(template, episode, feature) if template else None
         if name is not None and (path := self._by_name.get(name)) is not None:
             return Clip(path)
-        found = [path for key, path in files.items() if key[-1] == episode]
+        found = self._by_last.get(feature, {}).get(episode, [])
         return Clip(found[0]) if len(found) == 1 else None
 
     def has_videos(self, feature: str) -> bool:
@@ -140,6 +99,22 @@ class Tree:
         return found
 
     @cached_property
+    def _by_last(self) -> dict[str, dict[int, list[Path]]]:
+        """Feature to the last number of a path to its files."""
+        found: dict[str, dict[int, list[Path]]] = {}
+        for feature, files in self._videos.items():
+            for numbers, path in files.items():
+                if numbers:
+                    found.setdefault(feature, {}).setdefault(numbers[-1], []).append(path)
+        return found
+
+    @property
+    def undeclared_videos(self) -> list[Path]:
+        """Videos that are of no declared feature."""
+        known = {path for files in self._videos.values() for path in files.values()}
+        return [path for path in self._by_name.values() if path not in known]
+
+    @cached_property
     def _by_name(self) -> dict[str, Path]:
         entries = sorted(self.source.with_suffix(*SUFFIXES), key=lambda entry: natural_key(entry.path))
         return {
@@ -148,55 +123,8 @@ class Tree:
             if signature(self.source.head_of(entry)) in SIGNATURES
         }
 
-    def _episode_tables(self) -> Iterator[dict[str, Any]]:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        for entry in sorted(self.source.with_suffix(".parquet"), key=lambda e: natural_key(e.path)):
-            if not entry.path.startswith("meta/episodes/"):
-                continue
-            path = self.source.file(entry)
-            try:
-                with pq.ParquetFile(path) as file:
-                    # The statistics of each episode stand beside it and are many times as long.
-                    wanted = [n for n in file.schema_arrow.names if not n.startswith(("stats/", "data/"))]
-                    for batch in file.iter_batches(columns=wanted, batch_size=4_096):
-                        yield from batch.to_pylist()
-            except (OSError, pa.ArrowException) as error:
-                raise InvalidInputError(
-                    f"{entry.path}: not readable: {error}", kind=ErrorKind.FILE_CORRUPT
-                ) from error
-
-
-_PLACE = ("chunk_index", "file_index", "from_timestamp")
-
 
 def number_of(path: Path) -> int | None:
     """The number that a file's name ends with."""
     found = _NUMBER.findall(PurePosixPath(path.name).stem)
     return int(found[-1]) if found and len(found[-1]) <= MAX_DIGITS else None
-
-
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a file, one a line; lines that are none are passed over."""
-    if not path.is_file():
-        return
-    with path.open("rb") as stream:
-        for line in stream:
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(row, dict):
-                yield row
-
-
-def _table(path: Path) -> "pa.Table":
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with path.open("rb") as stream:
-            return pq.read_table(stream)
-    except (OSError, pa.ArrowException) as error:
-        raise InvalidInputError(f"{path.name}: not readable: {error}", kind=ErrorKind.FILE_CORRUPT) from error

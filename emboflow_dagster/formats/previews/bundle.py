@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image as Picture
 
+    from emboflow_dagster.formats.quality.lerobot import LeRobotTree
+
 INDEX_FILE = "index.json"
 MAX_EPISODES = 3
 MAX_CAMERAS = 6
@@ -275,12 +277,16 @@ def _may_be_place(path: str) -> bool:
 
 
 def _of_lerobot(path: Path, bundle: _Bundle) -> None:
-    from emboflow_dagster.formats.quality.lerobot import LeRobotTree
+    from emboflow_dagster.formats.quality.lerobot import trees
 
-    tree = LeRobotTree(path)
-    names = {
-        name: feature.get("names") for name, feature in (tree.info.document.get("features") or {}).items()
-    }
+    for tree in trees(path)[:MAX_EPISODES]:
+        _of_tree(tree, bundle)
+
+
+def _of_tree(tree: "LeRobotTree", bundle: _Bundle) -> None:
+    declared = tree.info.document.get("features")
+    entries = declared.items() if isinstance(declared, dict) else ()
+    names = {name: feature.get("names") for name, feature in entries if isinstance(feature, dict)}
     for count, view in enumerate(tree.views(decode=False)):
         if count >= MAX_EPISODES:
             break

@@ -1,14 +1,16 @@
 """The episodes of a LeRobot tree (2.0 to 3.0) as the checks see them: tables, videos, stored statistics."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emboflow_dagster.formats.canonical.column_numbers import numbers
 from emboflow_dagster.formats.canonical.names import dimension_names
 from emboflow_dagster.formats.canonical.stats import feature_stats
 from emboflow_dagster.formats.detect import Entry, Source, open_source
 from emboflow_dagster.formats.hdf5_layout import natural_key
+from emboflow_dagster.formats.lerobot_folder import datasets, own
 from emboflow_dagster.formats.lerobot_info import INFO, Info, read_info
 from emboflow_dagster.formats.lerobot_tables import INDEX_COLUMNS
 from emboflow_dagster.formats.quality.check import Check
@@ -28,10 +30,17 @@ MAX_ROWS_HELD = 5_000_000
 
 
 class LeRobotTree:
-    """One dataset folder; `views` reads it once, episode by episode."""
+    """One dataset folder; `views` reads it once, episode by episode.
 
-    def __init__(self, path: Path) -> None:
-        self.source: Source = open_source(path)
+    Args:
+        path: The folder.
+        below: What its episodes are called by, where there are several datasets: its path with a ``/``.
+    """
+
+    def __init__(self, path: Path, below: str = "") -> None:
+        source = open_source(path)
+        self.source: Source = own(source) if source.is_folder else source
+        self.below = below
         self.info: Info = read_info(path / INFO) or Info(None, {})
         self.rows = self.episodes = 0
         self.held: dict[str, list[np.ndarray]] = {}
@@ -61,7 +70,11 @@ class LeRobotTree:
             except (OSError, pa.ArrowException):
                 number = _number_of(entry)
                 yield EpisodeView(
-                    ref=entry.path, length=0, vectors={}, unresolved=(entry.path,), number=number
+                    ref=f"{self.below}{entry.path}",
+                    length=0,
+                    vectors={},
+                    unresolved=(entry.path,),
+                    number=number,
                 )
                 continue
             for number, rows in _by_episode(table, _number_of(entry)):
@@ -95,7 +108,7 @@ class LeRobotTree:
         if decode and self.info.version != "v3.0":
             videos = {camera: self._video(camera, number, rows.num_rows) for camera in self.info.videos}
         return EpisodeView(
-            ref=f"episode {number}",
+            ref=f"{self.below}episode {number}",
             length=rows.num_rows,
             vectors=vectors,
             actions=tuple(name for name in vectors if name.partition(".")[0] == "action"),
@@ -104,7 +117,7 @@ class LeRobotTree:
             fps=self.info.fps,
             grid_s=stamps,
             frame_index=None if frame is None else _whole(frame),
-            number=number,
+            number=None if self.below else number,
             index=None if index is None else _whole(index),
             declared_length=declared if isinstance(declared, int) else None,
             stats={name: values for name, values in stats.items() if name not in _NOT_VECTORS},
@@ -173,13 +186,13 @@ class LeRobotTree:
 
     def compare_counts(self, check: DeclaredCounts) -> None:
         """What ``info.json`` and ``meta`` declare, against what was read."""
-        check.compare("episodes", self.info.integer("total_episodes"), self.episodes)
-        check.compare("frames", self.info.integer("total_frames"), self.rows)
+        check.compare(f"{self.below}episodes", self.info.integer("total_episodes"), self.episodes)
+        check.compare(f"{self.below}frames", self.info.integer("total_frames"), self.rows)
         if self.info.videos and self.info.version != "v3.0":
             files = sum(len(self._files_of(camera)) for camera in self.info.videos)
-            check.compare("videos", self.info.integer("total_videos"), files)
+            check.compare(f"{self.below}videos", self.info.integer("total_videos"), files)
         if self.meta:
-            check.compare("listed episodes", len(self.meta), self.episodes)
+            check.compare(f"{self.below}listed episodes", len(self.meta), self.episodes)
 
     def compare_stats(self, check: StatsRecompute) -> None:
         """``meta/stats.json`` against the numbers of the whole dataset."""
@@ -230,18 +243,32 @@ class LeRobotTree:
             yield from (row for row in rows if isinstance(row.get("episode_index"), int))
 
 
-def feed(tree: LeRobotTree, checks: Mapping[str, Check], *, decode: bool) -> None:
-    """Give every check what the tree holds for it."""
+def trees(path: Path) -> list[LeRobotTree]:
+    """The datasets of an asset: the folder itself, or those that stand in it."""
+    found = datasets(path)
+    if len(found) == 1:
+        return [LeRobotTree(found[0])]
+    return [LeRobotTree(folder, f"{folder.relative_to(path).as_posix()}/") for folder in found]
+
+
+def feed(found: Iterable[LeRobotTree], checks: Mapping[str, Check], *, decode: bool) -> None:
+    """Give every check what the trees hold for it."""
+    for tree in found:
+        _feed(tree, checks, decode=decode)
+
+
+def _feed(tree: LeRobotTree, checks: Mapping[str, Check], *, decode: bool) -> None:
     from emboflow_dagster.formats.quality.video import VideoCheck
 
+    counts, stats = checks.get(DeclaredCounts.name), checks.get(StatsRecompute.name)
+    before = 0 if counts is None else counts.declared
     for view in tree.views(decode=decode):
         shared = view.length < 0  # a video file of several episodes
         for check in checks.values():
             if not shared or isinstance(check, VideoCheck):
                 check.take(view)
-    counts, stats = checks.get(DeclaredCounts.name), checks.get(StatsRecompute.name)
     if isinstance(counts, DeclaredCounts):
-        counts.declared = 0
+        counts.declared = before  # an episode declares no count: the tree does
         tree.compare_counts(counts)
     if isinstance(stats, StatsRecompute):
         tree.compare_stats(stats)
@@ -259,7 +286,10 @@ def _by_episode(table: "pa.Table", number: int) -> "Iterator[tuple[int, pa.Table
     if "episode_index" not in table.column_names:
         yield number, table
         return
-    episodes = _whole(_flat(table.column("episode_index")))
+    values = _vector(table.column("episode_index"))
+    found = np.full(table.num_rows, np.nan) if values is None else values[:, 0]
+    # Rows that do not say it are of the episode that the file is called by.
+    episodes = _whole(np.where(np.abs(found) < 2**62, found, number))
     unique, first = np.unique(episodes, return_index=True)
     for value in unique[np.argsort(first)].tolist():
         chosen = np.flatnonzero(episodes == value)
@@ -282,6 +312,9 @@ def _vector(column: Any) -> "np.ndarray | None":
     array = column.combine_chunks()
     array = pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
     rows = len(array)
+    if array.null_count:
+        found = numbers(array)
+        return None if isinstance(found, str) or not found.size else found
     while (
         pa.types.is_list(array.type)
         or pa.types.is_fixed_size_list(array.type)

@@ -188,14 +188,13 @@ def _file(
         if every and not declares:
             reading.checks.pop(DeclaredCounts.name)
     elif reading.kind.startswith("lerobot"):
-        from emboflow_dagster.formats.quality.lerobot import LeRobotTree, feed
+        from emboflow_dagster.formats.quality.lerobot import feed, trees
 
-        tree = LeRobotTree(path)
+        found = trees(path)
         if every:
-            reading.only(
-                frozenset(CHECKS) - _NOT_TREE - {"sync_age"} - (frozenset() if tree.info.videos else _VIDEOS)
-            )
-        feed(tree, reading.checks, decode=reading.decode)
+            videos = any(tree.info.videos for tree in found)
+            reading.only(frozenset(CHECKS) - _NOT_TREE - {"sync_age"} - (frozenset() if videos else _VIDEOS))
+        feed(found, reading.checks, decode=reading.decode)
     elif reading.kind.startswith("rlds"):
         from emboflow_dagster.formats.quality.rlds import NOT_RLDS, feed_rlds
 

@@ -141,7 +141,9 @@ def tree_v30(root, lengths=(6, 4, 5), *, feature="observation.images.top", one_f
             f"videos/{feature}/from_timestamp": [
                 float(np.float32(s / FPS)) if one_file else 0.0 for s in starts[:-1]
             ],
-            f"videos/{feature}/to_timestamp": [float(s / FPS) for s in starts[1:]],
+            f"videos/{feature}/to_timestamp": [
+                float(end / FPS) if one_file else n / FPS for n, end in zip(lengths, starts[1:], strict=True)
+            ],
             "stats/action/min": [[0.0, 0.0]] * len(lengths),
         }
         pq.write_table(pa.table(found), root / "meta/episodes/chunk-000/file-000.parquet")
