@@ -1,5 +1,6 @@
 """Which reader makes episodes of which format, and the rate that a recording has of its own."""
 
+import json
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 RATE_TOLERANCE = 0.05
 BAGS = ("rosbag", "mcap")
 ARRAYS = "emboflow-episodes/1"
+CANONICAL = "emboflow_canonical"
 
 
 def rate_of(asset: Mapping[str, Any]) -> tuple[float | None, bool]:
@@ -21,7 +23,7 @@ def rate_of(asset: Mapping[str, Any]) -> tuple[float | None, bool]:
 
     Never raises for a file that cannot be read: reading its episodes says what is wrong.
     """
-    from emboflow_dagster.formats.canonical import from_hdf5, from_lerobot, from_videos
+    from emboflow_dagster.formats.canonical import from_canonical, from_hdf5, from_lerobot, from_videos
 
     path, form = Path(asset["path"]), str(asset["format"])
     try:
@@ -32,9 +34,21 @@ def rate_of(asset: Mapping[str, Any]) -> tuple[float | None, bool]:
             return from_lerobot.suggested_fps(path), False
         if form in ("video", "video_collection"):
             return from_videos.suggested_fps(path), False
-    except (EmboflowError, OSError, RuntimeError, ValueError):
+        if form == CANONICAL:
+            return from_canonical.suggested_fps(path), False
+        if form.startswith("rlds"):
+            return _delivered_fps(path), False
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001, S110 - reading the episodes says what is wrong
         pass
     return None, False
+
+
+def _delivered_fps(path: Path) -> float | None:
+    """The rate of a package of ours whose layout has no place for one."""
+    told = path / "delivery.json"
+    return float(json.loads(told.read_bytes())["dataset"]["fps"]) if told.is_file() else None
 
 
 def read(
@@ -49,10 +63,25 @@ def read(
         skipped: Gets what is left out.
 
     Raises:
-        InvalidInputError: Nothing reads this format, or its rate is not known or not the asked one.
+        InvalidInputError: Nothing reads this format, its rate is not known or not the asked one, or its bytes
+            are such as the library that reads them did not foresee (kind ``file-corrupt``).
     """
+    try:
+        yield from _read(asset, request, fps, skipped)
+    except (EmboflowError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        # As a probe has it: damaged bytes cost the recording, with a reason, and not all others beside it.
+        text = f"the {asset['format']} reader failed: {type(error).__name__}: {error}"
+        raise InvalidInputError(text, kind=ErrorKind.FILE_CORRUPT) from error
+
+
+def _read(
+    asset: Mapping[str, Any], request: Mapping[str, Any], fps: float | None, skipped: list[dict[str, Any]]
+) -> "Iterator[Episode]":
     from emboflow_dagster.formats.canonical import (
         from_bags,
+        from_canonical,
         from_hdf5,
         from_images,
         from_lerobot,
@@ -67,10 +96,10 @@ def read(
     if form in ("video", "video_collection"):
         # Several videos may have several rates; only an asked one is that of all of them.
         return from_videos.episodes(path, fps=request["fps"], task=task or "", videos=videos, **common)
-    if not form.startswith((*BAGS, "hdf5", "lerobot", "rlds", "image_sequence", ARRAYS)):
+    if not form.startswith((*BAGS, "hdf5", "lerobot", "rlds", "image_sequence", ARRAYS, CANONICAL)):
         raise InvalidInputError(
-            f"format {form} cannot be normalised; HDF5 demonstrations, LeRobot, RLDS, ROS bags, MCAP, videos "
-            "and pictures can",
+            f"format {form} cannot be normalised; HDF5 demonstrations, LeRobot, RLDS, canonical folders, ROS "
+            "bags, MCAP, videos and pictures can",
             kind=ErrorKind.FORMAT_UNSUPPORTED,
         )
     if fps is None:
@@ -98,6 +127,9 @@ def read(
         return from_lerobot.episodes(
             path, fps=fps, task=task, videos=videos, on_missing_video=missing, **common
         )
+    if form == CANONICAL:
+        _check_rate(from_canonical.suggested_fps(path), fps)
+        return from_canonical.episodes(path, task=task, videos=videos, **common)
     if form.startswith("rlds"):
         return from_rlds.episodes(path, task=task, videos=videos is not False, **common)
     if form.startswith("image_sequence"):

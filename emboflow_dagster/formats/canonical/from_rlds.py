@@ -36,7 +36,7 @@ def episodes(
     """Every record in the order of the shards; memory holds one.
 
     ``steps/action`` becomes ``action``, ``steps/observation/state`` ``observation.state``, any other numbers
-    keep their name; encoded pictures become cameras; the first instruction in words is the task.
+    keep their name; encoded pictures become cameras; instructions in words are the tasks of the steps.
 
     Args:
         path: A shard, or the folder with the shards and ``features.json``.
@@ -92,7 +92,7 @@ def _episode(
     features: dict[str, np.ndarray] = {}
     specs: dict[str, FeatureSpec] = {}
     cameras: dict[str, Camera] = {}
-    words: dict[str, str] = {}
+    words: dict[str, list[str | None]] = {}
     success: bool | None = None
     for path in sorted(found):
         kind = found[path].WhichOneof("kind")
@@ -114,8 +114,8 @@ def _episode(
                     return f"{path}: {camera}"
                 if camera is not None:
                     cameras[camera_name(name, taken=cameras)] = camera
-            elif len(values) and (text := _text(values[0])) is not None:
-                words[name] = text
+            elif len(values) and _text(values[0]) is not None:
+                words[name] = [_text(value) for value in values]
             else:
                 reason = "its bytes are neither pictures nor words"
         elif len(values) % length or not len(values):
@@ -132,15 +132,18 @@ def _episode(
         if reason and path not in said:
             said.add(path)
             left_out.append({"source": {**where, "ref": path}, "reason": reason})
-    own = next((words[name] for name in sorted(words, key=_task_order) if words[name]), "")
+    own = next((words[name] for name in sorted(words, key=_task_order) if words[name][0]), [""])
+    said_of_each = tuple(filter(None, own)) if len(own) == length else ()
+    several = task is None and len(said_of_each) == length and len(set(said_of_each)) > 1
     return Episode(
         source=where,
         features=features,
         specs=specs,
-        task=own if task is None else task,
+        task=own[0] or "" if task is None else task,
         success=success,
         cameras=cameras,
         frames=length,
+        frame_tasks=said_of_each if several else (),
     )
 
 
