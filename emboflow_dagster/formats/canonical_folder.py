@@ -22,7 +22,7 @@ _CODES: Final = {ErrorKind.PAYLOAD_MISSING: "missing_parts", ErrorKind.FILE_UNRE
 
 def matches(source: Source) -> Candidate | None:
     """A folder with the manifest and the three tables of the layout."""
-    if not source.is_folder or not _FILES <= {entry.path for entry in source.entries}:
+    if not source.is_folder or not _FILES.issubset(entry.path for entry in source.entries):
         return None
     return Candidate(NAME, 0.96, (f"{', '.join(sorted(_FILES))}: a folder of {SCHEMA_VERSION}",))
 

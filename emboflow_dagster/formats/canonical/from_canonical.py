@@ -1,4 +1,4 @@
-"""Episodes out of a canonical folder, such as an export of ours: every number, stamp, task and video as it is."""
+"""Episodes out of a canonical folder, such as an export of ours: all that is in it as it is."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial

@@ -93,7 +93,7 @@ def test_what_the_readme_says_can_be_done(version):
         told = commands(readme, "sh")
         assert told == ["sha256sum --check --quiet SHA256SUMS\n"]  # as written, in the folder
         for text in told:
-            subprocess.run(text, shell=True, cwd=folder, check=True)
+            subprocess.run(["sh", "-ec", text], cwd=folder, check=True)
     # Those of LeRobot and TensorFlow Datasets: make verify-lerobot, make verify-rlds.
     (code,) = commands((version / delivering.CANONICAL / "README.md").read_text(), "python")
     script = code + "assert len(frames) == 10 and 'action' in frames"
