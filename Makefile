@@ -23,10 +23,10 @@ unexport PYTHONPATH
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup demo dev test test-fast test-s3 test-flowcept test-celery test-graphs verify-lerobot verify-rlds verify-rerun compare-samples mutants compare-quality faults faults-blobs faults-runs check fmt lint types imports docs bench bench-blobs bench-promises lock clean
+.PHONY: help setup demo dev test test-fast test-s3 test-flowcept test-celery test-graphs test-sample-graphs verify-lerobot verify-rlds verify-rerun compare-samples mutants compare-quality faults faults-blobs faults-runs check fmt lint types imports docs bench bench-blobs bench-promises lock clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## Make .venv with everything pinned in requirements.lock; nothing to do when it is fresh
 	@echo "ready: $(BIN)/emboflow --help"
@@ -137,6 +137,9 @@ faults-runs: $(STAMP)  ## Daemons, run workers, steps, code servers and a machin
 
 test-graphs: $(STAMP)  ## 500 nodes, 300 side by side, 1,000 steps in one Dagster run, half an hour
 	@EMBOFLOW_FAULTS=all $(PYTEST) -q tests/acceptance/test_graphs.py
+
+test-sample-graphs: $(STAMP)  ## The six graphs of the samples under a real emboflow dev, every node type from a file, ten minutes
+	@EMBOFLOW_FAULTS=all $(PYTEST) -q -s -o faulthandler_timeout=0 tests/acceptance/test_sample_graphs.py tests/integration/project/test_every_node.py
 
 compare-samples: $(STAMP)  ## Probes beside the truth of the samples, field by field, into docs/samples.md; differences fail
 	@$(BIN)/python -m tests.samples_compared

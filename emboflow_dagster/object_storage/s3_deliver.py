@@ -16,7 +16,7 @@ from emboflow_dagster.object_storage.s3 import S3ObjectStore
 from emboflow_dagster.object_storage.s3_bucket import Bucket, ClientMaker, metadata_of
 from emboflow_dagster.object_storage.s3_checksum import checksum_for
 from emboflow_dagster.object_storage.s3_source import PART_BYTES, of_file
-from emboflow_dagster.object_storage.s3_upload import upload
+from emboflow_dagster.object_storage.s3_upload import give_up, upload
 
 SCHEME: Final = "s3://"
 _NAMED: Final = 3
@@ -125,7 +125,12 @@ def _put(bucket: Bucket, key: str, path: Path, sha256: str) -> None:
     else:
         with opened(path) as file:
             parts = of_file(file, checksum)
-            upload(bucket, key, parts, content_type=content_type, metadata={"sha256": parts.sha256})
+            try:
+                upload(bucket, key, parts, content_type=content_type, metadata={"sha256": parts.sha256})
+            except KeyboardInterrupt:
+                # Nobody sees the parts of an upload to somebody else's bucket; no `gc` of ours comes there.
+                give_up(bucket, key)
+                raise
     if not _is_there(bucket, key, path, sha256):
         raise IntegrityError(f"s3://{bucket.name}/{key} is not what was sent", kind=ErrorKind.HASH_MISMATCH)
 

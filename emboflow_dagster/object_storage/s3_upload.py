@@ -68,6 +68,15 @@ def uploads(bucket: Bucket, prefix: str) -> Iterator[dict[str, Any]]:
         return  # it has no such listing, or (rclone) says so of an empty one
 
 
+def give_up(bucket: Bucket, name: str) -> None:
+    """End the uploads of one name, as far as the server listens: who gave them up is not coming back."""
+    with suppress(EmboflowError, Refusal):
+        for row in list(uploads(bucket, name)):
+            if row["Key"] == name:
+                with suppress(Refusal):
+                    bucket.ask("abort_multipart_upload", Key=name, UploadId=row["UploadId"], but=UPLOAD_GONE)
+
+
 class _Upload:
     def __init__(self, bucket: Bucket, name: str, parts: Parts, how: dict[str, Any]) -> None:
         self._bucket = bucket

@@ -1,9 +1,10 @@
 """What the settings of one node must be: its options, executor, code hook, artifact type, cache, retries."""
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from emboflow_dagster.errors import ErrorKind, InvalidInputError, Problem, shown
@@ -188,8 +189,7 @@ def relocate(error: InvalidInputError, path: str) -> list[Problem]:
 
 
 def explain(error: ValidationError, path: str, model: type[NodeOptions] | type[NodeConfig]) -> list[Problem]:
-    """Each finding of pydantic with the field's path, what was found and what is allowed."""
-    names = [f.alias or name for name, f in model.model_fields.items()]
+    """Each finding of pydantic with the field's path, what was found, what is allowed and what is nearest."""
     problems: list[Problem] = []
     for row in error.errors(include_url=False):
         where = path + _place(row["loc"])
@@ -197,12 +197,30 @@ def explain(error: ValidationError, path: str, model: type[NodeOptions] | type[N
         if isinstance(inner, InvalidInputError):
             problems += relocate(inner, where)
         else:
+            names = _names(model, row["loc"][:-1])
             problems.append(Problem(ErrorKind.NODE_CONFIG, where, _wording(row, names)))
     return problems
 
 
+#: How pydantic calls the ways a value may be meant; nobody wrote that into a file.
+_MEANT: Final = re.compile(r"(bool|int|float|str|(list|dict|literal|constrained|function)\b.*)\Z")
+
+
 def _place(loc: Sequence[int | str]) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
+    parts = [part for place, part in enumerate(loc) if not (place and _MEANT.match(str(part)))]
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+
+
+def _names(model: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
+    """The options that there are at a place, as files spell them; none where anything goes."""
+    for part in loc:
+        field = next((f for name, f in model.model_fields.items() if part in (f.alias, name)), None)
+        kinds = [] if field is None else [field.annotation, *get_args(field.annotation)]
+        inner = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not inner:
+            return []
+        model = inner[0]
+    return [f.alias or name for name, f in model.model_fields.items()]
 
 
 def _wording(row: ErrorDetails, names: Sequence[str]) -> str:
@@ -210,12 +228,13 @@ def _wording(row: ErrorDetails, names: Sequence[str]) -> str:
     if kind == "missing":
         return "is needed and absent"
     if kind == "extra_forbidden":
-        near = nearest(row["loc"][-1], names) if len(row["loc"]) == 1 else None
-        if near:
+        if near := nearest(row["loc"][-1], names):
             return f"unknown option; did you mean {near!r}?"
-        known = f"; known are {', '.join(sorted(names)[:20])}" if names and len(row["loc"]) == 1 else ""
-        return f"unknown option{known}"
+        return "unknown option" + (f"; known are {', '.join(sorted(names)[:20])}" if names else "")
     expected = row.get("ctx", {}).get("expected")
     message = row["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     message = message.replace("Input should be", "it should be")
-    return f"found {shown(row['input'])}; " + (f"allowed are {expected}" if expected else message)
+    if expected:
+        near = nearest(row["input"], re.findall(r"'([^']*)'", str(expected)))
+        message = (f"did you mean {near!r}? " if near else "") + f"allowed are {expected}"
+    return f"found {shown(row['input'])}; {message}"

@@ -1,5 +1,6 @@
 """Which reader makes episodes of which format, and the rate that a recording has of its own."""
 
+import json
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 RATE_TOLERANCE = 0.05
 BAGS = ("rosbag", "mcap")
 ARRAYS = "emboflow-episodes/1"
+CANONICAL = "emboflow_canonical"
 
 
 def rate_of(asset: Mapping[str, Any]) -> tuple[float | None, bool]:
@@ -21,7 +23,14 @@ def rate_of(asset: Mapping[str, Any]) -> tuple[float | None, bool]:
 
     Never raises for a file that cannot be read: reading its episodes says what is wrong.
     """
-    from emboflow_dagster.formats.canonical import from_csv, from_hdf5, from_lerobot, from_npy, from_videos
+    from emboflow_dagster.formats.canonical import (
+        from_canonical,
+        from_csv,
+        from_hdf5,
+        from_lerobot,
+        from_npy,
+        from_videos,
+    )
 
     path, form = Path(asset["path"]), str(asset["format"])
     try:
@@ -34,9 +43,21 @@ def rate_of(asset: Mapping[str, Any]) -> tuple[float | None, bool]:
             return from_videos.suggested_fps(path), False
         if form.startswith(("csv", "np")):
             return (from_csv if form == "csv" else from_npy).suggested_fps(path), False
-    except (EmboflowError, OSError, RuntimeError, ValueError):
+        if form == CANONICAL:
+            return from_canonical.suggested_fps(path), False
+        if form.startswith("rlds"):
+            return _delivered_fps(path), False
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001, S110 - reading the episodes says what is wrong
         pass
     return None, False
+
+
+def _delivered_fps(path: Path) -> float | None:
+    """The rate of a package of ours whose layout has no place for one."""
+    told = path / "delivery.json"
+    return float(json.loads(told.read_bytes())["dataset"]["fps"]) if told.is_file() else None
 
 
 def read(
@@ -51,10 +72,25 @@ def read(
         skipped: Gets what is left out.
 
     Raises:
-        InvalidInputError: Nothing reads this format, or its rate is not known or not the asked one.
+        InvalidInputError: Nothing reads this format, its rate is not known or not the asked one, or its bytes
+            are such as the library that reads them did not foresee (kind ``file-corrupt``).
     """
+    try:
+        yield from _read(asset, request, fps, skipped)
+    except (EmboflowError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        # As a probe has it: damaged bytes cost the recording, with a reason, and not all others beside it.
+        text = f"the {asset['format']} reader failed: {type(error).__name__}: {error}"
+        raise InvalidInputError(text, kind=ErrorKind.FILE_CORRUPT) from error
+
+
+def _read(
+    asset: Mapping[str, Any], request: Mapping[str, Any], fps: float | None, skipped: list[dict[str, Any]]
+) -> "Iterator[Episode]":
     from emboflow_dagster.formats.canonical import (
         from_bags,
+        from_canonical,
         from_csv,
         from_hdf5,
         from_images,
@@ -73,13 +109,13 @@ def read(
         # Several videos may have several rates; only an asked one is that of all of them.
         return from_videos.episodes(path, fps=request["fps"], task=task or "", videos=videos, **common)
     rows = ("hdf5", "lerobot", "rlds", "image_sequence", "csv", "np")
-    if not form.startswith((*BAGS, *rows, ARRAYS)):
+    if not form.startswith((*BAGS, *rows, ARRAYS, CANONICAL)):
         info = read_info(path / INFO)
         if info is not None and info.version is None and info.said_version:
             raise InvalidInputError(why_not_read(info), kind=ErrorKind.FORMAT_UNSUPPORTED)
         raise InvalidInputError(
-            f"format {form} cannot be normalised; HDF5 demonstrations, LeRobot, RLDS, ROS bags, MCAP, "
-            "videos, pictures, tables and numpy arrays can",
+            f"format {form} cannot be normalised; HDF5 demonstrations, LeRobot, RLDS, canonical folders, ROS "
+            "bags, MCAP, videos, pictures, tables and numpy arrays can",
             kind=ErrorKind.FORMAT_UNSUPPORTED,
         )
     if form.startswith("lerobot"):  # of several datasets in a folder each may have a rate of its own
@@ -108,6 +144,9 @@ def read(
         return from_hdf5.episodes(
             path, mapping=request["mapping"] or None, task=task, videos=videos is not False, **common
         )
+    if form == CANONICAL:
+        _check_rate(from_canonical.suggested_fps(path), fps)
+        return from_canonical.episodes(path, task=task, videos=videos, **common)
     if form.startswith("rlds"):
         return from_rlds.episodes(path, task=task, videos=videos is not False, **common)
     if form.startswith("image_sequence"):

@@ -73,6 +73,22 @@ class Ended:
         return json.loads(self.raw)
 
 
+def in_this_process(environment: Mapping[str, str], *arguments: str) -> Ended:
+    """How a command ends that is given here, with more in the environment."""
+    out, err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), io.StringIO()
+    before = dict(os.environ)
+    os.environ.update(environment)
+    console.cache_clear()  # the width of the test before
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = exit_status(arguments)
+        out.flush()
+        return Ended(status, out.buffer.getvalue(), err.getvalue())
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 class Deployment:
     """A home, a database, and the command on both."""
 
@@ -89,18 +105,7 @@ class Deployment:
 
     def here(self, *arguments: str) -> Ended:
         """In this process: fast."""
-        out, err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), io.StringIO()
-        before = dict(os.environ)
-        os.environ.update(self.environment)
-        console.cache_clear()  # the width of the test before
-        try:
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                status = exit_status(arguments)
-            out.flush()
-            return Ended(status, out.buffer.getvalue(), err.getvalue())
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
+        return in_this_process(self.environment, *arguments)
 
     def outside(self, *arguments: str, **environment: str) -> Ended:
         """In a process of its own: real."""

@@ -38,7 +38,7 @@ def episodes(
     """Every record in the order of the shards; memory holds one.
 
     ``steps/action`` becomes ``action``, ``steps/observation/state`` ``observation.state``, any other numbers
-    keep their name; encoded pictures become cameras; the first instruction in words is the task.
+    keep their name; encoded pictures become cameras; instructions in words are the tasks of the steps.
 
     Args:
         path: A shard, or the folder with the shards and ``features.json``.

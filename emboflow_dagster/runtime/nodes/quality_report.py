@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field, field_validator, model_validator
 
 from emboflow_dagster.errors import EmboflowError, ExecutionError, shown
+from emboflow_dagster.formats.nearest import nearest_name
 from emboflow_dagster.model.artifact import QUALITY_REPORT
 from emboflow_dagster.model.plugin import CustomNodeCategory
 from emboflow_dagster.model.storage import LISTING_TYPE
@@ -77,9 +78,8 @@ class QualityOptions(ChildOptions):
         if names is None:
             return None
         plain = [ALIASES.get(name, name) for name in names]
-        unknown = [name for name in plain if name not in (*CHECKS, ANY)]
-        if unknown:
-            raise ValueError(f"unknown check {', '.join(unknown)}; known are {', '.join(CHECKS)}")
+        if unknown := [name for name in plain if name not in (*CHECKS, ANY)]:
+            raise ValueError(_unknown(*unknown))
         return list(dict.fromkeys(plain))
 
     @field_validator("thresholds")
@@ -104,6 +104,12 @@ class QualityOptions(ChildOptions):
         return {**self.thresholds, "gaps": {**ratio, **(self.thresholds.get("gaps") or {})}}
 
 
+def _unknown(*names: str) -> str:
+    near = nearest_name(names[0], (*CHECKS, *ALIASES))
+    meant = f"did you mean {near!r}? " if near else ""
+    return f"unknown check {', '.join(names)}; {meant}known are {', '.join(CHECKS)}"
+
+
 def _plain(limits: Limits) -> Limits:
     """Thresholds under the checks' own names, every metric and limit known."""
     if not limits:
@@ -114,7 +120,7 @@ def _plain(limits: Limits) -> Limits:
     plain = {ALIASES.get(name, name): metrics for name, metrics in limits.items()}
     for name in plain:
         if name not in CHECKS:
-            raise ValueError(f"unknown check {name}; known are {', '.join(CHECKS)}")
+            raise ValueError(_unknown(name))
         try:
             rules_for(name, STANDARD_RULES[name], plain)
         except EmboflowError as error:

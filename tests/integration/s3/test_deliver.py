@@ -8,6 +8,7 @@ import pytest
 from emboflow_dagster.errors import ErrorKind, InvalidInputError, UnavailableError
 from emboflow_dagster.formats.exports.package import check_package
 from emboflow_dagster.object_storage import s3_deliver
+from emboflow_dagster.object_storage.s3_bucket import Bucket
 from emboflow_dagster.object_storage.s3_source import PART_BYTES
 from emboflow_dagster.project.handle import EmboFlow
 from emboflow_dagster.project.settings import Settings
@@ -106,3 +107,29 @@ def test_a_long_file_goes_in_parts(s3_server, bucket, tmp_path):
     got = s3_server.client.get_object(Bucket=bucket, Key="to/big.bin")
     assert got["Body"].read() == big.read_bytes()
     assert s3_server.uploads(bucket) == []
+
+
+def test_a_long_file_that_is_given_up_leaves_no_part(s3_server, bucket, tmp_path, monkeypatch):
+    big = tmp_path / "big.bin"
+    big.write_bytes(bytes(range(256)) * (PART_BYTES // 64))
+    right, sent = Bucket.ask, []
+
+    def interrupted(self, operation, **arguments):
+        if operation == "upload_part":
+            sent.append(arguments["PartNumber"])
+            if len(sent) == 2:
+                raise KeyboardInterrupt
+        return right(self, operation, **arguments)
+
+    monkeypatch.setattr(Bucket, "ask", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        s3_deliver.deliver_file(f"s3://{bucket}/to/big.bin", big)
+
+    assert len(sent) >= 2
+    assert s3_server.uploads(bucket) == []
+    assert s3_server.objects(bucket) == []
+    monkeypatch.setattr(s3_deliver, "give_up", lambda *_: None)  # without it there are parts
+    sent.clear()
+    with pytest.raises(KeyboardInterrupt):
+        s3_deliver.deliver_file(f"s3://{bucket}/to/big.bin", big)
+    assert len(s3_server.uploads(bucket)) == 1
