@@ -112,6 +112,26 @@ def mcap(folder: Path) -> list[str]:
     return ["a.mcap"]
 
 
+def mcap_protobuf(folder: Path) -> list[str]:
+    """An MCAP without chunks, its messages and the descriptors that stand in it in protobuf."""
+    from google.protobuf import descriptor_pb2, struct_pb2
+    from mcap.writer import Writer
+
+    file = descriptor_pb2.FileDescriptorProto.FromString(struct_pb2.DESCRIPTOR.serialized_pb)
+    definition = descriptor_pb2.FileDescriptorSet(file=[file]).SerializeToString()
+    with (folder / "a.mcap").open("wb") as stream:
+        writer = Writer(stream, use_chunking=False)
+        writer.start()
+        schema = writer.register_schema("google.protobuf.Struct", "protobuf", definition)
+        channel = writer.register_channel("arm", "protobuf", schema)
+        for index in range(10):
+            said = struct_pb2.Struct()
+            said.update({"position": [index, 0.5], "name": "elbow"})
+            writer.add_message(channel, START + index * 10**8, said.SerializeToString(), 0)
+        writer.finish()
+    return ["a.mcap"]
+
+
 def hdf5(folder: Path) -> list[str]:
     """Demonstrations as robomimic writes them, compressed."""
     import h5py
@@ -249,6 +269,16 @@ def _tar(folder: Path, name: str, mode: Literal["w", "w:gz"]) -> list[str]:
     return [name]
 
 
+def tar_zst(folder: Path) -> list[str]:
+    """A tar in zstd with an archive in it."""
+    from backports import zstd
+
+    plain = folder / _tar(folder, "a.tar", "w")[0]
+    (folder / "a.tar.zst").write_bytes(zstd.compress(plain.read_bytes()))
+    plain.unlink()
+    return ["a.tar.zst"]
+
+
 def gz(folder: Path) -> list[str]:
     """One file, compressed."""
     (folder / "a.csv.gz").write_bytes(gzip.compress(b"t,x\n0,1\n" * 200))
@@ -307,7 +337,8 @@ def jpg(folder: Path) -> list[str]:
 def urdf(folder: Path) -> list[str]:
     """A robot's description."""
     joints = "".join(
-        f'<joint name="j{i}" type="revolute"><parent link="l{i}"/><child link="l{i + 1}"/></joint>'
+        f'<joint name="j{i}" type="revolute"><parent link="l{i}"/><child link="l{i + 1}"/>'
+        '<limit lower="-1" upper="1" effort="2" velocity="3"/></joint>'
         for i in range(5)
     )
     links = "".join(
@@ -323,6 +354,7 @@ WRITERS: dict[str, Callable[[Path], list[str]]] = {
     "rosbag2 sqlite3": rosbag2_sqlite3,
     "rosbag2 mcap": rosbag2_mcap,
     "mcap": mcap,
+    "mcap protobuf": mcap_protobuf,
     "hdf5": hdf5,
     "lerobot parquet": lerobot,
     "tfrecord": tfrecord,
@@ -331,6 +363,7 @@ WRITERS: dict[str, Callable[[Path], list[str]]] = {
     "zip": zip_,
     "tar": tar,
     "tar.gz": tar_gz,
+    "tar.zst": tar_zst,
     "gz": gz,
     "7z": seven_zip,
     "npy": npy,
