@@ -94,6 +94,26 @@ def mcap(folder: Path) -> list[str]:
     return ["a.mcap"]
 
 
+def mcap_protobuf(folder: Path) -> list[str]:
+    """An MCAP without chunks, its messages and the descriptors that stand in it in protobuf."""
+    from google.protobuf import descriptor_pb2, struct_pb2
+    from mcap.writer import Writer
+
+    file = descriptor_pb2.FileDescriptorProto.FromString(struct_pb2.DESCRIPTOR.serialized_pb)
+    definition = descriptor_pb2.FileDescriptorSet(file=[file]).SerializeToString()
+    with (folder / "a.mcap").open("wb") as stream:
+        writer = Writer(stream, use_chunking=False)
+        writer.start()
+        schema = writer.register_schema("google.protobuf.Struct", "protobuf", definition)
+        channel = writer.register_channel("arm", "protobuf", schema)
+        for index in range(10):
+            said = struct_pb2.Struct()
+            said.update({"position": [index, 0.5], "name": "elbow"})
+            writer.add_message(channel, START + index * 10**8, said.SerializeToString(), 0)
+        writer.finish()
+    return ["a.mcap"]
+
+
 def hdf5(folder: Path) -> list[str]:
     """Demonstrations as robomimic writes them, compressed."""
     import h5py
@@ -436,7 +456,8 @@ def image_sequence(folder: Path) -> list[str]:
 def urdf(folder: Path) -> list[str]:
     """A robot's description."""
     joints = "".join(
-        f'<joint name="j{i}" type="revolute"><parent link="l{i}"/><child link="l{i + 1}"/></joint>'
+        f'<joint name="j{i}" type="revolute"><parent link="l{i}"/><child link="l{i + 1}"/>'
+        '<limit lower="-1" upper="1" effort="2" velocity="3"/></joint>'
         for i in range(5)
     )
     links = "".join(
@@ -462,6 +483,7 @@ WRITERS: dict[str, Callable[[Path], list[str]]] = {
     "rosbag2 sqlite3": rosbag2_sqlite3,
     "rosbag2 mcap": rosbag2_mcap,
     "mcap": mcap,
+    "mcap protobuf": mcap_protobuf,
     "hdf5": hdf5,
     "hdf5 aloha": hdf5_aloha,
     "hdf5 robosuite": hdf5_robosuite,

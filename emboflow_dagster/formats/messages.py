@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from emboflow_dagster.formats.decoding import Decoder, UndecodableError
+from emboflow_dagster.formats.decoding import Decoder, UndecodableError, UnsupportedEncodingError
 from emboflow_dagster.formats.detect import Recorded, recording_parts
 from emboflow_dagster.formats.flattening import Flattener, flatten
 from emboflow_dagster.formats.foxglove import has_state
@@ -32,6 +32,10 @@ SKIPPED_TYPES = frozenset(
         "ParameterEvent",
     }
 )
+
+
+UNDECODED = frozenset({"undecodable_topics", "unsupported_serialization"})
+"""Codes of what is said of a topic that cannot be decoded."""
 
 
 class NumericRow(NamedTuple):
@@ -206,7 +210,9 @@ class _Decoders:
     def _report(self, connection: Connection, error: UndecodableError) -> None:
         self._decoders[connection] = None
         if connection.topic not in self._failed and self._problems is not None:
-            self._problems.append(ProbeWarning("undecodable_topics", error.message, connection.topic))
+            unsupported = isinstance(error, UnsupportedEncodingError)
+            code = "unsupported_serialization" if unsupported else "undecodable_topics"
+            self._problems.append(ProbeWarning(code, error.message, connection.topic))
         self._failed.add(connection.topic)
 
 

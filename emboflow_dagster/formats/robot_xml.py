@@ -17,7 +17,8 @@ MAX_BYTES: Final = 32 * 1024 * 1024
 #: How far the first element is looked for.
 MAX_PROLOGUE: Final = 1024 * 1024
 SUFFIXES: Final = (".urdf", ".xacro", ".sdf", ".world", ".mjcf", ".xml")
-#: Folders of labels hold a hundred thousand of these.
+#: Files of a folder that are looked at; folders of labels hold a hundred thousand of plain XML.
+MAX_LOOKED_AT: Final = 1_000
 MAX_PLAIN_XML: Final = 50
 _AFTER_ENTITIES: Final = re.compile(rb"<(robot|mujoco|sdf|gazebo)[\s/>]")
 _MARKS: Final = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
@@ -72,11 +73,15 @@ def models(source: Source) -> list[tuple[str, Entry | None]]:
         return [] if found is None else [(found, None)]
     plain = 0
     roots: list[tuple[str, Entry | None]] = []
+    looked_at = 0
     for entry in source.with_suffix(*SUFFIXES):
         if entry.suffix == ".xml":
             plain += 1
             if plain > MAX_PLAIN_XML:
                 continue
+        looked_at += 1
+        if looked_at > MAX_LOOKED_AT:
+            break
         found = root_of_file(source.file(entry), source.head_of(entry))
         if found is not None:
             roots.append((found, entry))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from emboflow_dagster.formats.detect import recording_parts
-from emboflow_dagster.formats.messages import iter_numeric
+from emboflow_dagster.formats.messages import UNDECODED, iter_numeric
 from emboflow_dagster.formats.pictures import is_image_type
 from emboflow_dagster.formats.quality.check import Check
 from emboflow_dagster.formats.quality.evidence import Rule
@@ -173,7 +173,7 @@ def _measure_finite(path: Path, check: NanInf) -> None:
             bad[row.topic] = bad.get(row.topic, 0) + wrong
             first.setdefault(row.topic, row.stamp_ns)
             last[row.topic] = row.stamp_ns
-    undecoded = {problem.path for problem in problems if problem.code == "undecodable_topics"}
+    undecoded = {problem.path for problem in problems if problem.code in UNDECODED}
     check.declared += len(numbers) + len(undecoded)
     check.resolved += len(numbers)
     check.values["numbers"] = sum(numbers.values())

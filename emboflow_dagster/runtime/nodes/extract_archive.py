@@ -109,9 +109,9 @@ NODE = NodeType(
     version="1",
     title="Extract archive",
     description=(
-        "Unpacks zip, 7z and (compressed) tar archives, gzip, bzip2, xz and zstd files in a child process, within "
-        "bounds of bytes, members and ratio. An archive with a link, a special file or a name that leads "
-        "elsewhere is refused whole. The nodes after it read what came out."
+        "Unpacks zip, 7z and (compressed) tar archives, gzip, bzip2, xz and zstd files in a child process, "
+        "within bounds of bytes, members and ratio. An archive with a link, a special file or a name that "
+        "leads elsewhere is refused whole. The nodes after it read what came out."
     ),
     category=CustomNodeCategory.TRANSFORM,
     options=ExtractOptions,
