@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["episode", "streams"]
 BAGS: Final = ("rosbag", "mcap")
-ROWS: Final = ("lerobot", "rlds")
+ROWS: Final = ("lerobot", "rlds", "csv", "np")
 NS: Final = 1_000_000_000
 
 
@@ -126,12 +126,18 @@ def _demonstration(file: "h5py.File", layout: Layout, demo: Demo, name: str, rea
 
 def _rows(path: Path, form: str, reasons: list[str]) -> Iterator[Part]:
     """Episodes whose rows are frames: numbers alone, no video is opened."""
-    from emboflow_dagster.formats.canonical import from_lerobot, from_rlds
+    from emboflow_dagster.formats.canonical import from_csv, from_lerobot, from_npy, from_rlds
 
     left_out: list[dict[str, Any]] = []
     if form.startswith("lerobot"):
         rate = from_lerobot.suggested_fps(path)
         episodes = from_lerobot.episodes(path, fps=rate or 1.0, videos=False, skipped=left_out)
+    elif form == "csv":
+        rate = from_csv.suggested_fps(path)
+        episodes = from_csv.episodes(path, skipped=left_out)
+    elif form.startswith("np"):
+        rate = from_npy.suggested_fps(path)
+        episodes = from_npy.episodes(path, videos=False, skipped=left_out)
     else:
         rate = None  # RLDS has none
         episodes = from_rlds.episodes(path, videos=False, skipped=left_out)
@@ -139,7 +145,7 @@ def _rows(path: Path, form: str, reasons: list[str]) -> Iterator[Part]:
         _say(left_out, reasons)
         where = episode.source
         # Records are counted anew in each shard.
-        ref = str(where["ref"]) if form.startswith("lerobot") else f"{where['path']}:{where['ref']}"
+        ref = f"{where['path']}:{where['ref']}" if form.startswith("rlds") else str(where["ref"])
         stamps = {} if episode.source_timestamp_ns is None else {"": episode.source_timestamp_ns}
         names = {name: list(spec.names) for name, spec in episode.specs.items()}
         told = {"task": episode.task or None, "success": episode.success, "fps": rate}

@@ -24,8 +24,9 @@ def warn_about(layout: Layout, file: str | None, report: Probe) -> None:
     if layout.damage is not None:
         found = recoverable([layout])
         text = (
-            f"{layout.damage.text}; {found['datasets']} of {len(layout.fields)} datasets are whole, "
-            f"{found['datasetsCut']} have only their first rows, {found['datasetsLost']} none"
+            f"{layout.damage.text}; of {len(layout.fields)} datasets {found['datasets']} are whole, "
+            f"{found['datasetsCut']} have their first rows, {found['datasetsLost']} none: "
+            f"{found['rows']} of {found['declaredRows']} rows"
         )
         report.warn(layout.damage.code, f"{text}; `recover` writes a closed file of it", file)
     if not layout.complete:

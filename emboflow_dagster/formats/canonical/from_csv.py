@@ -87,7 +87,8 @@ def episodes(
     left_out = skipped if skipped is not None else []
     root = path if path.is_dir() else path.parent
     for table in tables(path):
-        source = {"assetId": asset_id, "path": table.relative_to(root).as_posix(), "ref": table.stem}
+        name = table.relative_to(root).as_posix()
+        source = {"assetId": asset_id, "path": name, "ref": name}
         try:
             yield _episode(table, mapping or {}, source, task, left_out)
         except InvalidInputError as error:

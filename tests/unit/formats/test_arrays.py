@@ -146,8 +146,8 @@ def test_demonstrations_are_given_as_the_file_has_them(tmp_path: Path):
     }
     assert found[0].stamps[""].tolist() == [0, 50_000_000, 100_000_000, 150_000_000, 200_000_000]
     assert found[0].told["task"] == "Lift"
-    with pytest.raises(InvalidInputError, match="format csv has no demonstrations"):
-        parts(tmp_path / "demos.hdf5", "csv", "episode", reasons)
+    with pytest.raises(InvalidInputError, match="format urdf has no demonstrations"):
+        parts(tmp_path / "demos.hdf5", "urdf", "episode", reasons)
 
 
 @pytest.mark.parametrize(

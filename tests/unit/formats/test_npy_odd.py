@@ -6,6 +6,7 @@ import numpy as np  # noqa: TID253 - this module is about files that this librar
 import pytest
 
 from emboflow_dagster.errors import NotFoundError
+from emboflow_dagster.formats.as_arrays import parts
 from emboflow_dagster.formats.canonical import from_npy
 from emboflow_dagster.formats.probe import probe_path
 from emboflow_dagster.runtime.normalize_readers import rate_of, read
@@ -110,11 +111,13 @@ def test_files_named_alike_are_an_episode_each_and_structures_their_columns(tmp_
 
     assert probe_path(tmp_path).codes == {"truncated"}
     found = list(from_npy.episodes(tmp_path, skipped=skipped))
+    (first, *_) = parts(tmp_path, "npy_folder", "episode", [])
     mapped = list(from_npy.episodes(tmp_path, mapping={"qpos+action": "observation.state"}))
 
     assert [(e.length, sorted(e.features), e.flags) for e in found] == [
         (3, ["action", "observation.state"], ()),
         (3, ["action", "observation.state"], ("truncated",)),
     ]
+    assert first.ref == "episode_1.npy"
     assert mapped[0].features["observation.state"].shape == (3, 5)
     assert {item["reason"] for item in skipped} == {"label: bytes24 is no number"}

@@ -4,6 +4,7 @@ import numpy as np  # noqa: TID253 - this module compares what is read with what
 import pytest
 
 from emboflow_dagster.errors import InvalidInputError
+from emboflow_dagster.formats.as_arrays import parts
 from emboflow_dagster.formats.canonical import from_csv
 from emboflow_dagster.formats.probe import probe_path
 from emboflow_dagster.runtime.normalize_readers import rate_of, read
@@ -141,6 +142,8 @@ def test_columns_become_features_and_a_wrong_rate_is_refused(tmp_path):
         "note: not every cell is a number",
         "empty: every cell is empty",
     }
+    (first, *_) = parts(tmp_path, "csv", "episode", [])
+    assert (first.ref, sorted(first.arrays)) == ("run_2.csv", ["action", "observation.state"])
     for one, other in zip(found, mapped, strict=True):
         np.testing.assert_array_equal(one.features["observation.state"], other.features["observation.state"])
     with pytest.raises(InvalidInputError, match="recorded at 20 Hz"):
