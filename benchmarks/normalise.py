@@ -120,15 +120,20 @@ def side(what: str, kind: str, source: str, out: str) -> int:
     else:
         from emboflow_dagster.runtime.normalizing import normalize
 
-        asset = {"id": "a", "name": kind, "path": source, "format": FORMATS[kind], "sha256": "0" * 64}
-        wishes: dict[str, Any] = {"robotType": None, "task": None, "topics": [], "mapping": {}}
-        wishes |= {"ratePolicy": "hold", "onMismatch": "separate", "fps": FPS}
-        if not normalize({"assets": [asset], "out": out, **wishes})["packages"]:
+        if not normalize(wishes(kind, Path(source), Path(out)))["packages"]:
             raise SystemExit("nothing was normalised")
     used = time.process_time() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"cpu": used, "peak": peak, "loaded": before}))
     return 0
+
+
+def wishes(kind: str, source: Path, out: Path) -> dict[str, Any]:
+    """What the node asks for."""
+    asset = {"id": "a", "name": kind, "path": str(source), "format": FORMATS[kind], "sha256": "0" * 64}
+    said: dict[str, Any] = {"robotType": None, "task": None, "topics": [], "mapping": {}, "fps": FPS}
+    said |= {"ratePolicy": "hold", "onMismatch": "separate"}
+    return {"assets": [asset], "out": str(out), **said}
 
 
 def loaded(what: str) -> None:

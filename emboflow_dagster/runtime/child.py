@@ -39,7 +39,7 @@ _BOOT = (
     "import sys;a=sys.argv;sys.path[:]=a[3:];"
     "from emboflow_dagster.runtime.child_main import main;main(int(a[1]),int(a[2]))"
 )
-#: What a child's libraries are told. Thread pools reserve address space for every core, which RLIMIT_AS counts.
+#: What a child's libraries are told. Thread pools reserve address space for every core: RLIMIT_AS counts it.
 FRUGAL: Final = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",

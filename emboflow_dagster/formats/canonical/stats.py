@@ -140,9 +140,9 @@ def merge_stats(parts: Iterable[Mapping[str, list[Any]]]) -> dict[str, list[Any]
 
 
 def _merge_all(total: dict[str, list[Any]], part: Mapping[str, list[Any]]) -> None:
-    """:func:`_merge_dim` of every dimension, where each has numbers on both sides: the same steps in one pass.
+    """:func:`_merge_dim` of every dimension where each has numbers on both sides: the same steps in one pass.
 
-    With Python's numbers: numpy's powers may differ from them in the last bit, and these bits are in packages.
+    With Python's numbers: numpy's powers may differ from them in the last bit, and that is in packages.
     """
     means, stds, counts = [], [], []
     have_and_new = [total[name] for name in ("count", "mean", "std")] + [
