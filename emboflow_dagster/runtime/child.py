@@ -39,14 +39,16 @@ _BOOT = (
     "import sys;a=sys.argv;sys.path[:]=a[3:];"
     "from emboflow_dagster.runtime.child_main import main;main(int(a[1]),int(a[2]))"
 )
-# Thread pools reserve address space for every core, which RLIMIT_AS counts.
-_FRUGAL: Final = {
+#: What a child's libraries are told. Thread pools reserve address space for every core: RLIMIT_AS counts it.
+FRUGAL: Final = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "NUMEXPR_NUM_THREADS": "1",
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "MALLOC_ARENA_MAX": "2",
+    # Large pages where the system has them: Parquet's dictionaries are tables that a processor misses in.
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
 _MEMORY_WORDS = (b"bad_alloc", b"Cannot allocate memory", b"out of memory", b"MemoryError")
 
@@ -165,7 +167,7 @@ def _ignore(_line: str) -> None:
 
 def _environment(cwd: Path, extra: Mapping[str, str] | None) -> dict[str, str]:
     kept = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
-    return {**kept, "HOME": str(cwd), "TMPDIR": str(cwd), **_FRUGAL, **(extra or {})}
+    return {**kept, "HOME": str(cwd), "TMPDIR": str(cwd), **FRUGAL, **(extra or {})}
 
 
 class _Process:

@@ -65,8 +65,12 @@ class FrameRows:
 
     def flush(self) -> None:
         """Write what waits."""
+        import pyarrow as pa
+
         if self._lengths:
             self._file.write(self._table())
+            # The C library keeps what large arrays leave free between small ones: more with each row group.
+            pa.default_memory_pool().release_unused()
         for waiting in (self._lengths, self._tasks, self._stamps, self._valid, *self._vectors.values()):
             waiting.clear()
         self._rows = self._bytes = 0

@@ -129,7 +129,9 @@ class Episode:
     @property
     def length(self) -> int:
         """Frames."""
-        return next((len(values) for values in self.features.values()), self.frames or 0)
+        for values in self.features.values():
+            return len(values)
+        return self.frames or 0
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -90,7 +90,8 @@ def _of_rows(ranked: "np.ndarray") -> Stats:
 
     rows = ranked.astype(np.float64)
     with np.errstate(invalid="ignore"):
-        low, high, mean = rows.min(axis=1), rows.max(axis=1), rows.mean(axis=1)
+        low, high = np.minimum.reduce(rows, axis=1), np.maximum.reduce(rows, axis=1)
+        mean = np.add.reduce(rows, axis=1) / rows.shape[1]
         rows -= mean[:, np.newaxis]
         np.multiply(rows, rows, out=rows)
         # numpy's own steps of a standard deviation, without its second array.
@@ -129,10 +130,33 @@ def merge_stats(parts: Iterable[Mapping[str, list[Any]]]) -> dict[str, list[Any]
         if not total:
             total = {name: list(part[name]) for name in ("min", "max", "mean", "std", "count")}
             continue
+        if all(total["count"]) and all(part["count"]):
+            _merge_all(total, part)
+            continue
         for dim, count in enumerate(part["count"]):
             if count:
                 _merge_dim(total, part, dim, count)
     return total
+
+
+def _merge_all(total: dict[str, list[Any]], part: Mapping[str, list[Any]]) -> None:
+    """:func:`_merge_dim` of every dimension where each has numbers on both sides: the same steps in one pass.
+
+    With Python's numbers: numpy's powers may differ from them in the last bit, and that is in packages.
+    """
+    means, stds, counts = [], [], []
+    have_and_new = [total[name] for name in ("count", "mean", "std")] + [
+        part[name] for name in ("count", "mean", "std")
+    ]
+    for have, mean, std, count, other, spread in zip(*have_and_new, strict=True):
+        both = have + count
+        delta = other - mean
+        squares = std**2 * have + spread**2 * count
+        stds.append(((squares + delta**2 * have * count / both) / both) ** 0.5)
+        means.append(mean + delta * count / both)
+        counts.append(both)
+    low, high = map(min, total["min"], part["min"]), map(max, total["max"], part["max"])
+    total |= {"min": list(low), "max": list(high), "mean": means, "std": stds, "count": counts}
 
 
 def _merge_dim(total: dict[str, list[Any]], part: Mapping[str, list[Any]], dim: int, count: int) -> None:
