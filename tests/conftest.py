@@ -7,6 +7,7 @@ a stray `AWS_PROFILE` would make a test pass here and fail elsewhere.
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,33 @@ REMOVED_PREFIXES = ("EMBOFLOW_", "AWS_", "DAGSTER_", "XDG_")
 for _name in list(os.environ):
     if _name.startswith(REMOVED_PREFIXES) and _name not in KEPT:
         del os.environ[_name]
+
+#: What the tests have at one time, 5 GB, with as much again for their processes.
+ROOM_BYTES = 10 << 30
+
+
+def in_memory() -> str | None:
+    """A folder of this user's in memory for what the tests write, or ``None`` where there is no room.
+
+    Their servers and stores wait for the disk a hundred thousand times. No test cuts the power, and what a
+    killed process wrote is in a file of memory just as well.
+    """
+    memory = Path("/dev/shm")  # noqa: S108 - a folder of this user's alone is made in it
+    try:
+        there, machine = os.statvfs(memory), Path("/proc/meminfo").read_text(encoding="ascii")
+        available = int(machine.split("MemAvailable:")[1].split()[0]) << 10
+        if there.f_flag & os.ST_NOEXEC or min(there.f_bavail * there.f_frsize, available) < ROOM_BYTES:
+            return None
+        folder = memory / f"emboflow-tests-{os.geteuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return str(folder) if folder.stat().st_uid == os.geteuid() and not folder.is_symlink() else None
+    except (OSError, LookupError, ValueError):
+        return None
+
+
+# A TMPDIR that is set is kept: it says where, and workers have that of the process that started them.
+if "TMPDIR" not in os.environ and (_folder := in_memory()) is not None:
+    os.environ["TMPDIR"] = tempfile.tempdir = _folder
 
 # Before any test module is imported: libraries look at HOME when they are.
 _EMPTY_HOME = tempfile.mkdtemp(prefix="emboflow-tests-home-")

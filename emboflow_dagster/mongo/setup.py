@@ -1,10 +1,11 @@
 """Collections, validators and indexes: made when missing, repaired when drifted, reported either way."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from pymongo import ASCENDING
+from pymongo import ASCENDING, IndexModel
 from pymongo.errors import CollectionInvalid, OperationFailure
 
 from emboflow_dagster.errors import ConfigurationError, ErrorKind
@@ -124,8 +125,13 @@ def _collection(
 
 
 def _indexes(mongo: Mongo, collection: Collection, report: SetupReport) -> None:
-    have = mongo[collection.name].index_information()
     fresh = collection.name in report.created
+    if fresh:
+        # All in one command: each waits for the disk. What is refused is told one by one, below.
+        with suppress(OperationFailure):
+            mongo[collection.name].create_indexes([_index_model(i) for i in indexes_of(collection)])
+            return
+    have = mongo[collection.name].index_information()
     for index in indexes_of(collection):
         if _same(have.get(index.name), index):
             report.unchanged += 1
@@ -136,10 +142,7 @@ def _indexes(mongo: Mongo, collection: Collection, report: SetupReport) -> None:
             for name in (twin, index.name if index.name in have else None):
                 if name:
                     mongo[collection.name].drop_index(name)
-            options: dict[str, Any] = (
-                {"partialFilterExpression": index.partial_filter} if index.partial else {}
-            )
-            mongo[collection.name].create_index(keys, name=index.name, unique=index.unique, **options)
+            mongo[collection.name].create_indexes([_index_model(index)])
         except OperationFailure as error:
             report.conflicts.append(
                 f"{collection.name}.{index.name}: {error.details and error.details.get('errmsg')}"
@@ -147,6 +150,13 @@ def _indexes(mongo: Mongo, collection: Collection, report: SetupReport) -> None:
             continue
         if not fresh:
             report.repaired.append(f"{collection.name}.{index.name}")
+
+
+def _index_model(index: Index) -> IndexModel:
+    options: dict[str, Any] = {"partialFilterExpression": index.partial_filter} if index.partial else {}
+    return IndexModel(
+        [(key, ASCENDING) for key in index.keys], name=index.name, unique=index.unique, **options
+    )
 
 
 def _twins(row: Any, keys: list[tuple[str, int]], index: Index) -> bool:
