@@ -67,11 +67,12 @@ class Forgetting:
     ) -> dict[str, Any]:
         """The plan, or the tombstone; see :meth:`Datasets.forget`."""
         asked = {"datasetId": dataset.id, "episodes": list(episodes), "withSource": with_source}
-        if not dry_run:
-            for note in self._unfinished():
-                done = self._finish(note)
-                if note["asked"] == asked:
-                    return shown(done)
+        for note in self._unfinished():
+            if dry_run and note["asked"] == asked:  # places have moved since: it is these that go on going
+                return {"dryRun": True, "successors": [], **shown(note)}
+            done = note if dry_run else self._finish(note)
+            if note["asked"] == asked:
+                return shown(done)
         if not episodes or len(episodes) > MAX_EPISODES:
             raise InvalidInputError(f"forget: 1 to {MAX_EPISODES} episodes are needed")
         try:
