@@ -52,6 +52,13 @@ def register(
             "--in-place", help="Leave the bytes where they are: hashed now, checked whenever they are used."
         ),
     ] = False,
+    without_forgotten: Annotated[
+        bool,
+        typer.Option(
+            "--without-forgotten",
+            help="Take it although it has episodes that were forgotten: no run makes them of it.",
+        ),
+    ] = False,
 ) -> None:
     """Take a file or folder in as an asset. The same content under the same name is the same asset."""
     from emboflow_dagster.model.asset import AssetType
@@ -63,6 +70,7 @@ def register(
             type=kind,
             name=name,
             in_place=in_place,
+            without_forgotten=without_forgotten,
             progress=lambda files, done: tell(f"reading {path}: {files} files, {figures.size(done)}"),
         )
     output.emit(asset.to_json(), lambda: _page(asset))

@@ -214,6 +214,8 @@ class NodeContext:
     """Brings a published version to disk, where the node type is executed with a database at hand."""
     forgotten: Mapping[str, Sequence[Place]] = field(default_factory=dict)
     """Asset id to the places in it of episodes that were forgotten."""
+    traces: Sequence[Any] = ()
+    """Numbers of episodes that were forgotten (:mod:`emboflow_dagster.blobs.forgotten_trace`), as JSON."""
     held: frozenset[str] = frozenset()
     """Assets that are not in ``assets``, because an episode in them was forgotten; what nodes before made of
     them is without it."""
