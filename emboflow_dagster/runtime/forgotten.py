@@ -222,7 +222,7 @@ def leaves_out(node_type: NodeType, task: RunTask) -> bool:
 
 
 def held_back(node_type: NodeType, task: RunTask, forgotten: Collection[str]) -> frozenset[str]:
-    """Assets with forgotten episodes that a task is not handed: its node cannot leave them out.
+    """Assets with forgotten episodes that a task is not handed as they are: its node cannot leave them out.
 
     A node that reads no bytes is given none; a report of what is in a recording is no copy of it.
     """

@@ -340,7 +340,7 @@ class NodeType:
     """Whether it looks into a prefix of an object store by itself: such assets get ``Path()``."""
     makes_episodes: bool = False
     """Whether it makes episodes of its assets: it is told which were forgotten, and leaves them out. Nodes
-    that do not are not handed such an asset (:func:`emboflow_dagster.runtime.forgotten.held_back`)."""
+    that do not are handed a copy without those, or nothing (:mod:`emboflow_dagster.runtime.cutting`)."""
     runs_on_empty: bool = False
     """Is executed even when no asset is left."""
     sees: frozenset[Sight] = frozenset(Sight)
