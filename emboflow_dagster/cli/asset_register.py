@@ -37,6 +37,27 @@ class _Wanted:
     name: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Taking:
+    """How all of them are taken in."""
+
+    in_place: bool
+    without_forgotten: bool
+
+    def take(self, ef: "EmboFlow", one: _Wanted, place: str = "") -> "Asset":
+        with progress.waiting(f"{place}reading {one.path}") as tell:
+            return ef.assets.register(
+                one.path,
+                type=one.type,
+                name=one.name,
+                in_place=self.in_place,
+                without_forgotten=self.without_forgotten,
+                progress=lambda files, done: tell(
+                    f"{place}reading {one.path}: {files} files, {figures.size(done)}"
+                ),
+            )
+
+
 def register_verb(app: typer.Typer) -> None:
     """Add the verb to the noun."""
     verb(app, "register", example="emboflow asset register demo.mcap --type rosbag --name pick-01")(register)
@@ -63,6 +84,13 @@ def register(
             "--in-place", help="Leave the bytes where they are: hashed now, checked whenever they are used."
         ),
     ] = False,
+    without_forgotten: Annotated[
+        bool,
+        typer.Option(
+            "--without-forgotten",
+            help="Take it although it has episodes that were forgotten: no run makes them of it.",
+        ),
+    ] = False,
 ) -> None:
     """Take files or folders in as assets. The same content under the same name is the same asset."""
     from emboflow_dagster.model.asset import AssetType
@@ -71,35 +99,23 @@ def register(
     if name is not None and (each or len(paths) > 1):
         raise UsageError("--name is for one asset; many keep names of their own")
     wanted = [one for path in paths for one in _wanted(path, kind, name, each=each)]
+    taking = _Taking(in_place, without_forgotten)
     if each or len(paths) > 1:
-        _many(wanted, in_place=in_place)
+        _many(wanted, taking)
         return
     with opened() as ef:
-        asset = _take(ef, wanted[0], in_place=in_place)
+        asset = taking.take(ef, wanted[0])
     output.emit(asset.to_json(), lambda: page(asset))
 
 
-def _take(ef: "EmboFlow", one: _Wanted, *, in_place: bool, place: str = "") -> "Asset":
-    with progress.waiting(f"{place}reading {one.path}") as tell:
-        return ef.assets.register(
-            one.path,
-            type=one.type,
-            name=one.name,
-            in_place=in_place,
-            progress=lambda files, done: tell(
-                f"{place}reading {one.path}: {files} files, {figures.size(done)}"
-            ),
-        )
-
-
-def _many(wanted: list[_Wanted], *, in_place: bool) -> None:
+def _many(wanted: list[_Wanted], taking: _Taking) -> None:
     """One that cannot be taken does not hold up the others; what failed is said, and the exit status is 1."""
     taken: list[Asset] = []
     failed: list[tuple[Path, EmboflowError]] = []
     with opened() as ef:
         for i, one in enumerate(wanted, 1):
             try:
-                taken.append(_take(ef, one, in_place=in_place, place=f"{i}/{len(wanted)} "))
+                taken.append(taking.take(ef, one, f"{i}/{len(wanted)} "))
             except EmboflowError as error:
                 failed.append((one.path, error))
     rows = [

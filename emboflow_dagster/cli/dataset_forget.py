@@ -2,14 +2,16 @@
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
-from emboflow_dagster.cli import figures, output, progress
+from emboflow_dagster.cli import agreed, figures, output, progress
 from emboflow_dagster.cli.dataset_edit import Base, Episodes, Name, named
 from emboflow_dagster.cli.deployment import full_id, opened
 from emboflow_dagster.cli.state import verb
+
+_WHAT: Final = "destroys the bytes of the episodes everywhere"
 
 
 def register(app: typer.Typer) -> None:
@@ -36,20 +38,30 @@ def forget(
         bool,
         typer.Option("--with-source", help="Destroy the recording too, if nothing else comes from it."),
     ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask; needed where nobody can be asked.")] = False,
     base: Base = None,
 ) -> None:
     """Forget episodes everywhere: versions, artifacts, annotations, cached results; at once, for ever.
 
-    The versions that have them are withdrawn and followed by ones without them. What was destroyed is told by
-    `emboflow dataset forgotten`. Interrupted, say it again.
+    On a terminal the plan is shown and the dataset's name asked for. The versions that have the episodes are
+    withdrawn and followed by ones without them. What was destroyed is told by `emboflow dataset forgotten`.
+    Interrupted, say it again.
     """
+    if not (yes or dry_run):
+        agreed.require_person(_WHAT)
     with opened() as ef:
         name = full_id(ef.datasets.documents, dataset)
-        with progress.waiting("looking" if dry_run else "forgetting"):
-            told = ef.datasets.forget(
-                name, named(episodes), reason=reason, base=base, dry_run=dry_run, with_source=with_source
-            )
         names = {one.id: one.name for one in ef.datasets.documents.find({}, limit=0)}
+        asked = {"episodes": named(episodes), "reason": reason, "with_source": with_source}
+        if not (yes or dry_run):
+            # What was looked at is what is forgotten: another version may come while the plan is read.
+            base = ef.datasets.version(name, base).id
+            with progress.waiting("looking"):
+                plan = ef.datasets.forget(name, base=base, dry_run=True, **asked)
+            word = ef.datasets.get(name).name
+            agreed.ask(word, _WHAT, lambda: _page(plan, names, dry_run=True))
+        with progress.waiting("looking" if dry_run else "forgetting"):
+            told = ef.datasets.forget(name, base=base, dry_run=dry_run, **asked)
     output.emit(told, lambda: _page(told, names, dry_run=dry_run))
 
 

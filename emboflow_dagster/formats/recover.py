@@ -7,7 +7,7 @@ an error and never a result.
 
 import hashlib
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,7 +17,7 @@ from emboflow_dagster.formats.bags import DAMAGE
 from emboflow_dagster.formats.detect import read_head, recording, recording_parts, signature
 from emboflow_dagster.formats.extras import needs_extra
 from emboflow_dagster.formats.probe import format_of
-from emboflow_dagster.formats.recording import Connection, Facts, Message, Part
+from emboflow_dagster.formats.recording import Connection, Facts, Message, Part, Wanted
 from emboflow_dagster.formats.recover_writers import McapSink, Sink, sink
 from emboflow_dagster.formats.report import ProbeWarning
 from emboflow_dagster.formats.rosbag2_metadata import NAME, read_metadata, write_metadata
@@ -26,6 +26,7 @@ from emboflow_dagster.formats.topics import TopicTable
 
 _LENGTHS = struct.Struct("<IqI")
 Tell = Callable[[int], None]
+Drop = Callable[[str, int], bool]
 TELL_EVERY = 4_096
 
 
@@ -63,7 +64,9 @@ class Content:
         return {name: topic.count for name, topic in sorted(self.table.topics.items()) if topic.count}
 
 
-def recover_recording(path: Path, out: Path, tell: Tell | None = None) -> dict[str, Any]:
+def recover_recording(
+    path: Path, out: Path, tell: Tell | None = None, *, drop: Drop | None = None
+) -> dict[str, Any]:
     """Write what is readable of a recording below ``out``.
 
     Args:
@@ -71,6 +74,8 @@ def recover_recording(path: Path, out: Path, tell: Tell | None = None) -> dict[s
         out: An existing, empty folder. It gets one file, or a folder with the recording's files where it was
             a folder (with a new ``metadata.yaml`` for rosbag2).
         tell: Called with the number of messages read so far.
+        drop: Told the file and the stamp (ns) of each message: whether it is left out. The rest is written
+            also where nothing is damaged; attachments, which have no such stamp, are not.
 
     Returns:
         ``path`` (relative to ``out``; ``None`` where nothing was damaged and nothing is kept), ``whole``,
@@ -97,10 +102,12 @@ def recover_recording(path: Path, out: Path, tell: Tell | None = None) -> dict[s
         name = _name(part)
         target = base / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        written[name] = _rewrite(part, target, facts, tell)
+        written[name] = _rewrite(_without(part, drop) if drop else part, target, facts, tell)
         warnings += facts.warnings
     counted = sum(content.table.count for content in written.values())
     damaged = any(warning.code in DAMAGE | {"unreadable"} for warning in warnings)
+    if drop is not None:
+        damaged = bool(counted)
     if not damaged or not counted:
         for name in written:
             (base / name).unlink()
@@ -185,6 +192,16 @@ def _rewrite(part: Part, target: Path, facts: Facts, tell: Tell | None) -> Conte
         if target_sink is not None:
             target_sink.close()
     return content
+
+
+def _without(part: Part, drop: Drop) -> Part:
+    path, name, reader = part
+
+    def left(path: Path, facts: Facts, wanted: Wanted) -> Iterator[Message]:
+        facts.keep = lambda _opcode, _record: None
+        return (message for message in reader(path, facts, wanted) if not drop(name, message.stamp_ns))
+
+    return path, name, left
 
 
 def _name(part: Part) -> str:

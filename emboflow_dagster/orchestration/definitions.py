@@ -16,6 +16,7 @@ from emboflow_dagster.orchestration.catalog import (
     projects,
 )
 from emboflow_dagster.orchestration.checks import bytes_checks
+from emboflow_dagster.orchestration.forgotten_runs import forgotten_runs_sensor
 from emboflow_dagster.orchestration.jobs import (
     MAX_WORKFLOW_JOBS,
     Launchable,
@@ -166,6 +167,7 @@ class _Parts:
             recorder_sensor(place),
             schedules_sensor(place),
             wiped_sensor(place),
+            forgotten_runs_sensor(place),
             quarantine_sensor(place, shown),
         ]
 

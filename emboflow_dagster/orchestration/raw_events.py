@@ -7,11 +7,13 @@ import dagster as dg
 
 from emboflow_dagster.errors import EmboflowError
 from emboflow_dagster.model.asset import Asset
+from emboflow_dagster.model.dataset import Dataset, DatasetVersion, DatasetVersionStatus
 from emboflow_dagster.orchestration import keys, page
 from emboflow_dagster.orchestration.annotation_events import annotation_rows
 from emboflow_dagster.orchestration.catalog import Place
 from emboflow_dagster.orchestration.handles import kept_open
 from emboflow_dagster.orchestration.nodes import RESOURCE
+from emboflow_dagster.orchestration.policy_events import policy_rows
 from emboflow_dagster.orchestration.telling import Cursor, Row
 from emboflow_dagster.project import sources
 from emboflow_dagster.project.catalog import asset_key_names
@@ -26,9 +28,10 @@ def raw_events_sensor(place: Place) -> dg.SensorDefinition:
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         try:
             with kept_open(context.resources.emboflow, place) as ef:
-                rows = [*raw_rows(ef, place), *dataset_rows(ef, place), *annotation_rows(ef, place)]
+                rows = [*raw_rows(ef, place), *dataset_rows(ef, place)]
+                rows += [*annotation_rows(ef, place), *policy_rows(ef, place)]
                 news, cursor = Cursor.read(context.cursor).news(rows)
-                events = [row.told() for row in news]
+                events = [event for row in news if (event := row.told()) is not None]
         except EmboflowError as error:
             return dg.SensorResult(skip_reason=f"error[{error.kind.value}]: {error.message}")
         if not news:
@@ -58,6 +61,8 @@ def tell_before(instance: dg.DagsterInstance, ef: EmboFlow, place: Place, asset_
         if row.id not in wanted:
             continue
         event = row.told()
+        if event is None:
+            continue
         known = instance.get_latest_materialization_event(event.asset_key)
         told = known.asset_materialization if known else None
         version = (event.tags or {})[keys.TAG_DATA_VERSION]
@@ -109,15 +114,29 @@ def dataset_rows(ef: EmboFlow, place: Place) -> Iterator[Row]:
                 id=version.id,
                 mark=version.manifest_ref.checksum,
                 changed_at=version.created_at,
-                event=dg.AssetMaterialization(
-                    keys.dataset_key(place, dataset.name),
-                    description=f"{dataset.name} {version.version_tag}",
-                    metadata={
-                        "dataset_version_id": version.id,
-                        "dataset_version": version.version_tag,
-                        **page.storage_metadata(version.manifest_ref),
-                        **dict(version.stats),
-                    },
-                    tags={keys.TAG_DATA_VERSION: version.manifest_ref.sha256},
-                ),
+                event=_materialized(place, dataset, version),
             )
+
+
+def newest_version(ef: EmboFlow, place: Place, key: dg.AssetKey) -> dg.AssetMaterialization | None:
+    """The event of the newest version of the dataset with a key, if it can be read."""
+    for dataset in ef.datasets.list():
+        if keys.dataset_key(place, dataset.name) == key:
+            version = next(iter(ef.datasets.versions(dataset.name)), None)
+            if version is not None and version.status is not DatasetVersionStatus.WITHDRAWN:
+                return _materialized(place, dataset, version)
+    return None
+
+
+def _materialized(place: Place, dataset: Dataset, version: DatasetVersion) -> dg.AssetMaterialization:
+    return dg.AssetMaterialization(
+        keys.dataset_key(place, dataset.name),
+        description=f"{dataset.name} {version.version_tag}",
+        metadata={
+            "dataset_version_id": version.id,
+            "dataset_version": version.version_tag,
+            **page.storage_metadata(version.manifest_ref),
+            **dict(version.stats),
+        },
+        tags={keys.TAG_DATA_VERSION: version.manifest_ref.sha256},
+    )

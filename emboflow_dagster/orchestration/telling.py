@@ -20,11 +20,11 @@ class Row:
     id: str
     mark: str
     changed_at: datetime
-    event: dg.AssetMaterialization | Callable[[], dg.AssetObservation]
+    event: dg.AssetMaterialization | Callable[[], dg.AssetObservation | None]
     """What is told; a function where it costs something to know."""
 
-    def told(self) -> dg.AssetMaterialization | dg.AssetObservation:
-        """The event itself."""
+    def told(self) -> dg.AssetMaterialization | dg.AssetObservation | None:
+        """The event itself; ``None`` where there turns out to be nothing to tell."""
         return self.event() if callable(self.event) else self.event
 
 

@@ -35,6 +35,7 @@ from emboflow_dagster.project.opened import Opened
 MAX_TOLD: Final = 100
 MAX_COMMENT: Final = 2_000
 MAX_HELD: Final = 200
+_PACKAGE: Final = "summary.packageArtifactId"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +107,16 @@ class Carry:
 
     def annotated(self) -> list[tuple[Dataset, DatasetVersion, datetime]]:
         """The datasets of which something was said: their latest version, and the newest change of a task."""
-        tasks = self._tasks.find({"targetType": AnnotationTargetType.DATASET_VERSION.value}, limit=0)
+        of = [AnnotationTargetType.DATASET_VERSION.value, AnnotationTargetType.ARTIFACT.value]
         newest: dict[str, datetime] = {}
-        for task in tasks:
+        for task in self._tasks.find({"targetType": {"$in": of}}, limit=0):
             newest[task.target_ref.id] = max(task.updated_at, newest.get(task.target_ref.id, task.updated_at))
+        said = {"$in": sorted(newest)}
         changed: dict[str, datetime] = {}
-        for version in self.versions.find({"_id": {"$in": sorted(newest)}}, limit=0):
-            at = newest[version.id]
+        # What was said of a package is said of the version that was published from it.
+        for version in self.versions.find({"$or": [{"_id": said}, {_PACKAGE: said}]}, limit=0):
+            package = (version.summary or {}).get("packageArtifactId")
+            at = max(newest[name] for name in (version.id, package) if name in newest)
             changed[version.dataset_id] = max(at, changed.get(version.dataset_id, at))
         datasets = self._datasets.find({"_id": {"$in": sorted(changed)}}, limit=0)
         heads = [dataset.latest_version_id for dataset in datasets if dataset.latest_version_id]

@@ -24,6 +24,7 @@ from emboflow_dagster.model.storage import PATH_BUCKET, StorageRef
 from emboflow_dagster.mongo import audit
 from emboflow_dagster.mongo.client import Session
 from emboflow_dagster.mongo.documents import Documents
+from emboflow_dagster.project import reimport
 from emboflow_dagster.project.asset_files import Progress, Taken, take, view
 from emboflow_dagster.project.lookup import by_id_or_name
 from emboflow_dagster.project.opened import Opened
@@ -32,7 +33,7 @@ from emboflow_dagster.project.prefixes import prefix_url, probe_prefix, take_pre
 from emboflow_dagster.project.selection import Selection
 from emboflow_dagster.project.settings import full_path
 from emboflow_dagster.runtime.child import run_child
-from emboflow_dagster.runtime.forgotten import Forgotten
+from emboflow_dagster.runtime.forgotten import HOLDS, Forgotten
 from emboflow_dagster.runtime.in_child import probe_safely
 from emboflow_dagster.runtime.node import ChildCall
 from emboflow_dagster.runtime.outputs import add_probe_report
@@ -58,6 +59,7 @@ class Assets:
         type: str,  # noqa: A002 - the contract's word
         name: str | None = None,
         in_place: bool = False,
+        without_forgotten: bool = False,
         progress: Progress | None = None,
     ) -> Asset:
         """Take a file or folder in as an asset.
@@ -68,6 +70,7 @@ class Assets:
             type: One of the eight asset types.
             name: Display name; the file's own when omitted.
             in_place: Leave the bytes where they are; they are hashed now and checked whenever used.
+            without_forgotten: Take it although it has episodes that were forgotten: no run makes them of it.
             progress: Called with files and bytes done.
 
         Returns:
@@ -78,6 +81,7 @@ class Assets:
                 or EMBOFLOW_HOME in it.
             NotFoundError: Nothing at ``path``.
             AlreadyExistsError: ``name`` is taken by other content.
+            ForbiddenError: It has episodes that were forgotten (kind ``episode-forgotten``).
         """
         kind = _type(type)
         url = prefix_url(path)
@@ -87,13 +91,23 @@ class Assets:
                 return self._record(taken, kind, url, name, of=AssetSourceType.OBJECT_STORAGE)
         source = full_path(path)
         self._refuse_home(source)
+        known = reimport.look(self._opened, source)
+        if known and not without_forgotten:
+            reimport.refuse(self._opened, source, known)
         with self._opened.blobs.writing():  # from the first file on to the asset that names it
             taken = take(self._opened.blobs, source, in_place=in_place, progress=progress)
             of = AssetSourceType.REGISTERED_PATH if in_place else AssetSourceType.UPLOAD
-            return self._record(taken, kind, source, name, of=of)
+            return self._record(taken, kind, source, name, of=of, forgotten=reimport.summary(known))
 
     def _record(
-        self, taken: Taken, kind: AssetType, source: Path | str, name: str | None, *, of: AssetSourceType
+        self,
+        taken: Taken,
+        kind: AssetType,
+        source: Path | str,
+        name: str | None,
+        *,
+        of: AssetSourceType,
+        forgotten: Sequence[dict[str, Any]] = (),
     ) -> Asset:
         wanted = name or PurePosixPath(source).name
         draft = {
@@ -104,7 +118,7 @@ class Assets:
             "size_bytes": taken.size,
             "file_count": taken.files,
             "top_level_paths": taken.top_level,
-            "summary": {"sourcePath": str(source)},
+            "summary": {"sourcePath": str(source), **({HOLDS: list(forgotten)} if forgotten else {})},
             "created_by": self._opened.scope.actor,
         }
 
@@ -167,6 +181,8 @@ class Assets:
             asset = asset.model_copy(update={"storage_ref": ref})
         self.documents.insert(asset, session=session)
         after = {"name": asset.display_name, "type": asset.type.value, "checksum": ref.checksum}
+        if held := (asset.summary or {}).get(HOLDS):
+            after[HOLDS] = held
         audit.record(opened.mongo, opened.scope, session, "asset.register", "assets", asset.id, after=after)
         return asset
 
@@ -225,14 +241,16 @@ class Assets:
         with view(blobs, asset, scratch) as path:
             yield path
 
-    def forgotten(self, assets: Sequence[Asset]) -> tuple[dict[str, list[Place]], frozenset[str]]:
-        """Where in some assets episodes are that were forgotten, and the tombstones that say so.
+    def forgotten(
+        self, assets: Sequence[Asset]
+    ) -> tuple[dict[str, list[Place]], list[list[Any]], frozenset[str]]:
+        """Where in some assets episodes are that were forgotten, their numbers, and the tombstones.
 
-        Assets without any are left out; the tombstones are all of the project.
+        Assets without any are left out; numbers and tombstones are all of the project.
         """
         found = Forgotten(self._opened.mongo, self._opened.scope)
         places = {asset.id: places for asset in assets if (places := found.places(asset))} if found else {}
-        return places, found.names
+        return places, found.traces(), found.names
 
     def probe_there(
         self, asset: Asset, child: ChildCall, *, timeout_s: float, memory_mb: int | None = None

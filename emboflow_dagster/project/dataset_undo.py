@@ -1,12 +1,16 @@
 """Bringing back what a dataset held before: a version more, of which only the manifest is new."""
 
 import json
-from typing import Any
+from typing import Any, Final
 
+from emboflow_dagster.blobs.forgotten import told as told_of
+from emboflow_dagster.blobs.forgotten import tombstones
 from emboflow_dagster.errors import TransitionError
 from emboflow_dagster.model.dataset import Dataset, DatasetVersion, DatasetVersionStatus
 from emboflow_dagster.project.dataset_commit import commit
 from emboflow_dagster.project.opened import Opened
+
+_LATER: Final = "what follows it stands: `emboflow dataset versions DATASET` lists what can be brought back"
 
 
 def restore(
@@ -26,7 +30,9 @@ def restore(
         ConflictError: Another version came meanwhile.
     """
     if target.status is DatasetVersionStatus.WITHDRAWN:
-        raise TransitionError(f"version {target.version_tag} was withdrawn: its bytes are no longer kept")
+        raise TransitionError(
+            f"version {target.version_tag} was withdrawn: {_why(opened, target)}", hint=_LATER
+        )
     manifest = json.loads(opened.blobs.read_ref(target.manifest_ref))
     told = {
         "kind": kind,
@@ -46,6 +52,13 @@ def restore(
         stats=target.stats,
         tag=tag,
     )
+
+
+def _why(opened: Opened, version: DatasetVersion) -> str:
+    for note in tombstones(opened.mongo, opened.scope.workspace_id, opened.scope.project_id):
+        if any(row["id"] == version.id for row in note["versions"]):
+            return f"it has {told_of(note)}; tombstone {note['name'].rpartition(':')[2]}"
+    return "its bytes are no longer kept"
 
 
 def before_last_edit(versions: dict[str, DatasetVersion], latest: DatasetVersion) -> DatasetVersion:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from emboflow_dagster.errors import ConflictError, NotFoundError
+from emboflow_dagster.model.artifact import Artifact
 from emboflow_dagster.model.base import new_id, utc_now
 from emboflow_dagster.model.dataset import Dataset, DatasetVersion
 from emboflow_dagster.mongo import audit
@@ -17,7 +18,7 @@ from emboflow_dagster.project.evidence import MAX_ROWS, Evidence
 from emboflow_dagster.project.gc.letting_go import check_reason
 from emboflow_dagster.project.lookup import by_id_or_name
 from emboflow_dagster.project.opened import Opened
-from emboflow_dagster.project.policies import policies_of
+from emboflow_dagster.project.policies import all_policies_of, episodes_of, policies_of, trained
 
 
 class Datasets:
@@ -119,16 +120,30 @@ class Datasets:
             for one in content.episodes():
                 yield {"episode": one.index, **one.entry}
 
-    def policies(self, dataset: str, episode: str, tag: str | None = None) -> list[dict[str, Any]]:
+    def policies(
+        self, dataset: str, episode: str | None = None, tag: str | None = None
+    ) -> list[dict[str, Any]]:
         """Training configs of the project that list an episode, newest first, one dict each.
 
-        Each has ``artifactId``, ``runId``, ``node``, ``policy``, ``versionSha256``, ``episode`` (its place),
-        ``by`` (``content``: the same data; ``id``: it was changed since) and ``madeAt``.
+        Each has ``artifactId``, ``runId``, ``node``, ``policy``, ``versionSha256``, ``madeAt``;
+        ``episode`` (its place) and ``by`` (``content``: the same data; ``id``: it was changed since). Without
+        an episode those that list any of the version, with ``same``, ``changed`` and ``listed``: how many.
 
         Raises:
             NotFoundError: No such dataset, version or episode.
         """
-        return policies_of(self._opened, self.version(dataset, tag), episode)
+        version = self.version(dataset, tag)
+        if episode is None:
+            return all_policies_of(self._opened, version)
+        return policies_of(self._opened, version, episode)
+
+    def trained(self) -> list[Artifact]:
+        """The training configs of the project, newest first."""
+        return trained(self._opened)
+
+    def seen(self, training_config: Artifact) -> list[dict[str, Any]]:
+        """The episodes that a training config lists, in their order: ``episode``, ``id``, ``content``."""
+        return episodes_of(self._opened, training_config)
 
     def evidence(
         self,

@@ -1,6 +1,6 @@
 """What a claimed task is given and how its node is executed; what comes out is settled by others."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from emboflow_dagster.project.runs import Runs
 from emboflow_dagster.runtime import custom_node
 from emboflow_dagster.runtime.cache_key import cache_key, code_digest
 from emboflow_dagster.runtime.child import child_call
+from emboflow_dagster.runtime.cutting import cut
 from emboflow_dagster.runtime.digest import sha256_of
 from emboflow_dagster.runtime.forgotten import held_back, reads_on, told_back
 from emboflow_dagster.runtime.logs import TaskLog
@@ -48,6 +49,8 @@ class Prepared(NamedTuple):
     inputs: Mapping[str, NodeInput]
     key: str
     forgotten: Mapping[str, list[Place]]
+    traces: Sequence[Any]
+    """The numbers of all episodes that were forgotten."""
     held: frozenset[str]
     """Assets that it is not handed, because of an episode that was forgotten."""
     tombstones: frozenset[str]
@@ -97,14 +100,16 @@ class Execution:
         reports = self._assets.latest_reports(task.asset_ids) if Sight.REPORT in node_type.sees else {}
         slug = claimed.run.runtime_snapshot.workflow_slug
         key = cache_key(task, slug, node_type, assets, reports, inputs)
-        forgotten, tombstones = self._assets.forgotten(assets)
+        forgotten, traces, tombstones = self._assets.forgotten(assets)
         if not node_type.needs_bytes or node_type.reports:
             forgotten = {}
         if forgotten:  # what was made while they were not is another result
             places = {asset: [place.to_json() for place in told] for asset, told in forgotten.items()}
             key = f"sha256:{sha256_of({'key': key, 'forgotten': places})}"
         held = held_back(node_type, task, forgotten)
-        return Prepared(node_type, options, inputs, key, forgotten, held, tombstones)
+        if held:  # before there were copies without them such a task had nothing
+            key = f"sha256:{sha256_of({'key': key, 'cut': 1})}"
+        return Prepared(node_type, options, inputs, key, forgotten, traces, held, tombstones)
 
     def run(self, claimed: Claimed, prepared: Prepared, folder: Path, lines: TaskLog, tee: Log) -> NodeResult:
         """Execute a claimed task; nothing is written to the database.
@@ -124,11 +129,11 @@ class Execution:
         if not task.asset_ids and not node_type.runs_on_empty:
             tee("no asset is left for this node; it is not executed")
             return NodeResult(outcome="empty", preview={"assets": 0})
-        with self._bound(task, node_type, tee, prepared.held) as assets:
+        workdir = folder / "out"
+        workdir.mkdir()
+        with self._bound(task, node_type, tee, prepared, folder / "cut") as assets:
             if prepared.held and not assets and not reads_on(node_type, inputs):
                 return NodeResult(outcome="empty", preview={"assets": 0, "heldBack": len(prepared.held)})
-            workdir = folder / "out"
-            workdir.mkdir()
             context = NodeContext(
                 task=task,
                 workflow_slug=claimed.run.runtime_snapshot.workflow_slug,
@@ -148,6 +153,7 @@ class Execution:
                 err=lines.streams["stderr"],
                 version=self._fetch_version,
                 forgotten=prepared.forgotten,
+                traces=prepared.traces,
                 held=prepared.held,
                 there=self._assets.probe_there,
                 review=self._gate.review(task, inputs) if node_type.waits else None,
@@ -156,25 +162,34 @@ class Execution:
 
     @contextmanager
     def _bound(
-        self, task: RunTask, node_type: NodeType, tee: Log, held: frozenset[str]
+        self, task: RunTask, node_type: NodeType, tee: Log, prepared: Prepared, cuts: Path
     ) -> Iterator[list[BoundAsset]]:
         with ExitStack() as stack:
             rows: list[BoundAsset] = []
-            back: list[str] = []
             for asset_id in task.asset_ids:
                 asset = self._assets.documents.get(asset_id)
                 if asset.status == AssetStatus.ARCHIVED:
                     raise TransitionError(f"asset {asset.display_name} is archived")
-                if asset_id in held:
-                    back.append(asset.display_name)
-                    continue
                 there = node_type.looks_there and asset.source_type == AssetSourceType.OBJECT_STORAGE
+                held = asset_id in prepared.held
+                if held and there:
+                    tee(told_back([asset.display_name]))
+                    continue
                 path = Path()
                 if node_type.needs_bytes and not there:
                     path = stack.enter_context(self._assets.path(asset, say=tee))
-                rows.append(BoundAsset(asset, self._assets.latest_report(asset), path))
-            if back:
-                tee(told_back(back))
+                report = self._assets.latest_report(asset)
+                if held:
+                    places = prepared.forgotten[asset_id]
+                    form = report.format if report else "unknown"
+                    cuts.mkdir(exist_ok=True)
+                    child = child_call(cuts, on_stdout=tee, on_stderr=tee, on_log=tee)
+                    made, said = cut(child, asset, form, path, places, cuts / asset_id)
+                    tee(said)
+                    if made is None:
+                        continue
+                    path = made
+                rows.append(BoundAsset(asset, report, path))
             yield rows
 
     def _inputs(self, claimed: Claimed, node_type: NodeType, folder: Path) -> dict[str, NodeInput]:

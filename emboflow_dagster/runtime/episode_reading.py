@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from emboflow_dagster.blobs.forgotten_place import FORGOTTEN, Place
+from emboflow_dagster.blobs.forgotten_trace import Trace
 from emboflow_dagster.errors import EmboflowError, LimitError
 from emboflow_dagster.runtime import child_main
 
@@ -20,7 +21,8 @@ def extract(request: dict[str, Any]) -> list[dict[str, Any]]:
 
     Args:
         request: ``kind`` (``episode`` or ``streams``), ``recordings`` [{id, path, name, format}], ``out``,
-            ``forgotten`` (optional): asset id to places of episodes that are left out.
+            ``forgotten`` (optional): asset id to places of episodes that are left out; ``traces`` (optional):
+            the numbers of such episodes.
 
     Returns:
         For each recording ``parts`` (how many) and ``reasons`` (what was left out).
@@ -29,6 +31,7 @@ def extract(request: dict[str, Any]) -> list[dict[str, Any]]:
         LimitError: A recording needs more memory than there is.
     """
     done: list[dict[str, Any]] = []
+    traces = [Trace.of(row) for row in request.get("traces", ())]
     for number, recording in enumerate(request["recordings"]):
         folder = Path(request["out"], f"{number:03d}")
         folder.mkdir(parents=True)
@@ -36,7 +39,7 @@ def extract(request: dict[str, Any]) -> list[dict[str, Any]]:
         count = 0
         try:
             places = [Place.of(place) for place in request.get("forgotten", {}).get(recording.get("id"), ())]
-            count = _write(folder, recording, request["kind"], reasons, places)
+            count = _write(folder, recording, request["kind"], reasons, (places, traces))
         except LimitError:
             raise
         except (EmboflowError, OSError) as error:
@@ -47,19 +50,28 @@ def extract(request: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _write(
-    folder: Path, recording: Mapping[str, Any], kind: Any, reasons: list[str], places: Sequence[Place]
+    folder: Path,
+    recording: Mapping[str, Any],
+    kind: Any,
+    reasons: list[str],
+    forgotten: tuple[Sequence[Place], Sequence[Trace]],
 ) -> int:
     from emboflow_dagster.formats.as_arrays import parts
+    from emboflow_dagster.formats.canonical.forgotten import arrays_forgotten
     from emboflow_dagster.formats.canonical.from_arrays import save_arrays
     from emboflow_dagster.formats.probe import format_of
 
     count = 0
+    places, traces = forgotten
     form = recording["format"]
     if form == "unknown":  # never probed, or made of a prefix
         form = format_of(Path(recording["path"]))
     with (folder / INDEX).open("w", encoding="utf-8") as index:
         for part in parts(Path(recording["path"]), form, kind, reasons):
-            if places and _is_forgotten(part, places):  # the hook does not see it at all
+            # The hook does not see it at all.
+            if (places and _is_forgotten(part, places)) or (
+                kind == "episode" and arrays_forgotten(part.arrays, traces)
+            ):
                 reasons.append(f"{part.ref}: {FORGOTTEN}")
                 continue
             # Datasets may be called as no file may: in the archive they have numbers.

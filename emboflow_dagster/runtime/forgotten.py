@@ -4,12 +4,12 @@ A recording is known by its bytes: registered again, under whatever name, it is 
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from emboflow_dagster.blobs import pages
-from emboflow_dagster.blobs.forgotten import reinstated, rules, told
+from emboflow_dagster.blobs.forgotten import reinstated, rules, told, tombstones
 from emboflow_dagster.blobs.forgotten_match import Match
 from emboflow_dagster.blobs.forgotten_place import Place, place_of
 from emboflow_dagster.blobs.listing import is_listing
@@ -29,6 +29,8 @@ HINT: Final = (
     "take it out of what the run reads: `normalize` leaves it out by itself; "
     "or `emboflow dataset reinstate TOMBSTONE --reason TEXT`"
 )
+HOLDS: Final = "forgotten"
+"""What in an asset's summary says that it was registered although it has forgotten episodes, and which."""
 _NAMED: Final = 5
 _LATER: Final = "say it again: it is done without the episode"
 
@@ -61,6 +63,7 @@ class Forgotten:
         self._rules = [_rule(note, folders) for note in notes]
         self.names = frozenset(note["name"] for note in notes)
         """Of the tombstones."""
+        self.ids = frozenset(name.rpartition(":")[2] for name in self.names)
         self.finished = all(note["state"] == "destroyed" for note in notes)
         """Whether nobody is at it: every version that has such an episode is withdrawn."""
 
@@ -71,7 +74,28 @@ class Forgotten:
         """Where in an asset forgotten episodes are."""
         sha256 = asset.storage_ref.sha256
         found = {place for rule in self._rules for place in rule.match.places if place.sha256 == sha256}
+        for row in (asset.summary or {}).get(HOLDS) or ():  # it was registered although it has some
+            if row["tombstone"] in self.ids and row.get("ref"):
+                found.add(Place(sha256, None, row["ref"]))
         return sorted(found, key=str)
+
+    def traces(self) -> list[list[Any]]:
+        """The numbers of forgotten episodes, as a child process is told them."""
+        return [trace.to_json() for rule in self._rules for trace in rule.match.traces]
+
+    def matches(self) -> list[Match]:
+        """The rules, one a tombstone, in the order of :meth:`since`."""
+        return [rule.match for rule in self._rules]
+
+    def destroyed(self, mongo: Mongo, scope: Scope) -> dict[str, tuple[int, str]]:
+        """sha256 of each payload that was destroyed to its size and the id of the tombstone."""
+        return {
+            payload["sha256"]: (int(payload["size"]), note["name"].rpartition(":")[2])
+            for note in tombstones(mongo, scope.workspace_id, scope.project_id)
+            if note["name"] in self.names
+            for payload in note["payloads"]
+            if not payload.get("keptBy")
+        }
 
     def since(self, known: Collection[str]) -> list[tuple[Raw, set[str]]]:
         """The tombstones that are not known yet, each with the sha256 of the recordings that it is about."""
@@ -148,8 +172,7 @@ def _rule(note: Raw, folders: Collection[str]) -> _Rule:
         for asset, path, ref in match.sources
         if asset in bytes_of
     )
-    kept = Match(match.ids, match.contents, match.sources, match.spared, places)
-    return _Rule(note, kept)
+    return _Rule(note, replace(match, places=places))
 
 
 def refuse_version(mongo: Mongo, scope: Scope, package: Path, manifest: Mapping[str, Any]) -> None:
@@ -199,7 +222,7 @@ def leaves_out(node_type: NodeType, task: RunTask) -> bool:
 
 
 def held_back(node_type: NodeType, task: RunTask, forgotten: Collection[str]) -> frozenset[str]:
-    """Assets with forgotten episodes that a task is not handed: its node cannot leave them out.
+    """Assets with forgotten episodes that a task is not handed as they are: its node cannot leave them out.
 
     A node that reads no bytes is given none; a report of what is in a recording is no copy of it.
     """

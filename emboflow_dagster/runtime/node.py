@@ -214,6 +214,8 @@ class NodeContext:
     """Brings a published version to disk, where the node type is executed with a database at hand."""
     forgotten: Mapping[str, Sequence[Place]] = field(default_factory=dict)
     """Asset id to the places in it of episodes that were forgotten."""
+    traces: Sequence[Any] = ()
+    """Numbers of episodes that were forgotten (:mod:`emboflow_dagster.blobs.forgotten_trace`), as JSON."""
     held: frozenset[str] = frozenset()
     """Assets that are not in ``assets``, because an episode in them was forgotten; what nodes before made of
     them is without it."""
@@ -338,7 +340,7 @@ class NodeType:
     """Whether it looks into a prefix of an object store by itself: such assets get ``Path()``."""
     makes_episodes: bool = False
     """Whether it makes episodes of its assets: it is told which were forgotten, and leaves them out. Nodes
-    that do not are not handed such an asset (:func:`emboflow_dagster.runtime.forgotten.held_back`)."""
+    that do not are handed a copy without those, or nothing (:mod:`emboflow_dagster.runtime.cutting`)."""
     runs_on_empty: bool = False
     """Is executed even when no asset is left."""
     sees: frozenset[Sight] = frozenset(Sight)

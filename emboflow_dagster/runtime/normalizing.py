@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emboflow_dagster.blobs.forgotten_place import FORGOTTEN, Place
+from emboflow_dagster.blobs.forgotten_trace import Trace
 from emboflow_dagster.errors import EmboflowError, InvalidInputError, LimitError
 from emboflow_dagster.runtime import child_main
 from emboflow_dagster.runtime.normalize_readers import rate_of, read
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from emboflow_dagster.formats.canonical.schema import Episode, Manifest
 
 MAX_SKIPPED = 200
+_NOT_CONFIG = ("assets", "forgotten", "traces", "out")
 
 
 def normalize(request: dict[str, Any]) -> dict[str, Any]:
@@ -24,7 +26,8 @@ def normalize(request: dict[str, Any]) -> dict[str, Any]:
             ``task`` (or null), ``topics``, ``mapping``, ``ratePolicy``, ``videos``, ``onMissingVideo``,
             ``split`` (or null), ``onMismatch``: ``separate`` gives a package in ``out/000``, ``out/001`` and
             so on for each set of features and rate, ``raise`` and ``skip`` one in ``out`` itself.
-            ``forgotten`` (optional): asset id to places of episodes that are left out.
+            ``forgotten`` (optional): asset id to places of episodes that are left out; ``traces`` (optional):
+            the numbers of such episodes.
 
     Returns:
         ``packages`` [{folder, fps, episodes, frames, features, files, assets, sync}], ``robotType``,
@@ -40,7 +43,9 @@ def normalize(request: dict[str, Any]) -> dict[str, Any]:
     request = {**request, "assets": [_known(asset) for asset in request["assets"]]}
     separate, out = request["onMismatch"] == "separate", Path(request["out"])
     work = _Work(request, request["fps"] if separate else _frame_rate(request))
-    config = {key: value for key, value in request.items() if key not in ("assets", "forgotten", "out")}
+    config = {
+        key: value for key, value in request.items() if key not in ("assets", "forgotten", "traces", "out")
+    }
     if separate:
         written = write_separate(
             work.episodes(),
@@ -104,6 +109,7 @@ class _Work:
         self.skipped: list[dict[str, Any]] = []
         self.sources: list[dict[str, Any]] = []
         """Filled while episodes are written: an asset that gave none is no source."""
+        self.traces = [Trace.of(row) for row in request.get("traces", ())]
         self.rows: list[dict[str, Any]] = []
 
     def episodes(self) -> "Iterator[Episode]":
@@ -128,6 +134,8 @@ class _Work:
             child_main.log(f"{asset['name']}: {row['episodes']} episodes, {row['frames']} frames")
 
     def _counted(self, asset: Mapping[str, Any], row: dict[str, Any]) -> "Iterator[Episode]":
+        from emboflow_dagster.formats.canonical.forgotten import looks_forgotten
+
         known, by_convention = rate_of(asset) if self.fps is None else (None, False)
         flags = ("nominal_rate",) if by_convention else ()
         # An episode of all that a folder holds is called as the folder: then any file of it may be meant.
@@ -140,7 +148,9 @@ class _Work:
             rate = episode.fps or known or self.fps
             path = None if episode.source.get("path") == whole else episode.source.get("path")
             where = {**episode.source, "path": path}
-            if any(place.has(where, episode.t0_ns, episode.length, rate) for place in places):
+            if any(
+                place.has(where, episode.t0_ns, episode.length, rate) for place in places
+            ) or looks_forgotten(episode.length, episode.features, self.traces):
                 self.skipped.append({"source": dict(episode.source), "reason": FORGOTTEN})
                 continue
             # The writer may refuse it: then it is in `skipped` when we are asked for the next one.

@@ -1,6 +1,8 @@
 """`emboflow dataset diff`, `edit` and `verify`, as typed."""
 
 import json
+import os
+import pty
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 
 from emboflow_dagster.project.handle import EmboFlow
 from tests.integration.project.versions_made import episode, made
-from tests.integration.test_cli import ERROR, Deployment, plain
+from tests.integration.test_cli import ERROR, Deployment, Ended, plain
 
 
 @pytest.fixture
@@ -124,12 +126,42 @@ def test_a_package_in_an_archive_says_which_version_it_is(deployment: Deployment
     assert not (tmp_path / "no").exists()
 
 
+def typing(deployment: Deployment, text: str, *words: str) -> Ended:
+    """The command on a terminal where somebody types."""
+    ours, theirs = pty.openpty()
+    os.write(ours, f"{text}\n".encode())
+    with (
+        os.fdopen(ours, "rb"),
+        os.fdopen(theirs, encoding="utf-8") as terminal,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr("sys.stdin", terminal)
+        return deployment.here(*words)
+
+
+def test_forgetting_asks_first(deployment: Deployment) -> None:
+    words = ["dataset", "forget", "reach", "2", "--reason", "no consent"]
+    unasked = deployment.here(*words)
+    assert (unasked.status, unasked.out) == (2, "")
+    assert unasked.err.startswith("error[usage]: this destroys the bytes of the episodes everywhere")
+    assert "--yes" in unasked.err
+    refused = typing(deployment, "lift", *words)
+    assert refused.status == 1
+    assert "at most destroyed" in refused.err
+    assert "nothing was done" in refused.err
+    assert len(deployment.here("dataset", "versions", "reach", "--json").json) == 1
+    done = typing(deployment, "reach", *words, "--json")
+    assert (done.status, done.json["state"]) == (0, "destroyed"), done.err
+    assert "a successor with 7 episodes" in done.err
+    assert "type reach to go on" in done.err
+
+
 def test_forgetting_shows_its_plan_then_does_it_and_says_so(deployment: Deployment) -> None:
     words = ["dataset", "forget", "reach", "2", "--reason", "no consent"]
     plan = deployment.here(*words, "--dry-run")
     planned = deployment.here(*words, "--dry-run", "--json").json
     none = deployment.here("dataset", "forgotten")
-    done = deployment.here(*words, "--base", "v1", "--json").json
+    done = deployment.here(*words, "--base", "v1", "--yes", "--json").json
     listed = deployment.here("dataset", "forgotten")
     old = deployment.here(
         "dataset", "export", "reach", "--tag", "v1", "--output", str(deployment.home / "old")

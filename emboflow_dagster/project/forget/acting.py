@@ -31,10 +31,12 @@ from emboflow_dagster.project.dataset_content import opened_content
 from emboflow_dagster.project.dataset_edits import edit
 from emboflow_dagster.project.forget import work
 from emboflow_dagster.project.forget.destroying import destroy
+from emboflow_dagster.project.forget.erasing import erase
 from emboflow_dagster.project.forget.fence import fence
 from emboflow_dagster.project.forget.matching import Match, chosen, copies, placed
 from emboflow_dagster.project.forget.survey import Survey, survey
 from emboflow_dagster.project.forget.tombstone import digest_of, kept_of, lists, shown, told_of
+from emboflow_dagster.project.forget.widening import widened
 from emboflow_dagster.project.opened import Opened
 from emboflow_dagster.runtime.digest import sha256_of
 
@@ -67,11 +69,12 @@ class Forgetting:
     ) -> dict[str, Any]:
         """The plan, or the tombstone; see :meth:`Datasets.forget`."""
         asked = {"datasetId": dataset.id, "episodes": list(episodes), "withSource": with_source}
-        if not dry_run:
-            for note in self._unfinished():
-                done = self._finish(note)
-                if note["asked"] == asked:
-                    return shown(done)
+        for note in self._unfinished():
+            if dry_run and note["asked"] == asked:  # places have moved since: it is these that go on going
+                return {"dryRun": True, "successors": [], **shown(note)}
+            done = note if dry_run else self._finish(note)
+            if note["asked"] == asked:
+                return shown(done)
         if not episodes or len(episodes) > MAX_EPISODES:
             raise InvalidInputError(f"forget: 1 to {MAX_EPISODES} episodes are needed")
         try:
@@ -86,6 +89,10 @@ class Forgetting:
         told = [told_of(entry, fps) for entry in mine]
         match = placed(self._opened, match, told)
         found = survey(self._opened, match, with_source=with_source)
+        wider = widened(self._opened, match, found)
+        if wider != match:
+            match = wider
+            found = survey(self._opened, match, with_source=with_source)
         self._refuse(found, with_source=with_source)
         note = {
             "asked": asked,
@@ -181,6 +188,8 @@ class Forgetting:
                     f"{len(busy)} payloads are being written at this moment; the rest was destroyed",
                     hint="say it once more in a minute: it goes on where it is",
                 )
+            rows = (*note["artifacts"], *note["annotations"], *note["logs"])
+            erase(self._mongo, [row for row in rows if row.get("sha256") and row["objectId"]])
             note = self._say(note, gone, kept)
         return note
 

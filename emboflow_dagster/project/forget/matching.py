@@ -4,8 +4,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from emboflow_dagster.blobs.forgotten_match import Match, family, source_of
+from emboflow_dagster.blobs.forgotten_match import Match, family, source_of, videos_of
 from emboflow_dagster.blobs.forgotten_place import Place, place_of
+from emboflow_dagster.blobs.forgotten_trace import trace_of, traced
 from emboflow_dagster.blobs.listing import is_listing
 from emboflow_dagster.blobs.pages import Located
 from emboflow_dagster.errors import InvalidInputError
@@ -33,6 +34,7 @@ def chosen(
     wanted, left = set(which), set(which)
     mine: list[dict[str, Any]] = []
     others: list[dict[str, Any]] = []
+    films: set[tuple[int, str]] = set()
     for one in episodes:
         entry = one.entry
         named = wanted & {one.index, entry["id"]}
@@ -40,7 +42,9 @@ def chosen(
         if named:
             mine.append({"episode": one.index, **entry})
         else:
-            others.append({name: entry[name] for name in ("id", "content", "source", "t0Ns", "length")})
+            told = {name: entry[name] for name in ("id", "content", "source", "t0Ns", "length")}
+            others.append({**told, "trace": trace_of(entry["length"], entry.get("stats"))})
+            films |= set(videos_of(entry))
     if left:
         names = ", ".join(str(one) for one in sorted(left, key=str)[:5])
         raise InvalidInputError(f"episode {names}: there is none; nothing was forgotten")
@@ -55,7 +59,23 @@ def chosen(
     # A piece of a recording that other episodes were made of too tells nothing.
     shared = {source_of(other) for other in others if family(other["id"]) not in ids}
     sources = {source for entry in mine if (source := source_of(entry)) and source not in shared}
-    return Match(frozenset(ids), frozenset(contents), frozenset(sources), frozenset(spared - contents)), mine
+    # Numbers and pictures that an episode beside it has too do not tell them apart.
+    found = [trace_of(entry["length"], entry.get("stats")) for entry in mine]
+    traces = [
+        trace
+        for trace in found
+        if trace and not any(o["content"] not in contents and traced(o["trace"], [trace]) for o in others)
+    ]
+    videos = {video for entry in mine for video in videos_of(entry)} - films
+    match = Match(
+        frozenset(ids),
+        frozenset(contents),
+        frozenset(sources),
+        frozenset(spared - contents),
+        traces=tuple(traces),
+        videos=frozenset(videos),
+    )
+    return match, mine
 
 
 def placed(opened: Opened, match: Match, episodes: Sequence[dict[str, Any]]) -> Match:
@@ -80,7 +100,7 @@ def placed(opened: Opened, match: Match, episodes: Sequence[dict[str, Any]]) -> 
         # What other episodes were made of too is no place of this one; a span of time is its own.
         if place.start is not None or source_of(episode) in match.sources:
             places.add(place)
-    return replace(match, places=frozenset(places))
+    return replace(match, places=match.places | places)
 
 
 def copies(opened: Opened, shas: Collection[str]) -> dict[str, str]:

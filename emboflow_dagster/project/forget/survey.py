@@ -8,7 +8,7 @@ from typing import Any, Final
 from emboflow_dagster.blobs import pages
 from emboflow_dagster.blobs.listing import is_listing, read_listing
 from emboflow_dagster.errors import IntegrityError
-from emboflow_dagster.model.annotation import Annotation
+from emboflow_dagster.model.annotation import Annotation, AnnotationStatus
 from emboflow_dagster.model.artifact import Artifact
 from emboflow_dagster.model.asset import Asset
 from emboflow_dagster.model.collections import CACHE
@@ -34,6 +34,8 @@ class Survey:
     versions: list[dict[str, Any]] = field(default_factory=list)
     artifacts: list[dict[str, Any]] = field(default_factory=list)
     annotations: list[dict[str, Any]] = field(default_factory=list)
+    whole: list[str] = field(default_factory=list)
+    """Annotations of a version that name no episode: they stay, and are told."""
     sources: list[dict[str, Any]] = field(default_factory=list)
     cache: list[str] = field(default_factory=list)
     tasks: list[dict[str, Any]] = field(default_factory=list)
@@ -43,6 +45,8 @@ class Survey:
     copies: list[dict[str, Any]] = field(default_factory=list)
     """Blobs of the workspace that a person put, with the same bytes: they stay, and are told."""
     payloads: dict[str, int] = field(default_factory=dict)
+    entries: dict[str, tuple[dict[str, Any], float]] = field(default_factory=dict)
+    """Hash of the data to an entry that has it and its version's rate: pieces, and what was made again."""
     old_manifests: list[str] = field(default_factory=list)
     """sha256 of manifests of the older layout among the versions."""
 
@@ -96,6 +100,7 @@ def _versions(opened: Opened, match: Match, found: Survey) -> set[str]:
             if not hits:
                 continue
             files = [file for _, entry in hits for _, file in pages.files_of(entry)]
+            found.entries |= {str(entry["content"]): (entry, fps) for _, entry in hits}
             if content.folder is not None:  # of the older layout: one table has them all
                 found.old_manifests.append(version.manifest_ref.sha256)
                 files = json.loads(opened.blobs.read_ref(version.manifest_ref))["files"]
@@ -177,6 +182,8 @@ def _annotations(opened: Opened, found: Survey) -> None:
         target, selector = annotation.target_ref.id, annotation.target_ref.selector or {}
         held = [(row.get("versionId"), row) for row in selector.get(HELD) or () if isinstance(row, dict)]
         if not any(_named(said) & places.get(at, everywhere) for at, said in ((target, selector), *held)):
+            if not _named(selector) and annotation.status is not AnnotationStatus.REJECTED:
+                found.whole.append(annotation.id)
             continue
         raw = annotation.payload.get("ref", annotation.payload)
         row: dict[str, Any] = {"id": annotation.id, "targetId": target, "objectId": None}
@@ -237,11 +244,9 @@ def _copies(opened: Opened, found: Survey) -> None:
         for row in (*found.artifacts, *found.annotations, *found.logs, *found.sources)
         if row.get("sha256")
     }
-    same = {
-        "workspace_id": opened.scope.workspace_id,
-        "data_sha256": {"$in": sorted(found.payloads)},
-        "owner_record_id": None,
-    }
+    shas = {"$in": sorted(found.payloads)}
+    mine = {"workspace_id": opened.scope.workspace_id}
+    same = {**mine, "data_sha256": shas, "owner_record_id": None}
     rows: set[tuple[str, int, str]] = set()
     for name in ("objects", "object_history"):
         with translated():
@@ -249,6 +254,15 @@ def _copies(opened: Opened, found: Survey) -> None:
                 rows.add(
                     (str(raw.get("object_id") or raw["_id"]), int(raw["version"]), str(raw["data_sha256"]))
                 )
+    # A version on its way to history is in the tail of its head (decision 38).
+    with translated():
+        fields = {f"tail.{name}": 1 for name in ("version", "data_sha256", "owner_record_id")}
+        for raw in opened.mongo["objects"].find({**mine, "tail.data_sha256": shas}, fields):
+            rows |= {
+                (str(raw["_id"]), int(row["version"]), str(row["data_sha256"]))
+                for row in raw["tail"]
+                if row.get("data_sha256") in found.payloads and row.get("owner_record_id") is None
+            }
     found.copies = [
         {"objectId": object_id, "version": version, "sha256": sha256}
         for object_id, version, sha256 in sorted(rows)

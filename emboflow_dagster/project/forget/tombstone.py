@@ -45,6 +45,7 @@ def lists(found: Survey) -> dict[str, Any]:
         "versions": found.versions,
         "artifacts": found.artifacts,
         "annotations": found.annotations,
+        "wholeAnnotations": found.whole,
         "sources": found.sources,
         "cache": found.cache,
         "tasks": found.tasks,
@@ -73,6 +74,12 @@ def kept_of(note: Raw) -> list[dict[str, Any]]:
     ]
     if note["sources"]:
         kept.append({"what": "probe reports", "count": None, "why": _REPORTS})
+    whole = note.get("wholeAnnotations") or []
+    if whole:
+        kept.append({"what": "annotations of whole versions", "ids": whole, "why": _WHOLE})
+    inside = [row for row in (*note.get("artifacts", ()), *note.get("annotations", ())) if row.get("sha256")]
+    if inside:
+        kept.append({"what": "MongoDB's oplog and files", "count": None, "why": _OPLOG})
     shared = [row["sha256"] for row in note["payloads"] if row.get("keptBy")]
     if shared:
         kept.append({"what": "payloads", "sha256": shared, "why": "something else in the store names them"})
@@ -96,10 +103,17 @@ _ASK: Final = f"--with-source was not asked for; {_UNUSED}"
 _PAGES: Final = "they prove what was there: labels, statistics and hashes of each episode, no frame of it"
 _AUDIT: Final = "who, when, why, ids, hashes and comments, in one chain; without it nothing is proved"
 _REPORTS: Final = "they say what is in a recording: names, counts, times, no frames"
+_WHOLE: Final = (
+    "they name no episode, and are stale at the successor; `emboflow annotation reject` where one is about it"
+)
+_OPLOG: Final = (
+    "documents are emptied, but the server keeps what it overwrote until it needs the room: the oplog rolls "
+    "over, `compact` writes a collection anew"
+)
 _BY_HAND: Final = "somebody put the same bytes as a blob of their own: `emboflow blob retain`, then `gc`"
 _DAGSTER: Final = (
-    "their pages may show pictures and numbers, and Dagster alone writes there: `dagster run delete ID` "
-    "removes each, `dagster asset wipe` what an asset shows"
+    "their pages show pictures and numbers, and Dagster alone writes there: the sensor `..__forgotten_runs` "
+    "deletes each once it is over, with its logs; where no daemon runs, `dagster run delete ID`"
 )
 
 

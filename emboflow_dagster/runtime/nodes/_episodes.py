@@ -29,7 +29,13 @@ def run(context: NodeContext, kind: str, limits: Any, *, network: bool) -> NodeR
     told = [_told(context, recording) for recording in recordings]
     read = context.child(
         "emboflow_dagster.runtime.episode_reading:extract",
-        {"kind": kind, "recordings": told, "forgotten": told_places(context), "out": str(parts)},
+        {
+            "kind": kind,
+            "recordings": told,
+            "forgotten": told_places(context),
+            "traces": list(context.traces),
+            "out": str(parts),
+        },
     )
     out.mkdir()
     made = run_child(

@@ -86,6 +86,7 @@ def run(context: NodeContext) -> NodeResult:
         {
             "assets": recordings(context),
             "forgotten": told_places(context),
+            "traces": list(context.traces),
             "out": str(context.workdir / "package"),
             "fps": options.fps,
             "robotType": options.robot_type or _robot_type(context),

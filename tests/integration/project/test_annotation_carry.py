@@ -70,8 +70,12 @@ def test_what_was_said_of_a_package_holds_at_the_version_it_became(ef: EmboFlow,
     ef.annotations.add(elsewhere.id, {"label": "x"}, selector={"episode": 7})
     ef.annotations.submit(task.id)
     ef.annotations.approve(task.id)
+    assert ef.annotations.annotated() == []  # the control: no version was made of it yet
     assert ef.runs.work(run.id).status.value == "success"
 
+    [(dataset, latest, at)] = ef.annotations.annotated()
+    assert (dataset.name, latest.version_tag) == ("lifts", "v1")
+    assert at == max(one.updated_at for one in ef.annotations.tasks.find({}))
     assert told(ef, "lifts") == [
         ("valid", "", 1),
         ("valid", "", None),
@@ -305,7 +309,8 @@ def test_the_dataset_s_page_in_dagster_counts_them(ef: EmboFlow, tmp_path: Path)
 
     assert before.id == after.id
     assert before.mark != after.mark
-    event = after.event()
+    event = after.told()
+    assert event is not None
     assert event.asset_key.path[-2:] == ["datasets", "reach"]
     said = {name: value.value for name, value in event.metadata.items()}
     assert said == {

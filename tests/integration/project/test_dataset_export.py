@@ -8,6 +8,7 @@ import sys
 import tarfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,8 @@ from emboflow_dagster.errors import (
 from emboflow_dagster.formats.canonical.checking import check_folder
 from emboflow_dagster.formats.exports.lerobot_check import check_lerobot
 from emboflow_dagster.formats.exports.package import check_package
+from emboflow_dagster.orchestration.catalog import Place
+from emboflow_dagster.orchestration.policy_events import policy_rows
 from emboflow_dagster.project import dataset_export
 from emboflow_dagster.project.dataset_changes import Trim
 from emboflow_dagster.project.handle import EmboFlow
@@ -246,6 +249,26 @@ def test_nodes_deliver_what_an_earlier_node_made(ef: EmboFlow, tmp_path: Path) -
         )
     with pytest.raises(NotFoundError, match="no episode 2"):
         ef.datasets.policies("lift", "2")
+    # All of a version at once, and the way back.
+    (row,) = ef.datasets.policies("lift")
+    assert (row["artifactId"], row["same"], row["changed"], row["listed"]) == (trained.id, 1, 1, 2)
+    assert [one.id for one in ef.datasets.trained()] == [trained.id]
+    before = list(ef.datasets.episodes("lift", "v1"))
+    assert [(one["id"], one["content"]) for one in ef.datasets.seen(trained)] == [
+        (entry["id"], entry["content"]) for entry in before
+    ]
+    seen, of_dataset = (one.told() for one in policy_rows(ef, Place("acme", "pick-place")))
+    assert seen is not None
+    assert of_dataset is not None
+    assert seen.asset_key.path[-3:] == ["artifacts", "delivering", "train"]
+    table: Any = seen.metadata["episodes"].value
+    assert [record.data["content sha256"] for record in table.records] == [
+        entry["content"] for entry in before
+    ]
+    assert of_dataset.asset_key.path[-2:] == ["datasets", "lift"]
+    saw: Any = of_dataset.metadata["policies_that_saw_it"].value
+    [record] = saw.records
+    assert (record.data["policy"], record.data["same data"], record.data["changed since"]) == ("act", 1, 1)
 
 
 def test_a_training_config_says_what_the_data_lacks(ef: EmboFlow, tmp_path: Path) -> None:

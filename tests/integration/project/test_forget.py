@@ -88,6 +88,43 @@ def test_an_old_version_says_why_it_cannot_be_read(ef: EmboFlow, tmp_path: Path)
     assert check_folder(tmp_path / "new").problems == []
 
 
+def test_diffs_edits_and_undo_after_it(ef: EmboFlow, tmp_path: Path) -> None:
+    made(ef, tmp_path / "1", "reach", FEW)
+    ef.datasets.edit("reach", [Relabel([1], task="place")])
+    contents = [e["content"] for e in ef.datasets.episodes("reach")]
+    before = ef.datasets.diff("reach", "v1", "v2")
+    ef.datasets.forget("reach", [1], reason=WHY)
+
+    # Versions that had it are compared as before, and listed with what its page says; no byte of it is read.
+    assert ef.datasets.diff("reach", "v1", "v2") == before
+    for since in ("v1", "v2"):
+        found = ef.datasets.diff("reach", since, "v3")
+        assert [(row["episode"], row["id"]) for row in found["removed"]] == [
+            (1, list(ef.datasets.episodes("reach", since))[1]["id"])
+        ]
+    assert [e["content"] for e in ef.datasets.episodes("reach", "v2")] == contents
+    # Edits go on, undo stops at it.
+    ef.datasets.edit("reach", [Relabel([1], task="fold")])
+    ef.datasets.edit("reach", [Trim(0, 1, 5)])
+    assert ef.datasets.undo("reach").version_tag == "v6"
+    assert ef.datasets.undo("reach").version_tag == "v7"
+    left = [contents[0], contents[2]]
+    assert [e["content"] for e in ef.datasets.episodes("reach")] == left
+    assert ef.datasets.diff("reach", "v3", "v7")["counts"] == {
+        "added": 0,
+        "removed": 0,
+        "changed": 0,
+        "unchanged": 2,
+    }
+    for way in (lambda: ef.datasets.undo("reach"), lambda: ef.datasets.restore("reach", "v1")):
+        with pytest.raises(
+            TransitionError, match=r"v[12] was withdrawn: it has episode ep_\w+: forgotten by"
+        ):
+            way()
+    assert len(ef.datasets.versions("reach")) == 7
+    assert ef.verify(all=True).problems == []
+
+
 def test_pieces_copies_and_other_datasets_go_with_it(ef: EmboFlow, tmp_path: Path) -> None:
     made(ef, tmp_path / "1", "night", FEW[1:2])
     made(ef, tmp_path / "2", "reach", FEW)

@@ -11,11 +11,13 @@ import h5py  # noqa: TID253 - the recordings are written here
 import numpy as np  # noqa: TID253
 import pyarrow.parquet as pq  # noqa: TID253
 
+from emboflow_dagster import BlobRef, Create
 from emboflow_dagster.mongo import log_chunks
 from emboflow_dagster.project.dataset_changes import Merge, Relabel
 from emboflow_dagster.project.forget.tombstone import kept_of
 from emboflow_dagster.project.handle import EmboFlow
 from tests.integration.project.conftest import Opener
+from tests.integration.project.versions_made import episode, made
 
 #: A number that nothing else has, the same in 32 and 64 bits.
 NUMBER = 7341.28125
@@ -166,8 +168,8 @@ def has(value: Any) -> bool:
 
 def test_nothing_is_left(opener: Opener, tmp_path: Path) -> None:
     ef = opener(allow_gridfs=True)
-    episode = filled(ef, tmp_path)
-    entry = next(e for e in ef.datasets.episodes("lifts") if e["id"] == episode)
+    mine_id = filled(ef, tmp_path)
+    entry = next(e for e in ef.datasets.episodes("lifts") if e["id"] == mine_id)
     frames = entry["files"]["frames"]
     with ef.store.open(
         f"sha256/{frames['sha256'][:2]}/{frames['sha256'][2:]}", sha256=frames["sha256"], size=frames["size"]
@@ -191,9 +193,9 @@ def test_nothing_is_left(opener: Opener, tmp_path: Path) -> None:
     assert any(name.startswith("_emboflow_cache.") for name in before)
     assert len(in_store(ef)) > 8
 
-    plan = ef.datasets.forget("lifts", [episode], reason=WHY, with_source=True, dry_run=True)
+    plan = ef.datasets.forget("lifts", [mine_id], reason=WHY, with_source=True, dry_run=True)
     assert before == in_database(ef)
-    told = ef.datasets.forget("lifts", [episode], reason=WHY, with_source=True)
+    told = ef.datasets.forget("lifts", [mine_id], reason=WHY, with_source=True)
     ef.gc()
 
     assert {row["nodeId"] for row in plan["tasks"]} >= {
@@ -234,3 +236,39 @@ def test_what_stays_is_named_with_its_reason() -> None:
         "other episodes come from it",
     ]
     assert ["a-run"] in [row.get("ids") for row in kept]
+
+
+def test_annotations_in_documents_and_gridfs_are_emptied(opener: Opener, tmp_path: Path) -> None:
+    """Payloads that are blobs elsewhere than in the store: the collections are searched for their text."""
+    ef = opener(allow_gridfs=True)
+    version = made(ef, tmp_path / "1", "reach", [episode(1), episode(2)])
+    task = ef.annotations.open("reach", label_type="segment")
+    ids: dict[str, str] = {}
+    for home, place in (("in_object", 0), ("gridfs", 0), ("in_object", 1)):
+        text = json.dumps({"label": f"{home} of {place}: {NUMBER}"}).encode()
+        # Bytes of a version before, that waits in the tail, are another one's.
+        object_id = f"said-{home}-{place}"
+        ef.blobs.put(b"{}", object_id=object_id, home=home, content_type="application/json")
+        blob = ef.blobs.put(text, object_id=object_id, home=home, content_type="application/json")
+        fields = {
+            "annotationTaskId": task.id,
+            "targetRef": {"id": version.id, "selector": {"episode": place}},
+            "payload": BlobRef(object_id=blob.object_id, version=blob.version),
+        }
+        ids[object_id] = ef.cud([Create("annotations", fields)])[0].id
+    whole = ef.annotations.add(task.id, {"label": "all of it"}).id
+    assert {"objects.data", "fs.chunks.data"} <= in_database(ef)
+
+    told = ef.datasets.forget("reach", [0], reason=WHY)
+
+    assert {row["id"] for row in told["annotations"]} == {ids["said-in_object-0"], ids["said-gridfs-0"]}
+    held = [row["_id"] for row in ef.mongo["objects"].find() if has(row.get("data"))]
+    assert held == ["said-in_object-1"]  # of the other episode
+    assert not any(has(row["data"]) for row in ef.mongo["fs.chunks"].find())
+    assert ef.blobs.read("said-gridfs-0", 0) == b"{}"
+    kept = {row["what"]: row for row in told["kept"]}
+    assert kept["annotations of whole versions"]["ids"] == [whole]
+    assert "oplog" in kept["MongoDB's oplog and files"]["what"]
+    assert ef.verify(all=True).problems == []
+    ef.gc()
+    assert ef.verify(all=True).problems == []

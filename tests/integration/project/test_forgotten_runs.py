@@ -1,5 +1,6 @@
 """A run over a recording of which an episode was forgotten: it is not made again, nor recorded again."""
 
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from rosbags.rosbag1 import Writer  # noqa: TID253
 from rosbags.typesys import Stores, get_typestore  # noqa: TID253
 
 from emboflow_dagster.errors import ConflictError, EmboflowError, ErrorKind, NotFoundError
-from emboflow_dagster.project.dataset_changes import Merge, Relabel
+from emboflow_dagster.project.dataset_changes import Merge, Relabel, Split
 from emboflow_dagster.project.forget.tombstone import digest_of
 from emboflow_dagster.project.handle import EmboFlow
 
@@ -86,8 +87,13 @@ def process(episode, context):
     return {"observation.state": episode["obs/eef_pos"], "action": episode["actions"]}
 """
 LOOK = """
+import h5py
 def look(ctx, inputs):
-    return {"given": [asset.name for asset in ctx.assets], "upstream": sorted(inputs)}
+    given = {}
+    for asset in ctx.assets:
+        with h5py.File(asset.path) as file:
+            given[asset.name] = list(file["data"])
+    return {"given": given, "upstream": sorted(inputs)}
 """
 
 
@@ -111,7 +117,7 @@ def test_no_node_hands_it_on(ef: EmboFlow, tmp_path: Path):
     ef.workflows.publish({"workflow": "again", "nodes": nodes})
     before = ran(ef, asset)
     assert {task.status for task in before.values()} == {"success"}
-    assert before["any"].last_result_preview["given"] == ["demos"]
+    assert before["any"].last_result_preview["given"] == {"demos": ["demo_0", "demo_1"]}
     assert before["shown"].last_result_preview["subjects"] == 1
     assert b"called for data/demo_0" in b"".join(ef.tasks.output(before["code"].workflow_run_id, "code"))
     ef.datasets.forget("lifts", [0], reason=WHY)
@@ -124,9 +130,14 @@ def test_no_node_hands_it_on(ef: EmboFlow, tmp_path: Path):
     assert (hooked["episodes"], "episode-forgotten" in hooked["recordings"][0]["left out"]) == (1, True)
     printed = b"".join(ef.tasks.output(tasks["code"].workflow_run_id, "code")).splitlines()
     assert printed == [b"called for data/demo_1"]
-    assert tasks["any"].last_result_preview["given"] == []
-    assert (tasks["shown"].summary.outcome, tasks["judged"].summary.outcome) == ("empty", "empty")
-    assert tasks["shown"].output_artifact_ids == []
+    # What takes a recording whole is given a copy without it.
+    assert tasks["any"].last_result_preview["given"] == {"demos": ["demo_1"]}
+    assert (tasks["shown"].summary.outcome, tasks["judged"].summary.outcome) == ("done", "done")
+    for name in ("shown", "judged", "any"):
+        [made] = [a for a in ef.artifacts.list() if a.id in tasks[name].output_artifact_ids]
+        files = ef.artifacts.fetch(made, tmp_path / "made" / name)
+        inside = [f.read_bytes() for f in (files.rglob("*") if files.is_dir() else [files]) if f.is_file()]
+        assert not any(b"demo_0" in data for data in inside), name
     log = [line.text for line in ef.tasks.logs(tasks["any"].workflow_run_id, "any")]
     assert any("episode-forgotten" in line and "demos" in line for line in log)
     assert tasks["seen"].summary.outcome == "done"
@@ -249,10 +260,16 @@ def test_a_version_that_has_one_is_refused_with_its_code(ef: EmboFlow, tmp_path:
 
     rules.refuse(entries[1:], {asset: sha256}, 20.0)
     # Made again with other numbers, of other bytes' asset: the place in the same recording is enough.
-    other = {**entries[0], "content": "0" * 64, "id": "ep_other"}
+    other = {**entries[0], "content": "0" * 64, "id": "ep_other", "stats": {}}
     other["source"] = {**other["source"], "assetId": "ast_other", "path": "renamed.hdf5"}
     rules.refuse([other], {"ast_other": "1" * 64})
-    for entry, sources in ((entries[0], {}), (other, {"ast_other": sha256})):
+    # An export that came back: other data, id and place, and features that have other names.
+    numbers = {f"other.{name}": said for name, said in entries[0]["stats"].items()}
+    for entry, sources in (
+        (entries[0], {}),
+        (other, {"ast_other": sha256}),
+        ({**other, "stats": numbers}, {"ast_other": "1" * 64}),
+    ):
         with pytest.raises(EmboflowError, match=WHY) as said:
             rules.refuse([entry], sources)
         assert said.value.kind is ErrorKind.EPISODE_FORGOTTEN
@@ -264,3 +281,44 @@ def test_a_version_that_has_one_is_refused_with_its_code(ef: EmboFlow, tmp_path:
         ef.datasets.reinstate(told["id"], reason=WHY)
     with pytest.raises(NotFoundError):
         ef.datasets.reinstate("fgt_none", reason=WHY)
+
+
+COUNTS = """
+from rosbags.rosbag1 import Reader
+def look(ctx, inputs):
+    found = [str(asset.path) for asset in ctx.assets]
+    found += [str(p) for one in inputs.values() for a in one.artifacts for p in a.path.rglob("*.bag")]
+    counts = []
+    for path in found:
+        with Reader(path) as bag:
+            counts.append(sum(1 for _ in bag.messages()))
+    return {"counts": counts}
+"""
+
+
+@pytest.mark.skipif(os.environ.get("EMBOFLOW_FAULTS") != "all", reason="EMBOFLOW_FAULTS=all runs it")
+def test_a_bag_is_handed_on_without_that_time(ef: EmboFlow, tmp_path: Path):
+    """`recover` and a hook over whole inputs; where nothing else is in it, they are given nothing."""
+    asset = ef.assets.register(write_bag(tmp_path / "drive.bag"), name="drive", type="rosbag").id
+    config = {"fps": 20, "topics": ["/joint"]}
+    nodes: list[dict[str, Any]] = [
+        FLOW["nodes"][0],
+        {"id": "episodes", "type": "normalize", "after": ["src"], "config": config},
+        {**FLOW["nodes"][3]},
+        {"id": "rescued", "type": "recover", "after": ["src"]},
+        {"id": "counts", "type": "python", "after": ["src", "rescued"], "codeHook": coded(COUNTS, "look")},
+    ]
+    ef.workflows.publish({"workflow": "again", "nodes": nodes})
+    assert ran(ef, asset)["counts"].last_result_preview["counts"] == [120, 120]
+    ef.datasets.edit("lifts", [Split(0, [20, 40])])
+
+    ef.datasets.forget("lifts", [1], reason=WHY)  # one second of three
+
+    tasks = ran(ef, asset)
+    assert tasks["counts"].last_result_preview["counts"] == [80, 80]
+    assert tasks["rescued"].last_result_preview["messages"] == 80
+    ef.datasets.forget("lifts", [0, 1], reason=WHY)
+    tasks = ran(ef, asset)
+    assert tasks["rescued"].summary.outcome == "empty"
+    log = [line.text for line in ef.tasks.logs(tasks["rescued"].workflow_run_id, "rescued")]
+    assert any("nothing else is in it" in line for line in log), log
