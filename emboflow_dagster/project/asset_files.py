@@ -4,7 +4,6 @@ import hashlib
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,9 +29,12 @@ from emboflow_dagster.errors import (
 )
 from emboflow_dagster.model.asset import MAX_TOP_LEVEL_PATHS, Asset
 from emboflow_dagster.model.storage import LISTING_TYPE, PATH_BUCKET, StorageRef
+from emboflow_dagster.project.scratch import scratch_folder
 
 Progress = Callable[[int, int], None]
 CHUNK = 1 << 20
+#: Bytes of a path that stays where it is: as many as a storage reference keeps.
+MAX_KEY = 1_024
 _BYTES = "application/octet-stream"
 _URL_HINT = (
     "files and folders of this machine can be registered, URLs cannot, "
@@ -123,34 +125,32 @@ def view(blobs: Blobs, asset: Asset, scratch: Path) -> Iterator[Path]:
     Raises:
         IntegrityError: A byte is missing or differs.
     """
-    scratch.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="asset-", dir=scratch))
     source = str((asset.summary or {}).get("sourcePath", ""))
     name = Path(source).name or asset.display_name.replace("/", "_")
-    try:
+    ref = asset.storage_ref
+    with scratch_folder(scratch) as folder:
         target = folder / name
-        ref = asset.storage_ref
         if is_listing(ref) and asset.source_type == "registered_path":
-            yield _checked_folder(blobs, asset, Path(source), target)
-            return
-        if is_listing(ref):
-            target.mkdir()
-            with blobs.open_ref(ref) as stream:
-                for entry in read_listing(stream):
-                    place = target / entry.path
-                    if not place.resolve().is_relative_to(target.resolve()):
-                        raise IntegrityError(
-                            f"{asset.id}: the listing names {entry.path!r}, outside of its folder"
-                        )
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    _bring(blobs, payload_ref(ref, entry.sha256, entry.size), place)
+            target = _checked_folder(blobs, asset, Path(source), target)
+        elif is_listing(ref):
+            _restore(blobs, asset, target)
         elif ref.bucket == PATH_BUCKET:
             _link_checked(Path("/") / ref.key, target, ref.sha256, ref.size, asset)
         else:
             _bring(blobs, ref, target)
         yield target
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _restore(blobs: Blobs, asset: Asset, target: Path) -> None:
+    ref = asset.storage_ref
+    target.mkdir()
+    with blobs.open_ref(ref) as stream:
+        for entry in read_listing(stream):
+            place = target / entry.path
+            if not place.resolve().is_relative_to(target.resolve()):
+                raise IntegrityError(f"{asset.id}: the listing names {entry.path!r}, outside of its folder")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            _bring(blobs, payload_ref(ref, entry.sha256, entry.size), place)
 
 
 def _checked_folder(blobs: Blobs, asset: Asset, source: Path, target: Path) -> Path:
@@ -236,6 +236,12 @@ def _put(blobs: Blobs, path: Path, kind: str, progress: Progress | None) -> Stor
 
 def _in_place(path: Path, kind: str, progress: Progress | None) -> StorageRef:
     real = path.absolute()
+    if (length := len(real.as_posix().encode())) > MAX_KEY:
+        raise InvalidInputError(
+            f"{real.name[:60]}: its path has {length} bytes, {MAX_KEY} are kept",
+            kind=ErrorKind.PATH_TOO_LONG,
+            hint="register it without --in-place",
+        )
     sha256, size = _hash(real)
     if progress:
         progress(1, size)

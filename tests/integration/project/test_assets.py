@@ -500,3 +500,19 @@ def test_a_snapshot_of_the_hub_is_registered_through_its_links_and_others_are_no
         with pytest.raises(InvalidInputError, match="neither a file nor a folder"):
             ef.assets.register(snapshot, type="folder", name="y")
         odd.unlink()
+
+
+def test_a_path_that_is_too_long_to_be_kept_is_refused_in_place_and_stored_else(
+    ef: EmboFlow, tmp_path: Path
+) -> None:
+    below = tmp_path / "f"
+    for _ in range(5):
+        below /= "d" * 240
+    below.mkdir(parents=True)
+    (below / "a.csv").write_text("a,b\n1,2\n")
+
+    with pytest.raises(InvalidInputError) as caught:
+        ef.assets.register(tmp_path / "f", type="folder", in_place=True)
+
+    assert caught.value.kind is ErrorKind.PATH_TOO_LONG
+    assert ef.assets.register(tmp_path / "f", type="folder").file_count == 1
