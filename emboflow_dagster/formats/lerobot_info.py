@@ -106,6 +106,11 @@ def read_info(path: Path) -> Info | None:
         document = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
+    return info_of(document)
+
+
+def info_of(document: Any) -> Info | None:
+    """The content of an info file, ``None`` where it is no object."""
     if not isinstance(document, dict):
         return None
     info = Info(None, document)

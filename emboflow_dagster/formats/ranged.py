@@ -4,6 +4,7 @@ import io
 import urllib.error
 import urllib.request
 from collections import OrderedDict
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -23,14 +24,16 @@ class Ranged(io.RawIOBase):
         url: Where it is; a signature in it is its only credential.
         size: Its bytes.
         budget: How many bytes may be fetched.
+        tag: The server's tag of it; ranges of an object that was replaced since are not given.
     """
 
-    def __init__(self, url: str, size: int, *, budget: int) -> None:
+    def __init__(self, url: str, size: int, *, budget: int, tag: str | None = None) -> None:
         if urlsplit(url).scheme not in ("http", "https"):
             raise ValueError("no http or https URL")
         self._url = url
         self.size = size
         self.budget = budget
+        self._wanted = {"If-Match": f'"{tag}"'} if tag else {}
         self.fetched = 0
         self._at = 0
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
@@ -83,7 +86,8 @@ class Ranged(io.RawIOBase):
         last = min(first + BLOCK, self.size) - 1
         if self.fetched + last + 1 - first > self.budget:
             raise BudgetError(f"more than {self.budget} bytes of it would have to be read")
-        request = urllib.request.Request(self._url, headers={"Range": f"bytes={first}-{last}"})  # noqa: S310 - checked above
+        headers = {"Range": f"bytes={first}-{last}", **self._wanted}
+        request = urllib.request.Request(self._url, headers=headers)  # noqa: S310 - checked above
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:  # noqa: S310 - checked above
                 if reply.status != 206:  # noqa: PLR2004 - partial content
@@ -91,6 +95,8 @@ class Ranged(io.RawIOBase):
                 data = reply.read(last + 1 - first)
         except urllib.error.URLError as error:
             code = getattr(error, "code", None)  # the URL is a credential: it is not shown
+            if code == HTTPStatus.PRECONDITION_FAILED:
+                raise OSError("the object was replaced while it was read") from None
             raise OSError(f"the server answered {code}" if code else "the server cannot be reached") from None
         self.fetched += len(data)
         self._blocks[number] = data

@@ -18,8 +18,11 @@ OBJECT_BUDGET: Final = 8 * 1024 * 1024
 MAX_EXTENSIONS: Final = 100
 MAX_NAMES: Final = 100
 
-Row = tuple[str, int, str]
-"""A looked-at object: its path below the prefix, its bytes, the URL that reads it."""
+#: Documents that say what a whole folder is.
+TELLS_FOLDER: Final = ("meta/info.json", "dataset_info.json")
+
+Row = tuple[str, int, str, str]
+"""A looked-at object: its path below the prefix, its bytes, the URL that reads it, the server's tag."""
 
 
 def probe_prefix(url: str, counts: dict[str, Any], rows: Sequence[Row]) -> Probe:
@@ -33,8 +36,8 @@ def probe_prefix(url: str, counts: dict[str, Any], rows: Sequence[Row]) -> Probe
     report = Probe()
     objects: dict[str, dict[str, Any]] = {}
     fetched = 0
-    for path, size, where in rows:
-        source = Ranged(where, size, budget=OBJECT_BUDGET)
+    for path, size, where, tag in rows:
+        source = Ranged(where, size, budget=OBJECT_BUDGET, tag=tag)
         objects[path] = _look(path, source, report)
         fetched += source.fetched
     report.structure |= {**counts, "objects": objects, "lookedAt": len(objects), "counted": "declared"}
@@ -43,6 +46,7 @@ def probe_prefix(url: str, counts: dict[str, Any], rows: Sequence[Row]) -> Probe
     for entry in objects.values():
         formats[entry["format"]] = formats.get(entry["format"], 0) + 1
     formats.pop("unknown", None)
+    _suggest_datasets(objects, report)
     for name, number in sorted(formats.items(), key=lambda item: (-item[1], item[0])):
         share = number / max(1, len(objects))
         report.suggest(name, round(0.5 + 0.4 * share, 3), f"{number} of {len(objects)} objects looked at")
@@ -64,6 +68,8 @@ def _look(path: str, source: Ranged, report: Probe) -> dict[str, Any]:
         if is_lfs_pointer(head):
             report.warn("git_lfs_pointer", "a Git LFS pointer, not the file itself", path)
             return found
+        if path.endswith(TELLS_FOLDER):
+            return found | _folder(path, head + source.read(source.size - len(head)))
         kind = signature(head) or ("csv" if path.lower().endswith(".csv") else "unknown")
         found["format"] = _NAMES.get(kind, kind)
         look = _LOOKS.get(kind)
@@ -75,6 +81,39 @@ def _look(path: str, source: Ranged, report: Probe) -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001 - one object that cannot be read hides no other
         report.warn("unreadable", f"{type(error).__name__}: {error}"[:300], path)
     return found
+
+
+def _folder(path: str, data: bytes) -> dict[str, Any]:
+    """What a LeRobot or RLDS dataset says of itself; nothing where it is neither."""
+    from emboflow_dagster.formats.lerobot_info import VERSIONS, info_of
+
+    info = info_of(json.loads(data))
+    if info is None:
+        return {}
+    if path.endswith(TELLS_FOLDER[0]):
+        if info.version is None:
+            return {}
+        told = {"episodes": info.integer("total_episodes"), "frames": info.integer("total_frames")}
+        return {"format": VERSIONS[info.version], **told, "fps": info.fps, "features": info.features}
+    splits = [split for split in info.document.get("splits") or [] if isinstance(split, dict)]
+    if not splits:
+        return {}
+    lengths = [int(n) for split in splits for n in split.get("shardLengths") or [] if str(n).isdecimal()]
+    return {"format": "rlds_tfrecord", "episodes": sum(lengths)}
+
+
+def _suggest_datasets(objects: dict[str, dict[str, Any]], report: Probe) -> None:
+    """A dataset's own document says more of a prefix than the kinds of its objects."""
+    told = {
+        path: entry for path, entry in objects.items() if "episodes" in entry and path.endswith(TELLS_FOLDER)
+    }
+    for path, entry in told.items():
+        report.suggest(entry["format"], 0.95, f"{path} says so")
+    if len(told) == 1:
+        (entry,) = told.values()
+        report.structure["declared"] = {name: entry[name] for name in ("episodes", "frames") if name in entry}
+    elif told:
+        report.warn("multiple_recordings", f"{len(told)} datasets are below the prefix")
 
 
 def _zip(source: Ranged, _: bytes) -> dict[str, Any]:
@@ -214,6 +253,8 @@ class Counts:
 
 def probe_json(url: str, counts: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
     """:func:`probe_prefix` as JSON, for a child process."""
-    report = probe_prefix(url, counts, [(path, size, where) for path, size, where in rows]).to_json()
+    report = probe_prefix(
+        url, counts, [(path, size, where, tag) for path, size, where, tag in rows]
+    ).to_json()
     json.dumps(report, allow_nan=False)
     return report

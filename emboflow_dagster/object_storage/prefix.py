@@ -49,7 +49,7 @@ class Prefix:
         root = self.prefix if not self.prefix or self.prefix.endswith("/") else f"{self.prefix}/"
         for row in self._s3.pages("list_objects_v2", "Contents", Prefix=self.prefix, MaxKeys=self._page):
             key = row["Key"]
-            if key.endswith("/") or not (key.startswith(root) or key == self.prefix):
+            if (key.endswith("/") and not row["Size"]) or not (key.startswith(root) or key == self.prefix):
                 continue
             path = key[len(root) :] if key.startswith(root) else key.rpartition("/")[2]
             yield Listed(path, row["Size"], row["ETag"].strip('"'))

@@ -4,13 +4,20 @@ import hashlib
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from emboflow_dagster.blobs.listing import Entry, is_listing, payload_ref, read_listing, walk, write_listing
+from emboflow_dagster.blobs.listing import (
+    Entry,
+    hub_blobs,
+    is_listing,
+    payload_ref,
+    read_listing,
+    walk,
+    write_listing,
+)
 from emboflow_dagster.blobs.store import Blobs
 from emboflow_dagster.errors import (
     EmboflowError,
@@ -22,9 +29,12 @@ from emboflow_dagster.errors import (
 )
 from emboflow_dagster.model.asset import MAX_TOP_LEVEL_PATHS, Asset
 from emboflow_dagster.model.storage import LISTING_TYPE, PATH_BUCKET, StorageRef
+from emboflow_dagster.project.scratch import scratch_folder
 
 Progress = Callable[[int, int], None]
 CHUNK = 1 << 20
+#: Bytes of a path that stays where it is: as many as a storage reference keeps.
+MAX_KEY = 1_024
 _BYTES = "application/octet-stream"
 _URL_HINT = (
     "files and folders of this machine can be registered, URLs cannot, "
@@ -87,11 +97,13 @@ def _take(blobs: Blobs, path: Path, *, in_place: bool, progress: Progress | None
         return Taken(ref, ref.size, 1, [path.name])
     if not path.is_dir():
         raise InvalidInputError(f"{path}: neither a file nor a folder", kind=ErrorKind.FORMAT_UNSUPPORTED)
-    for file in walk(path):  # before anything is read: what is refused in the end was read for nothing
+    blobs_of_hub = hub_blobs(path)
+    # Before anything is read: what is refused in the end was read for nothing.
+    for file in walk(path, links_into=blobs_of_hub):
         _refuse_unspeakable(file)
     entries: list[Entry] = []
     done = 0
-    for file in walk(path):
+    for file in walk(path, links_into=blobs_of_hub):
         ref = _in_place(file, _BYTES, None) if in_place else _put(blobs, file, _BYTES, None)
         entries.append(Entry(file.relative_to(path).as_posix(), ref.sha256, ref.size))
         done += ref.size
@@ -106,40 +118,72 @@ def _take(blobs: Blobs, path: Path, *, in_place: bool, progress: Progress | None
 def view(blobs: Blobs, asset: Asset, scratch: Path) -> Iterator[Path]:
     """The asset as a read-only path, every byte checked against what was registered.
 
-    A file keeps its name; a folder is laid out again below ``scratch``. Files of a local store are
-    linked, not copied.
+    A file keeps its name; a folder is laid out again below ``scratch``. Files of a local store are linked,
+    not copied; so are those of a folder registered in place, where its file system allows it, and else
+    the folder itself is given as long as it holds what was registered and nothing else.
 
     Raises:
         IntegrityError: A byte is missing or differs.
     """
-    scratch.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="asset-", dir=scratch))
     source = str((asset.summary or {}).get("sourcePath", ""))
     name = Path(source).name or asset.display_name.replace("/", "_")
-    try:
+    ref = asset.storage_ref
+    with scratch_folder(scratch) as folder:
         target = folder / name
-        ref = asset.storage_ref
-        if is_listing(ref):
-            target.mkdir()
-            with blobs.open_ref(ref) as stream:
-                for entry in read_listing(stream):
-                    place = target / entry.path
-                    if not place.resolve().is_relative_to(target.resolve()):
-                        raise IntegrityError(
-                            f"{asset.id}: the listing names {entry.path!r}, outside of its folder"
-                        )
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    if asset.source_type == "registered_path":
-                        _link_checked(Path(source) / entry.path, place, entry.sha256, entry.size, asset)
-                    else:
-                        _bring(blobs, payload_ref(ref, entry.sha256, entry.size), place)
+        if is_listing(ref) and asset.source_type == "registered_path":
+            target = _checked_folder(blobs, asset, Path(source), target)
+        elif is_listing(ref):
+            _restore(blobs, asset, target)
         elif ref.bucket == PATH_BUCKET:
             _link_checked(Path("/") / ref.key, target, ref.sha256, ref.size, asset)
         else:
             _bring(blobs, ref, target)
         yield target
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _restore(blobs: Blobs, asset: Asset, target: Path) -> None:
+    ref = asset.storage_ref
+    target.mkdir()
+    with blobs.open_ref(ref) as stream:
+        for entry in read_listing(stream):
+            place = target / entry.path
+            if not place.resolve().is_relative_to(target.resolve()):
+                raise IntegrityError(f"{asset.id}: the listing names {entry.path!r}, outside of its folder")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            _bring(blobs, payload_ref(ref, entry.sha256, entry.size), place)
+
+
+def _checked_folder(blobs: Blobs, asset: Asset, source: Path, target: Path) -> Path:
+    """A folder that was registered in place, its files checked: with hard links, itself, or as a copy.
+
+    Symbolic links would not do: what reads folders of strangers follows none.
+    """
+    with blobs.open_ref(asset.storage_ref) as stream:
+        entries = list(read_listing(stream))
+    for entry in entries:
+        if not (target / entry.path).resolve().is_relative_to(target.resolve()):
+            raise IntegrityError(f"{asset.id}: the listing names {entry.path!r}, outside of its folder")
+        _refuse_changed(source / entry.path, entry.sha256, entry.size, asset)
+    target.mkdir()
+    for entry in entries:
+        place = target / entry.path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        file = (source / entry.path).resolve()
+        try:
+            os.link(file, place)
+        except OSError:  # another file system, or a file of somebody else
+            if _holds_only(source, {entry.path for entry in entries}):
+                return source
+            shutil.copyfile(file, place)
+            _refuse_changed(place, entry.sha256, entry.size, asset)
+    return target
+
+
+def _holds_only(folder: Path, paths: set[str]) -> bool:
+    try:
+        return {file.relative_to(folder).as_posix() for file in walk(folder)} == paths
+    except InvalidInputError:  # a link, or a device
+        return False
 
 
 def check_in_place(blobs: Blobs, asset: Asset) -> Iterator[IntegrityError]:
@@ -192,6 +236,12 @@ def _put(blobs: Blobs, path: Path, kind: str, progress: Progress | None) -> Stor
 
 def _in_place(path: Path, kind: str, progress: Progress | None) -> StorageRef:
     real = path.absolute()
+    if (length := len(real.as_posix().encode())) > MAX_KEY:
+        raise InvalidInputError(
+            f"{real.name[:60]}: its path has {length} bytes, {MAX_KEY} are kept",
+            kind=ErrorKind.PATH_TOO_LONG,
+            hint="register it without --in-place",
+        )
     sha256, size = _hash(real)
     if progress:
         progress(1, size)

@@ -5,7 +5,6 @@ Nodes see them as they see a folder that was registered: the same names, the sam
 
 import itertools
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from emboflow_dagster.formats.detect import MAX_ENTRIES
 from emboflow_dagster.model.asset import Asset
 from emboflow_dagster.object_storage.prefix import Listed, Prefix
 from emboflow_dagster.project.prefixes import Make, listed
+from emboflow_dagster.project.scratch import scratch_folder
 from emboflow_dagster.project.settings import DEFAULT_PREFIX_MAX_BYTES
 
 #: What stays free on the disk.
@@ -45,12 +45,8 @@ def prefix_view(
 
     See :func:`bring_prefix`; nothing is left behind, whatever happens.
     """
-    scratch.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="asset-", dir=scratch))
-    try:
+    with scratch_folder(scratch) as folder:
         yield bring_prefix(blobs, asset, folder, make=make, max_bytes=max_bytes, say=say)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def bring_prefix(blobs: Blobs, asset: Asset, folder: Path, *, make: Make, max_bytes: int, say: Say) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from emboflow_dagster.blobs.store import Blobs
-from emboflow_dagster.formats.remote import Counts
+from emboflow_dagster.formats.remote import TELLS_FOLDER, Counts
 from emboflow_dagster.formats.report import Probe
 from emboflow_dagster.model.asset import MAX_TOP_LEVEL_PATHS, Asset
 from emboflow_dagster.object_storage.prefix import Listed, Prefix
@@ -22,6 +22,8 @@ from emboflow_dagster.runtime.node import ChildCall
 
 PREFIX_TYPE: Final = "application/vnd.emboflow.prefix+jsonl"
 MAX_LOOKED_AT: Final = 200
+#: Of documents that say what a folder is.
+MAX_TOLD: Final = 50
 #: What is looked into first: objects whose ends say what they hold.
 TELLING: Final = (
     *(".mcap", ".bag", ".db3", ".zip", ".parquet", ".hdf5", ".h5"),
@@ -74,7 +76,8 @@ def probe_prefix(
 ) -> dict[str, Any]:
     """Look into a prefix in a child process that gets URLs of single objects, and no credentials.
 
-    Objects that are gone or changed since they were listed are warnings. Both listings go by row by row.
+    Objects that are gone or changed since they were listed are warnings. Both listings go by row by row; one
+    that is replaced while it is looked into is a warning of its own.
 
     Returns:
         The JSON of a probe.
@@ -82,15 +85,20 @@ def probe_prefix(
     prefix = make(str((asset.summary or {}).get("sourcePath")))
     compared = _Compared(lambda path: (not prefix.is_single(path), path.encode()))
     chosen, counts = [], Counts()
-    for found, there in compared.of(listed(blobs, asset), prefix.objects()):
+    told: list[Listed] = []
+    for found, now in compared.of(listed(blobs, asset), prefix.objects()):
         counts.add(found.path, found.size)
-        if there and len(chosen) < MAX_LOOKED_AT and found.path.lower().endswith(TELLING):
-            chosen.append(found)
+        if now is None:
+            continue
+        if now.path.endswith(TELLS_FOLDER):
+            told += [now] if len(told) < MAX_TOLD else []
+        elif len(chosen) < MAX_LOOKED_AT and now.path.lower().endswith(TELLING):
+            chosen.append(now)
     report: dict[str, Any] = child(
         "emboflow_dagster.formats.remote:probe_json",
         prefix.url,
         counts.to_json(),
-        [[found.path, found.size, prefix.lend(found.path)] for found in chosen],
+        [[found.path, found.size, prefix.lend(found.path), found.etag] for found in (*told, *chosen)],
         timeout_s=timeout_s,
         memory_mb=memory_mb,
     )
@@ -116,8 +124,8 @@ class _Compared:
         self.gone = self.changed = 0
         self.first_gone = self.first_changed = ""
 
-    def of(self, then: Iterable[Listed], now: Iterable[Listed]) -> Iterator[tuple[Listed, bool]]:
-        """Every object of then, and whether it is still there."""
+    def of(self, then: Iterable[Listed], now: Iterable[Listed]) -> Iterator[tuple[Listed, Listed | None]]:
+        """Every object of then, and what is there now under its name."""
         left = iter(now)
         current = next(left, None)
         for found in then:
@@ -131,7 +139,7 @@ class _Compared:
             elif current is not None and (current.etag, current.size) != (found.etag, found.size):
                 self.changed += 1
                 self.first_changed = self.first_changed or found.path
-            yield found, there
+            yield found, current if there else None
 
     def warnings(self) -> list[dict[str, Any]]:
         """As a report has them."""

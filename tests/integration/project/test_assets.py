@@ -1,5 +1,6 @@
 """Assets: what is taken in, what is refused, what a probe leaves behind."""
 
+import errno
 import json
 import os
 import socket
@@ -445,3 +446,73 @@ def test_nothing_is_left_half_done_when_a_report_is_refused(
     assert ef.assets.get(asset.id).detected_formats == []
     assert ef.audit.list(action="asset.probe") == []
     assert ef.verify().problems == []
+
+
+def refused(*_: object, **__: object) -> None:
+    raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+
+def test_a_folder_in_place_is_read_whole_linked_itself_or_copied(
+    ef: EmboFlow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "lake"
+    (folder / "a").mkdir(parents=True)
+    (folder / "a/x.csv").write_text("t,v\n1,2\n")
+    (folder / "y.csv").write_text("t,v\n1,2\n")
+    asset = ef.assets.register(folder, type="folder", in_place=True)
+
+    def counted() -> int:
+        return ef.assets.probe(asset.id).structure_summary["extensions"]["csv"]
+
+    assert counted() == 2
+    monkeypatch.setattr(os, "link", refused)  # as from another file system
+    assert counted() == 2
+    (folder / "later.csv").write_text("t,v\n1,2\n")
+    assert counted() == 2
+    assert sorted(path.name for path in folder.rglob("*.csv")) == ["later.csv", "x.csv", "y.csv"]
+
+
+def test_a_snapshot_of_the_hub_is_registered_through_its_links_and_others_are_not(
+    ef: EmboFlow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "datasets--a--b"
+    snapshot, blobs = cache / "snapshots/abc", cache / "blobs"
+    (snapshot / "meta").mkdir(parents=True)
+    blobs.mkdir()
+    (blobs / "e1").write_bytes(b"a,b\n1,2\n")
+    (snapshot / "meta/rows.csv").symlink_to("../../../blobs/e1")
+
+    for in_place in (False, True):
+        asset = ef.assets.register(snapshot, type="folder", name=f"x{in_place}", in_place=in_place)
+        report = ef.assets.probe(asset.id)
+        assert report.structure_summary["extensions"] == {"csv": 1}
+
+    monkeypatch.setattr(os, "link", refused)  # as from another file system
+    assert ef.assets.probe(asset.id).structure_summary["extensions"] == {"csv": 1}
+    with pytest.raises(InvalidInputError) as caught:
+        ef.assets.register(cache, type="folder", name="whole")
+    assert "snapshots/<revision>" in str(caught.value.hint)
+    (blobs / "out").symlink_to("/etc/passwd")
+    (blobs / "folder").mkdir()
+    for target in ("../../../blobs/out", "../../../blobs/folder", "../../../blobs/e2", "/etc/passwd", ".."):
+        odd = snapshot / "meta/odd"
+        odd.symlink_to(target)
+        with pytest.raises(InvalidInputError, match="neither a file nor a folder"):
+            ef.assets.register(snapshot, type="folder", name="y")
+        odd.unlink()
+
+
+def test_a_path_that_is_too_long_to_be_kept_is_refused_in_place_and_stored_else(
+    ef: EmboFlow, tmp_path: Path
+) -> None:
+    below = tmp_path / "f"
+    for _ in range(5):
+        below /= "d" * 240
+    below.mkdir(parents=True)
+    (below / "a.csv").write_text("a,b\n1,2\n")
+
+    with pytest.raises(InvalidInputError) as caught:
+        ef.assets.register(tmp_path / "f", type="folder", in_place=True)
+
+    assert caught.value.kind is ErrorKind.PATH_TOO_LONG
+    assert ef.assets.register(tmp_path / "f", type="folder").file_count == 1

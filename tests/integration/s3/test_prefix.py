@@ -1,6 +1,7 @@
 """A prefix of a bucket as an asset: listed with pages, probed by ranges, nothing downloaded whole."""
 
 import io
+import json
 import os
 import zipfile
 from pathlib import Path
@@ -177,6 +178,50 @@ def test_a_url_that_is_none_and_a_bucket_that_is_none_are_refused(bucket, ef):
             ef.assets.register(url, type="object_storage_prefix")
     with pytest.raises(EmboflowError):
         ef.assets.register(f"s3://{bucket}/lake", type="folder")
+
+
+def test_what_a_dataset_says_of_itself_is_what_the_prefix_is(s3_server, bucket, ef):
+    info = {"codebase_version": "v2.1", "fps": 10, "total_episodes": 2, "total_frames": 9, "features": {}}
+    splits = {"splits": [{"name": "train", "shardLengths": ["3", "4"]}]}
+    objects = {
+        "one/data/a.csv": b"a\n1\n",
+        "one/meta/info.json": json.dumps(info).encode(),
+        "two/dataset_info.json": json.dumps(splits).encode(),
+        "odd/meta/info.json": b"{",
+        "odd/%2F&+ \u00e9.csv": b"b\n1\n",
+        "odd/marker/": b"",
+    }
+    for name, data in objects.items():
+        s3_server.client.put_object(Bucket=bucket, Key=f"lake/{name}", Body=data)
+
+    asset = ef.assets.register(f"s3://{bucket}/lake/one", type="object_storage_prefix", name="one")
+    report = ef.assets.probe(asset.id)
+    assert report.detected_format_candidates[0].format == "lerobot_v2.1"
+    assert report.structure_summary["declared"] == {"episodes": 2, "frames": 9}
+    asset = ef.assets.register(f"s3://{bucket}/lake", type="object_storage_prefix", name="all")
+    report = ef.assets.probe(asset.id)
+    looked = report.structure_summary["objects"]
+    assert looked["two/dataset_info.json"]["episodes"] == 7
+    assert looked["odd/%2F&+ \u00e9.csv"]["columns"] == ["b"]
+    assert {(warning.code, warning.path) for warning in report.warnings} == {
+        ("multiple_recordings", None),
+        ("unreadable", "odd/meta/info.json"),
+    }
+    assert report.structure_summary["files"] == 5
+
+
+def test_an_object_that_is_replaced_while_it_is_read_is_told(s3_server, bucket):
+    s3_server.client.put_object(Bucket=bucket, Key="x/a.bin", Body=bytes(1 << 18))
+    prefix = Prefix(f"s3://{bucket}/x")
+    (found,) = prefix.objects()
+    source = Ranged(prefix.lend("a.bin"), found.size, budget=1 << 20, tag=found.etag)
+    assert source.read(4) == bytes(4)
+
+    s3_server.client.put_object(Bucket=bucket, Key="x/a.bin", Body=b"1" * (1 << 18))
+
+    source.seek(1 << 17)
+    with pytest.raises(OSError, match="was replaced while it was read"):
+        source.read(4)
 
 
 def test_reading_stops_at_the_budget(s3_server, bucket):
