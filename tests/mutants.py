@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -178,10 +178,33 @@ def run(name: str, count: int, *, seed: int = 20_251_126, target: str | None = N
         target: What is called in the child; only a control has another one.
     """
     with tempfile.TemporaryDirectory(prefix="emboflow-mutants-") as place:
-        make = _make_packed if name in PACKERS else _make
-        paths = make(READ.get(name, name), count, random.Random(f"{seed} {name}"), Path(place))
+        paths = made(name, count, random.Random(f"{seed} {name}"), Path(place))
         called = target or f"tests.mutants:{'normalize' if name in READ else 'probe'}_all"
         return _judged(Outcome(name), paths, Path(place) / "done.jsonl", called)
+
+
+def run_together(names: Collection[str], count: int, *, seed: int = 20_251_126) -> list[Outcome]:
+    """The same of several kinds in one child, in turns; probed or normalised as the first of them is.
+
+    Returns:
+        The outcome of each kind; what the child held at its end is that of the first.
+    """
+    with tempfile.TemporaryDirectory(prefix="emboflow-mutants-") as place:
+        turns: list[list[str]] = []
+        for number, name in enumerate(names):
+            below = Path(place) / f"kind-{number:02d}"
+            below.mkdir()
+            turns.append(made(name, count, random.Random(f"{seed} {name}"), below))
+        # In turns: what a format's library takes when it is loaded is no leak.
+        paths = [path for turn in zip(*turns, strict=True) for path in turn]
+        target = f"tests.mutants:{'normalize' if next(iter(names)) in READ else 'probe'}_all"
+        return _told(list(map(Outcome, names)), paths, Path(place) / "done.jsonl", target)
+
+
+def made(name: str, count: int, chance: random.Random, place: Path) -> list[str]:
+    """Damaged files or folders of a kind, below ``place``."""
+    make = _make_packed if name in PACKERS else _make
+    return make(READ.get(name, name), count, chance, place)
 
 
 def _make(name: str, count: int, chance: random.Random, place: Path) -> list[str]:
@@ -217,8 +240,14 @@ def _make_packed(name: str, count: int, chance: random.Random, place: Path) -> l
 
 
 def _judged(outcome: Outcome, paths: list[str], done: Path, target: str) -> Outcome:
+    return _told([outcome], paths, done, target)[0]
+
+
+def _told(outcomes: list[Outcome], paths: list[str], done: Path, target: str) -> list[Outcome]:
+    """What became of the paths, which are of the kinds in turn."""
     shown: list[str] = []
     lines: list[dict[str, Any]] = []
+    first = outcomes[0]
     done.touch()
     while len(lines) < len(paths):
         failure: ExecutionError | None = None
@@ -229,13 +258,16 @@ def _judged(outcome: Outcome, paths: list[str], done: Path, target: str) -> Outc
             failure = error
         before = len(lines)
         lines = [json.loads(line) for line in done.read_text().splitlines()]
-        _leaks(outcome, lines[before:])
+        _leaks(first, lines[before:])
         if failure is not None:
             kind = "hang" if isinstance(failure, LimitError) or "SIGALRM" in failure.message else "crash"
-            outcome.faults.append(f"{kind} at mutant {len(lines)}: {failure.message}")
+            number, turn = divmod(len(lines), len(outcomes))
+            outcomes[turn].faults.append(f"{kind} at mutant {number}: {failure.message}")
             lines.append({"format": "none", "codes": [kind], "seconds": SECONDS})
             done.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    for number, line in enumerate(lines):
+    for place, line in enumerate(lines):
+        number, turn = divmod(place, len(outcomes))
+        outcome = outcomes[turn]
         outcome.mutants += 1
         outcome.slowest_s = max(outcome.slowest_s, line["seconds"])
         if "raised" in line:
@@ -246,8 +278,8 @@ def _judged(outcome: Outcome, paths: list[str], done: Path, target: str) -> Outc
         outcome.unharmed += not line["codes"]
         outcome.warned += bool(line["codes"])
     if any(text.startswith("Traceback") for text in shown):
-        outcome.faults.append("a traceback on stderr: " + " | ".join(shown[-5:]))
-    return outcome
+        first.faults.append("a traceback on stderr: " + " | ".join(shown[-5:]))
+    return outcomes
 
 
 def _leaks(outcome: Outcome, lines: list[dict[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 python in_lerobot.py look FOLDER       load, read and decode every frame, compare pictures with ffmpeg's
 python in_lerobot.py edit FOLDER OUT   delete an episode, merge the set with itself
+python in_lerobot.py readme FOLDER     do what its README says
 python in_lerobot.py train [ARGUMENTS OF lerobot-train]
 """
 
@@ -115,6 +116,19 @@ def edit(folder: str, out: str) -> dict:
     }
 
 
+def readme(folder: str) -> dict:
+    import contextlib
+    import os
+    import re
+
+    (code,) = re.findall(r"```python\n(.*?)```", (Path(folder) / "README.md").read_text(), re.DOTALL)
+    os.chdir(folder)
+    with contextlib.redirect_stdout(sys.stderr):
+        done: dict = {}
+        exec(code, done)  # noqa: S102 - it is what people do
+    return {"episodes": done["dataset"].num_episodes, "frames": done["dataset"].num_frames}
+
+
 if __name__ == "__main__":
     verb, *arguments = sys.argv[1:]
     if verb == "train":
@@ -123,4 +137,4 @@ if __name__ == "__main__":
         sys.argv = ["lerobot-train", *arguments]
         main()
     else:
-        print(json.dumps({"look": look, "edit": edit}[verb](*arguments)))  # noqa: T201 - the result
+        print(json.dumps({"look": look, "edit": edit, "readme": readme}[verb](*arguments)))  # noqa: T201 - the result

@@ -14,6 +14,7 @@ from emboflow_dagster.formats.canonical.reader import open_canonical
 from emboflow_dagster.formats.canonical.schema import Episode, FeatureSpec
 from emboflow_dagster.formats.canonical.writer import file_sha256, write_canonical
 from emboflow_dagster.runtime import delivering
+from tests import odd_version
 
 pytestmark = [pytest.mark.samples, pytest.mark.slow, pytest.mark.timeout(1_800)]
 LIFT, ALOHA, GROOT = "robosuite_101_lift_panda", "aloha_sim_insertion", "gr00t_picknplace_v20"
@@ -109,6 +110,25 @@ def test_every_frame_is_what_the_version_and_ffmpeg_say(
     assert all(
         set(stats) > {"min", "max", "mean", "std", "count", "q01", "q99"} for stats in found["stats"].values()
     )
+
+
+@pytest.mark.usefixtures("samples")
+def test_several_tasks_cameras_of_other_sizes_and_single_frames_are_loaded_as_the_readme_says(
+    deliver, in_lerobot, tmp_path
+):
+    odd_version.write(tmp_path / "version", rich=True)
+    folder, _ = deliver(tmp_path / "version", "odd-one")
+
+    done = in_lerobot("readme", folder)
+    found = in_lerobot("look", folder)
+
+    episodes, frames = len(odd_version.LENGTHS), sum(odd_version.LENGTHS)
+    pictures = frames * len(odd_version.SIZES)
+    print(f"\nodd: {found}")  # noqa: T201 - the figures
+    assert done == {"episodes": episodes, "frames": frames}
+    assert found["tasks"] == sorted(set(odd_version.TASKS))
+    assert (found["episodes"], found["frames"]) == (episodes, frames)
+    assert (found["pictures"], found["differing"]) == (pictures, 0)
 
 
 def test_videos_of_a_foreign_set_are_its_own_files(samples, canonical, deliver):

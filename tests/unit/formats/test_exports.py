@@ -130,19 +130,37 @@ def test_a_package_says_which_version_it_is_and_where_each_episode_is_from(deliv
     assert done.returncode == 0
 
 
+KINDS = ("tar", "tar.gz", "zip")
+ELSEWHERE = """
+import json, os, sys, time
+from pathlib import Path
+time.time = lambda: 4e9
+os.umask(0o077)
+from emboflow_dagster.formats.exports.archives import write_archive
+from emboflow_dagster.runtime.delivering import deliver
+wanted, kinds = json.loads(sys.argv[1])
+for one in wanted:
+    deliver(one)
+for kind in kinds:
+    write_archive(Path(wanted[0]["out"]), Path(f"a.{kind}"), kind, top="reach-v1")
+"""
+
+
 def test_the_same_bytes_in_another_process_place_and_year(canonical, delivered, tmp_path):
-    moved = shutil.copytree(canonical, tmp_path / "a=b")
-    for path in moved.rglob("*"):
-        os.utime(path, (1, 1))
-    code = (
-        "import json, sys, time; time.time = lambda: 4e9; "
-        "from emboflow_dagster.runtime.delivering import deliver; "
-        "[deliver(one) for one in json.loads(sys.argv[1])]"
-    )
+    moved = tmp_path / "a=b"
+    for path in sorted(canonical.rglob("*"), reverse=True):  # made in another order, for listings
+        if path.is_file():
+            place = moved / path.relative_to(canonical)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place)
+            os.utime(place, (1, 1))
     forms = (delivering.LEROBOT, delivering.RLDS, delivering.MCAP, delivering.CANONICAL)
     environment = {**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "LC_ALL": "C"}
-    argument = json.dumps([request(moved, tmp_path / form, form) for form in forms])
-    subprocess.run([sys.executable, "-c", code, argument], env=environment, cwd=tmp_path, check=True)
+    # Where there is one, all libraries are told another time, not Python alone.
+    faked = ["faketime", "2031-02-03 04:05:06"] if shutil.which("faketime") else []
+    argument = json.dumps([[request(moved, tmp_path / form, form) for form in forms], KINDS])
+    command = [*faked, sys.executable, "-c", ELSEWHERE, argument]
+    subprocess.run(command, env=environment, cwd=tmp_path, check=True)
 
     for form in forms:
         again = tmp_path / form
@@ -151,6 +169,9 @@ def test_the_same_bytes_in_another_process_place_and_year(canonical, delivered, 
             first = tmp_path / "first" / form
             delivering.deliver(request(canonical, first, form))
         assert contents(again) == contents(first)
+    for kind in KINDS:
+        write_archive(delivered[0], tmp_path / "here", kind, top="reach-v1")
+        assert (tmp_path / "here").read_bytes() == (tmp_path / f"a.{kind}").read_bytes()
 
 
 def rewrite(path, change):

@@ -6,75 +6,28 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np  # noqa: TID253 - episodes are numbers
 import pytest
 
 from emboflow_dagster.errors import InvalidInputError
 from emboflow_dagster.formats.canonical.content import content_of
 from emboflow_dagster.formats.canonical.episode_files import cut
 from emboflow_dagster.formats.canonical.reader import open_canonical
-from emboflow_dagster.formats.canonical.schema import Camera, Episode, FeatureSpec, RawStream
-from emboflow_dagster.formats.canonical.writer import file_sha256, write_canonical
+from emboflow_dagster.formats.canonical.writer import file_sha256
 from emboflow_dagster.formats.exports.package import check_package
 from emboflow_dagster.formats.probe import format_of, probe_path
 from emboflow_dagster.runtime import delivering
 from emboflow_dagster.runtime.normalizing import normalize
+from tests import odd_version
+from tests.odd_version import FPS, SIZES
 
 FORMS = (delivering.LEROBOT, delivering.RLDS, delivering.MCAP, delivering.CANONICAL)
-FPS = 20
-TASKS = ("fold the cloth", "拾取红色方块", 'lift "it" | 🦾, now', "fold the cloth")
-#: Height and width of each camera; those of the last one are odd.
-SIZES = {"wrist": (32, 32), "front": (24, 48), "odd": (17, 33)}
-
-
-def camera(size: tuple[int, int], seed: int, length: int) -> Camera:
-    shape = (*size, 3)
-    pictures = [np.full(shape, (seed * 50 + number * 20) % 250, np.uint8) for number in range(length)]
-    return Camera(shape, lambda: iter(pictures), "/cam")
-
-
-def episode(seed: int, length: int, *, rich: bool) -> Episode:
-    """One of several tasks; a rich one has cameras of three sizes, its own clock and a stream of its own."""
-    rng = np.random.default_rng(seed)
-    more = {}
-    if rich:
-        t0 = 2**60 + seed * 10**10
-        stamps = t0 + np.arange(length, dtype=np.int64) * 50_000_001
-        force = rng.normal(size=(length * 3, 2)).astype(np.float32)
-        more = {
-            "cameras": {name: camera(size, seed, length) for name, size in SIZES.items()},
-            "source_timestamp_ns": stamps,
-            "t0_ns": t0,
-            "sync": {"action": {"maxAgeNs": 12, "meanAgeNs": 3.5}},
-            "raw_streams": tuple(
-                RawStream(t0 + np.arange(length * 3, dtype=np.int64) * 9, force * sign, topic)
-                for topic, sign in (("/ft", 1), ("/a", -1))
-            ),
-            "valid": np.arange(length) != 1,
-            "success": seed % 2 == 0,
-            "flags": ("resampled",),
-        }
-    state = rng.normal(size=(length, 3)).astype(np.float32)
-    state[0, 0] = np.float32(1e-42)  # not normal, and a number all the same
-    return Episode(
-        source={"assetId": None, "path": "d.hdf5", "ref": f"demo_{seed}"},
-        features={"observation.state": state, "action": state[:, :2]},
-        specs={
-            "observation.state": FeatureSpec(("x", "y", "z"), "state", "m", "/joints"),
-            "action": FeatureSpec(("a", "b"), "action"),
-        },
-        task=TASKS[seed],
-        frame_tasks=(TASKS[1],) * 3 + (TASKS[2],) * (length - 3) if seed == 1 else (),
-        **more,
-    )
 
 
 @pytest.fixture(scope="module", params=["rich", "state"])
 def version(request, tmp_path_factory):
     """Several tasks, two episodes of a single frame; with cameras and clocks, and with numbers alone."""
     folder = tmp_path_factory.mktemp(request.param)
-    episodes = (episode(seed, n, rich=request.param == "rich") for seed, n in enumerate((1, 5, 3, 1)))
-    write_canonical(episodes, folder / "version", fps=FPS, robot_type="arm")
+    odd_version.write(folder / "version", rich=request.param == "rich")
     for form in FORMS:
         asked = {"package": str(folder / "version"), "out": str(folder / form), "format": form}
         delivering.deliver({**asked, "name": "odd-one", "tag": "v1"})
