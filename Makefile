@@ -65,10 +65,10 @@ test: $(STAMP)  ## All tests: unit, integration (a real mongod), acceptance
 	@$(MAKE) -j 2 --output-sync=target test-outside test-inside
 
 # The long ones first: the unit tests fill what is left at the end.
-test-inside: $(STAMP)
+test-inside: $(STAMP)  ## Of them the unit and integration tests
 	@$(PYTEST) -q -n $(JOBS) tests/integration tests/unit
 
-test-outside: $(STAMP)
+test-outside: $(STAMP)  ## Of them the acceptance tests: a whole deployment from outside
 	@$(PYTEST) -q -n $(JOBS) --dist loadfile --no-loadscope-reorder tests/acceptance
 
 test-fast: $(STAMP)  ## Unit tests only: no process is started but Python
