@@ -15,7 +15,8 @@ LEROBOT := .lerobot-venv/.ready
 RLDS := .rlds-venv/.ready
 RERUN := .rerun-venv/.ready
 PYTEST := $(BIN)/python -m pytest
-JOBS ?= 2
+# Of each of the two parts of `make test`: their processes wait for each other more than they compute.
+JOBS ?= 3
 
 # Dagster starts many short processes: without byte code each of them compiles a thousand modules anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -23,7 +24,7 @@ unexport PYTHONPATH
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup demo dev test test-fast test-s3 test-flowcept test-celery test-graphs test-sample-graphs verify-lerobot verify-rlds verify-rerun compare-samples mutants compare-quality faults faults-blobs faults-runs check fmt lint types imports docs bench bench-blobs bench-promises lock clean
+.PHONY: help setup demo dev test test-inside test-outside test-fast test-s3 test-flowcept test-celery test-graphs test-sample-graphs verify-lerobot verify-rlds verify-rerun compare-samples mutants compare-quality faults faults-blobs faults-runs check fmt lint types imports docs bench bench-blobs bench-promises lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,9 +59,17 @@ demo: $(STAMP)  ## Registered, probed, run and versioned: the whole way of the d
 dev: $(STAMP)  ## Database, Dagster webserver and daemon in one; ctrl-c stops them all
 	@$(BIN)/emboflow dev
 
+# Side by side, since each leaves processors idle; what a part printed is shown whole when it has ended.
 test: $(STAMP)  ## All tests: unit, integration (a real mongod), acceptance
-	@$(PYTEST) -q -n $(JOBS) tests/unit tests/integration
-	@$(PYTEST) -q -n $(JOBS) --dist loadfile tests/acceptance
+	@echo "unit and integration tests beside acceptance tests: each part tells its results when it has ended (minutes)"
+	@$(MAKE) -j 2 --output-sync=target test-outside test-inside
+
+# The long ones first: the unit tests fill what is left at the end.
+test-inside: $(STAMP)  ## Of them the unit and integration tests
+	@$(PYTEST) -q -n $(JOBS) tests/integration tests/unit
+
+test-outside: $(STAMP)  ## Of them the acceptance tests: a whole deployment from outside
+	@$(PYTEST) -q -n $(JOBS) --dist loadfile --no-loadscope-reorder tests/acceptance
 
 test-fast: $(STAMP)  ## Unit tests only: no process is started but Python
 	@$(PYTEST) -q -n $(JOBS) tests/unit
@@ -147,7 +156,10 @@ compare-samples: $(STAMP)  ## Probes beside the truth of the samples, field by f
 mutants: $(STAMP)  ## 400 damaged files of each format probed in child processes; a table of what became of them
 	@$(BIN)/python -m tests.mutants
 
-check: lint types imports docs test  ## Everything CI runs
+check: $(STAMP)  ## Everything CI runs
+	@$(MAKE) -j 3 --output-sync=target lint types imports
+	@echo "all tests and the docs side by side: each part tells its results when it has ended (minutes)"
+	@$(MAKE) -j 3 --output-sync=target test-outside test-inside docs
 
 fmt: $(STAMP)  ## Format and fix what can be fixed without thinking
 	@$(BIN)/ruff check --fix-only --quiet $(SOURCES)

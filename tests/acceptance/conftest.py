@@ -15,7 +15,19 @@ from emboflow_dagster.orchestration import instance as dagster_instance
 from emboflow_dagster.orchestration.catalog import Place
 from emboflow_dagster.project.settings import Settings
 
+#: Files of a minute and more, the longest first: a file is one worker's, and the last one is waited for.
+LONGEST = (
+    *("test_demo", "test_dagster_dev", "test_browser", "test_run_control", "test_dagster_ways_in"),
+    *("test_ways_in", "test_dagster_runs", "test_faults_runs", "test_dagster_homes", "test_celery"),
+    *("test_dagster_killed", "test_dagster_check_shown", "test_step_logs", "test_dagster_io_manager"),
+)
 _numbers = itertools.count()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
 
 
 @pytest.fixture(scope="session")

@@ -32,16 +32,18 @@ while True:
 PUT_CARELESSLY = """
 import sys, random, hashlib
 from pathlib import Path
-rng = random.Random(int(sys.argv[2]))
-print("ready", flush=True)
+rng, ready = random.Random(int(sys.argv[2])), "ready\\n"
 while True:
     payload = rng.randbytes(1_000_000) * 30
     digest = hashlib.sha256(payload).hexdigest()
+    # Said when it begins to write, in small pieces: in memory a large one is too quick for a kill to tear it.
+    print(ready, end="", flush=True)
+    ready = ""
     path = Path(sys.argv[1]) / "sha256" / digest[:2] / digest[2:]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
-        for start in range(0, len(payload), 100_000):
-            file.write(payload[start:start + 100_000])
+        for start in range(0, len(payload), 1_000):
+            file.write(payload[start:start + 1_000])
             file.flush()
 """
 
