@@ -1,8 +1,8 @@
-"""Which episode and camera a video, or a sequence of pictures, is of: read from the names of files and folders.
+"""Which episode and camera a video, or a sequence of pictures, is of, by the names of files and folders.
 
-Rules are tried in order; the first that gives every file a place of its own is taken. What a name says is said by
-words (``episode_3``, ``wrist``) and numbers; where nothing is said, each file is an episode. A wrong guess is put
-right by a pattern (:mod:`emboflow_dagster.formats.path_pattern`).
+Rules are tried in order; the first that gives every file a place of its own is taken. What a name says is
+said by words (``episode_3``, ``wrist``) and numbers; where nothing is said, each file is an episode. A wrong
+guess is put right by a pattern (:mod:`emboflow_dagster.formats.path_pattern`).
 """
 
 import re
@@ -20,10 +20,10 @@ MAX_LISTED: Final = 200
 _STRONG = "episode|ep|demo|demonstration|traj|trajectory|trial|rollout|attempt"
 _WEAK = "run|take|session|seq|sequence|recording|rec|bag|test|sample|subject|scenario"
 _CAMERA_WORDS: Final = frozenset(
-    "aerial back base bottom cam camera cams center centre chest color colour depth down ego egocentric egoview "
-    "exterior external eye fisheye front gripper hand head high image images infra infrared ir laptop left low main "
-    "mono overhead phone pov realsense rear rgb rgbd right scene side stereo third top torso up view webcam wrist "
-    "zed".split()
+    "aerial back base bottom cam camera cams center centre chest color colour depth down ego egocentric "
+    "egoview exterior external eye fisheye front gripper hand head high image images infra infrared ir "
+    "laptop left low main mono overhead phone pov realsense rear rgb rgbd right scene side stereo third top "
+    "torso up view webcam wrist zed".split()
 )
 #: Words of a name that say nothing of the camera.
 _PLAIN_WORDS: Final = frozenset(
@@ -159,7 +159,7 @@ def _sorted(division: Division, found: dict[str, Place], *, tell: bool = True) -
 
 
 def _is_likely(places: Sequence[Place], text: str) -> bool:
-    """Whether several cameras are ones: by their words, or as each of them is there in each of two episodes."""
+    """Whether several cameras are ones: by their words, or as each is there in each of two episodes."""
     cameras = {place.camera for place in places}
     if len(cameras) == 1 or text.startswith("{episode}/") or all(map(_is_camera, cameras)):
         return True
@@ -189,7 +189,7 @@ def _is_only_camera(name: str) -> bool:
 
 
 def _folders(folders: Sequence[str], *, keep: bool) -> tuple[list[str], list[str]]:
-    """Folders above what says the episode: those that are part of its name, and those that name the camera."""
+    """Folders above what says the episode: those that belong to its name, and those that name the camera."""
     above = [name for name in folders if keep or not _STRUCTURE.match(name)]
     cameras = [name for name in above if _is_camera(name) and not _NO_WORD.match(name)]
     return [name for name in above if name not in cameras], cameras
