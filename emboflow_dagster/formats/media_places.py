@@ -59,12 +59,14 @@ class Division:
         pattern: The same, short.
         episodes: Episode to camera (``""`` where names do not say) to the file, both in natural order.
         left_out: Files that do not fit a pattern.
+        is_guess: Whether names said nothing.
     """
 
     rule: str
     pattern: str
     episodes: dict[str, dict[str, str]] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
+    is_guess: bool = False
 
     @property
     def cameras(self) -> list[str]:
@@ -92,13 +94,16 @@ class Division:
         }
 
 
-def divide(paths: Sequence[str], by: str = "name", pattern: str | None = None) -> Division:
+def divide(
+    paths: Sequence[str], by: str = "name", pattern: str | None = None, *, files: bool = True
+) -> Division:
     """Tell files apart.
 
     Args:
         paths: Relative paths; those of videos with their suffix, those of sequences without one.
         by: ``name``; ``file`` (each is an episode), ``one`` (all are cameras of one).
         pattern: Of the names, instead of the rules.
+        files: Whether names have a suffix that says nothing.
 
     Raises:
         InvalidInputError: No file fits the pattern, or two have one place.
@@ -107,18 +112,22 @@ def divide(paths: Sequence[str], by: str = "name", pattern: str | None = None) -
         return _each(paths)
     if by == "one":
         division = Division("every file is a camera of one episode, as it was asked", "{camera}")
-        division.episodes["."] = {_stem(path): path for path in sorted(paths, key=natural_key)}
+        division.episodes["."] = {
+            _stem(path) if files else path: path for path in sorted(paths, key=natural_key)
+        }
         return division if len(division.episodes["."]) == len(paths) else _with_suffixes(division, paths)
     if pattern is not None:
         return _told(paths, PathPattern(pattern))
-    stems = {path: _stem(path) for path in paths}
+    stems = {path: _stem(path) if files else path for path in paths}
     for keep in (False, True):
         for rule, text, place in _RULES:
             found = {path: place(stem.split("/"), keep) for path, stem in stems.items()}
             places = [one for one in found.values() if one is not None]
             if len(places) == len(paths) == len(set(places)) and _is_likely(places, text):
                 return _sorted(Division(rule, text), {path: one for path, one in found.items() if one})
-    return _each(paths)
+    division = _each(paths)
+    division.is_guess = True
+    return division
 
 
 def _each(paths: Sequence[str]) -> Division:
@@ -182,6 +191,12 @@ def _is_camera(name: str) -> bool:
     return bool(_words(name) & _CAMERA_WORDS)
 
 
+def is_numbered_camera(text: str) -> bool:
+    """Whether a number behind this text would be a camera's: ``cam_``, ``view``."""
+    words = _words(text)
+    return bool(words) and words <= _NUMBERED_WORDS
+
+
 def _is_only_camera(name: str) -> bool:
     """Whether every word of the name is."""
     words = _words(name)
@@ -241,7 +256,7 @@ def _by_number_behind(parts: Sequence[str], keep: bool) -> Place | None:  # noqa
     """``front_003``; of ``cam_1`` the number is the camera's."""
     match = _AT_END.match(parts[-1])
     name = match[1].strip(_SEPARATORS) if match else ""
-    if match is None or not name or (_words(name) <= _NUMBERED_WORDS and len(match[2]) < _LONG_NUMBER):
+    if match is None or not name or (is_numbered_camera(name) and len(match[2]) < _LONG_NUMBER):
         return None
     key, cameras = _folders(parts[:-1], keep=keep)
     said = () if _words(name) <= _PLAIN_WORDS and not _is_camera(name) else (name,)
