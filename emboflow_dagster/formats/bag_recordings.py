@@ -153,7 +153,7 @@ def _counted(path: str) -> tuple[str, int] | None:
     """What the names of a split recording have in common, and the number of this file.
 
     >>> _counted("a/x_2024-05-01-10-00-00_1.bag"), _counted("run_3.db3.zstd"), _counted("episode_3.mcap")
-    (('a/x', 1), ('a/run', 3), None)
+    (('a/x', 1), ('run', 3), None)
     """
     for suffix in _SUFFIXES:
         path = path.removesuffix(suffix)

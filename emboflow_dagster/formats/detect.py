@@ -64,6 +64,12 @@ SIGNATURES: tuple[tuple[str, int, bytes], ...] = (
     ("mp4", 4, b"ftyp"),
     ("matroska", 0, b"\x1a\x45\xdf\xa3"),
     ("avi", 8, b"AVI "),
+    ("webp", 8, b"WEBP"),
+    ("gif", 0, b"GIF8"),
+    ("tiff", 0, b"II*\x00"),
+    ("tiff", 0, b"MM\x00*"),
+    ("tiff", 0, b"II+\x00"),
+    ("exr", 0, b"v/1\x01"),
 )
 
 

@@ -1,8 +1,8 @@
-"""Which episode and camera a video, or a sequence of pictures, is of: read from the names of files and folders.
+"""Which episode and camera a video, or a sequence of pictures, is of, by the names of files and folders.
 
-Rules are tried in order; the first that gives every file a place of its own is taken. What a name says is said by
-words (``episode_3``, ``wrist``) and numbers; where nothing is said, each file is an episode. A wrong guess is put
-right by a pattern (:mod:`emboflow_dagster.formats.path_pattern`).
+Rules are tried in order; the first that gives every file a place of its own is taken. What a name says is
+said by words (``episode_3``, ``wrist``) and numbers; where nothing is said, each file is an episode. A wrong
+guess is put right by a pattern (:mod:`emboflow_dagster.formats.path_pattern`).
 """
 
 import re
@@ -20,10 +20,10 @@ MAX_LISTED: Final = 200
 _STRONG = "episode|ep|demo|demonstration|traj|trajectory|trial|rollout|attempt"
 _WEAK = "run|take|session|seq|sequence|recording|rec|bag|test|sample|subject|scenario"
 _CAMERA_WORDS: Final = frozenset(
-    "aerial back base bottom cam camera cams center centre chest color colour depth down ego egocentric egoview "
-    "exterior external eye fisheye front gripper hand head high image images infra infrared ir laptop left low main "
-    "mono overhead phone pov realsense rear rgb rgbd right scene side stereo third top torso up view webcam wrist "
-    "zed".split()
+    "aerial back base bottom cam camera cams center centre chest color colour depth down ego egocentric "
+    "egoview exterior external eye fisheye front gripper hand head high image images infra infrared ir "
+    "laptop left low main mono overhead phone pov realsense rear rgb rgbd right scene side stereo third top "
+    "torso up view webcam wrist zed".split()
 )
 #: Words of a name that say nothing of the camera.
 _PLAIN_WORDS: Final = frozenset(
@@ -59,12 +59,14 @@ class Division:
         pattern: The same, short.
         episodes: Episode to camera (``""`` where names do not say) to the file, both in natural order.
         left_out: Files that do not fit a pattern.
+        is_guess: Whether names said nothing.
     """
 
     rule: str
     pattern: str
     episodes: dict[str, dict[str, str]] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
+    is_guess: bool = False
 
     @property
     def cameras(self) -> list[str]:
@@ -92,13 +94,16 @@ class Division:
         }
 
 
-def divide(paths: Sequence[str], by: str = "name", pattern: str | None = None) -> Division:
+def divide(
+    paths: Sequence[str], by: str = "name", pattern: str | None = None, *, files: bool = True
+) -> Division:
     """Tell files apart.
 
     Args:
         paths: Relative paths; those of videos with their suffix, those of sequences without one.
         by: ``name``; ``file`` (each is an episode), ``one`` (all are cameras of one).
         pattern: Of the names, instead of the rules.
+        files: Whether names have a suffix that says nothing.
 
     Raises:
         InvalidInputError: No file fits the pattern, or two have one place.
@@ -107,18 +112,22 @@ def divide(paths: Sequence[str], by: str = "name", pattern: str | None = None) -
         return _each(paths)
     if by == "one":
         division = Division("every file is a camera of one episode, as it was asked", "{camera}")
-        division.episodes["."] = {_stem(path): path for path in sorted(paths, key=natural_key)}
+        division.episodes["."] = {
+            _stem(path) if files else path: path for path in sorted(paths, key=natural_key)
+        }
         return division if len(division.episodes["."]) == len(paths) else _with_suffixes(division, paths)
     if pattern is not None:
         return _told(paths, PathPattern(pattern))
-    stems = {path: _stem(path) for path in paths}
+    stems = {path: _stem(path) if files else path for path in paths}
     for keep in (False, True):
         for rule, text, place in _RULES:
             found = {path: place(stem.split("/"), keep) for path, stem in stems.items()}
             places = [one for one in found.values() if one is not None]
             if len(places) == len(paths) == len(set(places)) and _is_likely(places, text):
                 return _sorted(Division(rule, text), {path: one for path, one in found.items() if one})
-    return _each(paths)
+    division = _each(paths)
+    division.is_guess = True
+    return division
 
 
 def _each(paths: Sequence[str]) -> Division:
@@ -159,7 +168,7 @@ def _sorted(division: Division, found: dict[str, Place], *, tell: bool = True) -
 
 
 def _is_likely(places: Sequence[Place], text: str) -> bool:
-    """Whether several cameras are ones: by their words, or as each of them is there in each of two episodes."""
+    """Whether several cameras are ones: by their words, or as each is there in each of two episodes."""
     cameras = {place.camera for place in places}
     if len(cameras) == 1 or text.startswith("{episode}/") or all(map(_is_camera, cameras)):
         return True
@@ -182,6 +191,12 @@ def _is_camera(name: str) -> bool:
     return bool(_words(name) & _CAMERA_WORDS)
 
 
+def is_numbered_camera(text: str) -> bool:
+    """Whether a number behind this text would be a camera's: ``cam_``, ``view``."""
+    words = _words(text)
+    return bool(words) and words <= _NUMBERED_WORDS
+
+
 def _is_only_camera(name: str) -> bool:
     """Whether every word of the name is."""
     words = _words(name)
@@ -189,7 +204,7 @@ def _is_only_camera(name: str) -> bool:
 
 
 def _folders(folders: Sequence[str], *, keep: bool) -> tuple[list[str], list[str]]:
-    """Folders above what says the episode: those that are part of its name, and those that name the camera."""
+    """Folders above what says the episode: those that belong to its name, and those that name the camera."""
     above = [name for name in folders if keep or not _STRUCTURE.match(name)]
     cameras = [name for name in above if _is_camera(name) and not _NO_WORD.match(name)]
     return [name for name in above if name not in cameras], cameras
@@ -241,7 +256,7 @@ def _by_number_behind(parts: Sequence[str], keep: bool) -> Place | None:  # noqa
     """``front_003``; of ``cam_1`` the number is the camera's."""
     match = _AT_END.match(parts[-1])
     name = match[1].strip(_SEPARATORS) if match else ""
-    if match is None or not name or (_words(name) <= _NUMBERED_WORDS and len(match[2]) < _LONG_NUMBER):
+    if match is None or not name or (is_numbered_camera(name) and len(match[2]) < _LONG_NUMBER):
         return None
     key, cameras = _folders(parts[:-1], keep=keep)
     said = () if _words(name) <= _PLAIN_WORDS and not _is_camera(name) else (name,)

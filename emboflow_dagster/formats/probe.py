@@ -15,8 +15,9 @@ MAX_LFS_WARNINGS = 50
 # Where an empty file is damage. Elsewhere it is ordinary (__init__.py, .gitkeep, a database's -wal).
 RECORDING_SUFFIXES = (".active", ".bag", ".csv", ".db3", ".h5", ".hdf5", ".mcap", ".npy", ".npz", ".parquet")
 PICTURE_SUFFIXES = (".avi", ".jpeg", ".jpg", ".mkv", ".mov", ".mp4", ".png", ".stl", ".urdf", ".webm")
+MORE_PICTURES = (".bmp", ".exr", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 ARCHIVE_SUFFIXES = (".7z", ".gz", ".tar", ".tfrecord", ".zip")
-DATA_SUFFIXES = frozenset((*RECORDING_SUFFIXES, *PICTURE_SUFFIXES, *ARCHIVE_SUFFIXES))
+DATA_SUFFIXES = frozenset((*RECORDING_SUFFIXES, *PICTURE_SUFFIXES, *MORE_PICTURES, *ARCHIVE_SUFFIXES))
 
 
 def probe_path(path: Path, *, asset_type: str | None = None) -> Probe:

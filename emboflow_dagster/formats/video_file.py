@@ -4,13 +4,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emboflow_dagster.formats.video_container import RAW
+
 if TYPE_CHECKING:
     import numpy as np
 
-SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v")
-SIGNATURES = ("mp4", "matroska", "avi")
 #: Frames of one video that are decoded; the rest is counted by its packets.
 MAX_DECODED = 500_000
+SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v")
+SIGNATURES = ("mp4", "matroska", "avi")
+#: Bits of a colour that usual videos have.
+_BYTE_BITS = 8
+#: How brightness is coded (ITU-T H.273) where it is for bright screens.
+_HDR = {16: "PQ", 18: "HLG"}
 #: A freeze: no pixel changes by more than this on average (of 255), as ffmpeg's freezedetect at -60 dB.
 FREEZE_LEVEL = 0.255
 FREEZE_SECONDS = 0.25
@@ -27,6 +33,14 @@ class VideoFacts:
         rotation: Degrees that a player turns the picture by.
         freezes: (first frame, frames) of each stretch without change of 0.25 s or more.
         complete: False where the rest was counted and not decoded.
+        pixel_format: How a picture is stored, in FFmpeg's words.
+        bit_depth: Bits of a colour.
+        hdr: ``PQ`` or ``HLG`` where its brightness is meant for bright screens.
+        intervals_s: Shortest, median and longest time between two frames, where there are two.
+        first_s: When the first frame is shown.
+        last_s: When the last one is.
+        varies: Whether these are no constant rate.
+        clock: False for a raw stream, whose rate is a guess of the reader.
     """
 
     codec: str = ""
@@ -42,6 +56,14 @@ class VideoFacts:
     rotation: int = 0
     freezes: list[tuple[int, int]] = field(default_factory=list)
     complete: bool = True
+    pixel_format: str = ""
+    bit_depth: int = 8
+    hdr: str | None = None
+    intervals_s: tuple[float, float, float] | None = None
+    first_s: float = 0.0
+    last_s: float = 0.0
+    varies: bool = False
+    clock: bool = True
 
     def as_structure(self) -> dict[str, Any]:
         """The entry of the report's ``files``."""
@@ -55,6 +77,10 @@ class VideoFacts:
             "streams": self.streams,
             "declaredFrames": self.declared_frames,
             "rotation": self.rotation,
+            "pixelFormat": self.pixel_format,
+            "bitDepth": self.bit_depth,
+            "hdr": self.hdr,
+            "intervalsS": self.intervals_s and [round(value, 6) for value in self.intervals_s],
         }
 
 
@@ -62,7 +88,8 @@ def measure_video(path: Path, *, freezes: bool = True, max_frames: int = MAX_DEC
     """Decode the first video stream.
 
     Raises:
-        ValueError: No video stream, or not a readable container.
+        NoVideoError: Other streams alone.
+        ValueError: Not a readable container.
     """
     import av
     from av.error import FFmpegError
@@ -74,7 +101,10 @@ def measure_video(path: Path, *, freezes: bool = True, max_frames: int = MAX_DEC
             facts.streams = len(container.streams)
             facts.video_streams = len(container.streams.video)
             if not container.streams.video:
-                raise ValueError("no video stream")
+                if not container.streams:
+                    raise ValueError("no stream")
+                kinds = ", ".join(sorted({stream.type for stream in container.streams}))
+                raise NoVideoError(f"no video stream: it holds {kinds}")
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             context = stream.codec_context
@@ -86,6 +116,9 @@ def measure_video(path: Path, *, freezes: bool = True, max_frames: int = MAX_DEC
             facts.fps = f"{rate.numerator}/{rate.denominator}" if rate else None
             facts.duration_s = container.duration / 1e6 if container.duration is not None else None
             facts.declared_frames = stream.frames or None
+            facts.clock = container.format.name not in RAW
+            _describe(facts, context)
+            stamps: list[float] = []
             still = _Stillness(float(rate) if rate and freezes else None)
             for packet in container.demux(stream):
                 if facts.frames >= max_frames:
@@ -101,11 +134,53 @@ def measure_video(path: Path, *, freezes: bool = True, max_frames: int = MAX_DEC
                     facts.frames += 1
                     facts.errors += bool(frame.is_corrupt)
                     facts.rotation = int(frame.rotation)
+                    if frame.time is not None:
+                        stamps.append(frame.time)
                     still.see(frame)
             facts.freezes = still.finish()
+            if not facts.clock:
+                facts.fps = _raw_rate(stream)
+            else:
+                _measure_clock(facts, stamps, float(rate) if rate else None, float(stream.time_base or 0))
     except FFmpegError as error:
         raise ValueError(str(error)) from error
     return facts
+
+
+def _describe(facts: VideoFacts, context: Any) -> None:
+    from av import VideoFormat
+
+    if context.pix_fmt:
+        facts.pixel_format = context.pix_fmt
+        facts.bit_depth = max(component.bits for component in VideoFormat(context.pix_fmt).components)
+    facts.hdr = _HDR.get(int(context.color_trc or 0))
+
+
+def _raw_rate(stream: Any) -> str:
+    from fractions import Fraction
+
+    from emboflow_dagster.formats.canonical.source_video import raw_rate
+
+    rate = Fraction(raw_rate(stream)).limit_denominator(1_001)
+    return f"{rate.numerator}/{rate.denominator}"
+
+
+def _measure_clock(facts: VideoFacts, stamps: list[float], rate: float | None, tick: float) -> None:
+    import numpy as np
+
+    from emboflow_dagster.formats.canonical.source_video import constant_rate
+
+    if len(stamps) < 2:  # noqa: PLR2004 - an interval is between two
+        return
+    when = np.sort(np.asarray(stamps, dtype=np.float64))
+    steps = np.diff(when)
+    facts.intervals_s = float(steps.min()), float(np.median(steps)), float(steps.max())
+    facts.first_s, facts.last_s = float(when[0]), float(when[-1])
+    facts.varies = constant_rate(when, rate, tick) is None
+
+
+class NoVideoError(ValueError):
+    """A file with other streams alone, such as sound."""
 
 
 class _Stillness:
@@ -126,7 +201,8 @@ class _Stillness:
         if self._needed is None:
             return
         plane = frame.planes[0]
-        if "yuv" in frame.format.name or "gray" in frame.format.name:
+        deep = frame.format.components[0].bits > _BYTE_BITS
+        if not deep and ("yuv" in frame.format.name or "gray" in frame.format.name):
             rows = np.frombuffer(plane, dtype=np.uint8).reshape(-1, plane.line_size)
             now = rows[: frame.height, : frame.width].astype(np.int16)
         else:

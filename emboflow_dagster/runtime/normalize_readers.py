@@ -105,9 +105,12 @@ def _read(
     path, form, task = Path(asset["path"]), str(asset["format"]), request["task"]
     videos = request.get("videos", True)
     common: dict[str, Any] = {"asset_id": asset["id"], "skipped": skipped}
+    told = request.get("split")
+    split = Split(**told) if told else None
     if form in ("video", "video_collection"):
         # Several videos may have several rates; only an asked one is that of all of them.
-        return from_videos.episodes(path, fps=request["fps"], task=task or "", videos=videos, **common)
+        rate = request["fps"]
+        return from_videos.episodes(path, fps=rate, task=task or "", videos=videos, split=split, **common)
     rows = ("hdf5", "lerobot", "rlds", "image_sequence", "csv", "np")
     if not form.startswith((*BAGS, *rows, ARRAYS, CANONICAL)):
         info = read_info(path / INFO)
@@ -128,14 +131,13 @@ def _read(
     if fps is None:
         raise InvalidInputError("the frame rate is not known", hint="set `fps` in the node's config")
     if form.startswith(BAGS):
-        split = request.get("split")
         return from_bags.episodes(
             path,
             fps=fps,
             topics=request["topics"] or None,
             rate_policy=request["ratePolicy"],
             task=task or "",
-            split=Split(**split) if split else None,
+            split=split,
             videos=videos is not False,
             **common,
         )
@@ -150,7 +152,7 @@ def _read(
     if form.startswith("rlds"):
         return from_rlds.episodes(path, task=task, videos=videos is not False, **common)
     if form.startswith("image_sequence"):
-        return from_images.episodes(path, task=task or "", **common)
+        return from_images.episodes(path, task=task or "", split=split, **common)
     if form.startswith(("csv", "np")):
         reader = from_csv if form == "csv" else from_npy
         _check_rate(reader.suggested_fps(path), fps)

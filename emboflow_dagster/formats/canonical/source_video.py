@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from emboflow_dagster.errors import ErrorKind, InvalidInputError
-from emboflow_dagster.formats.detect import read_head, signature
+from emboflow_dagster.formats.video_container import RAW, kind_of_file, missing_end
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +22,8 @@ RATE_TOLERANCE: Final = 1e-3
 #: The shortest step may be so many intervals of the rate; stamps are rounded.
 MAX_RATE_TO_STEP: Final = 1.2
 MAX_FRAMES: Final = 5_000_000
+#: What a raw stream without a rate is played at.
+RAW_FPS: Final = 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class Timing:
         rotation: Degrees by which players turn the stored picture counter-clockwise.
         mp4: Whether the container is MP4 or QuickTime, as the canonical dataset's is.
         errors: Packets that could not be decoded; 0 where they were only counted.
+        cut: Why its end is known to be missing; ``None`` where nothing says so.
     """
 
     stamps_s: "np.ndarray"
@@ -45,6 +48,7 @@ class Timing:
     rotation: int
     mp4: bool
     errors: int = 0
+    cut: str | None = None
 
     @property
     def frames(self) -> int:
@@ -61,6 +65,8 @@ class Timing:
             return "its container is no MP4"
         if self.rotation % 360:
             return f"players turn it by {self.rotation} degrees"
+        if self.cut:
+            return f"its end is missing: {self.cut}"
         if self.errors:
             return f"{self.errors} of its packets cannot be decoded"
         if self.fps is None:
@@ -84,10 +90,12 @@ def timing(path: Path, *, decode: bool) -> Timing:
     from av.error import FFmpegError
 
     stamps: list[float] = []
-    errors = 0
+    errors = unstamped = 0
     first: Any = None
     rates: list[float] = []
     tick = 0.0
+    raw = kind_of_file(path) in RAW
+    decode = decode or raw  # its packets have no time to be counted by
     try:
         # FFmpeg decodes a picture to look into the file; where we decode one anyway, it shall not.
         look = {} if decode else {"skip_frame": "all"}
@@ -99,8 +107,8 @@ def timing(path: Path, *, decode: bool) -> Timing:
             stream.thread_type = "AUTO" if decode else "NONE"
             # The average of all frames; and the rate of which every step is a multiple.
             rates = [float(rate) for rate in (stream.average_rate, stream.base_rate) if rate]
-            tick = float(stream.time_base) if stream.time_base else 0.0
             second = Fraction(stream.time_base or 0)
+            tick = float(second)
             for packet in container.demux(stream):
                 if len(stamps) > MAX_FRAMES:
                     raise InvalidInputError(f"{path.name}: more than {MAX_FRAMES} frames")
@@ -117,28 +125,36 @@ def timing(path: Path, *, decode: bool) -> Timing:
                 if decode:
                     errors += sum(bool(frame.is_corrupt) for frame in frames)
                     stamps += [float(frame.time) for frame in frames if frame.time is not None]
+                    unstamped += sum(frame.time is None for frame in frames)
                 elif packet.size and packet.pts is not None and not packet.is_discard:
                     stamps.append(packet.pts * second.numerator / second.denominator)
+            if raw and unstamped and first is not None:
+                rates, tick = [raw_rate(stream)], 0.0
+                stamps = [number / rates[0] for number in range(unstamped + len(stamps))]
     except FFmpegError as error:
         raise InvalidInputError(f"{path.name}: not readable: {error}", kind=ErrorKind.FILE_CORRUPT) from error
     if first is None or not stamps:
         raise InvalidInputError(f"{path.name}: no frame could be decoded", kind=ErrorKind.FILE_CORRUPT)
     when = np.sort(np.asarray(stamps, dtype=np.float64))
     turned = int(first.rotation) % 360
-    height, width = first.height, first.width
-    if turned in (90, 270):
-        height, width = width, height
+    height, width = (first.width, first.height) if turned in (90, 270) else (first.height, first.width)
     return Timing(
         stamps_s=when,
-        fps=_constant_rate(when, rates[0] if rates else None, tick),
+        fps=constant_rate(when, rates[0] if rates else None, tick),
         nominal=next(
             (rate for rate in rates if _is_plausible(when, rate) and _on_grid(when, rate, tick)), None
         ),
         shape=(height, width, 3),
         rotation=turned,
-        mp4=signature(read_head(path)) == "mp4",
+        mp4=kind_of_file(path) == "mp4",
         errors=errors if decode else 0,
+        cut=missing_end(path),
     )
+
+
+def raw_rate(stream: Any) -> float:
+    """What a raw stream's header says, else what FFmpeg plays it at; asked when a frame was decoded."""
+    return float(stream.codec_context.framerate or stream.average_rate or RAW_FPS)
 
 
 def _alone(context: Any, packet: Any) -> list[Any]:
@@ -201,7 +217,14 @@ def upright(frame: Any) -> "np.ndarray":
     return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
 
 
-def _constant_rate(when: "np.ndarray", nominal: float | None, tick: float) -> float | None:
+def constant_rate(when: "np.ndarray", nominal: float | None, tick: float) -> float | None:
+    """The rate of frames at these seconds, ``None`` where it varies or frames are missing.
+
+    Args:
+        when: Ascending seconds, float64 ``(frames,)``.
+        nominal: The rate that the header says.
+        tick: Seconds of the container's clock.
+    """
     import numpy as np
 
     if len(when) == 1:

@@ -15,13 +15,14 @@ from emboflow_dagster.formats.detect import is_lfs_pointer, read_head, signature
 from emboflow_dagster.formats.hdf5_file import SUFFIXES as HDF5_SUFFIXES
 from emboflow_dagster.formats.hdf5_file import is_hdf5
 from emboflow_dagster.formats.robot_xml import root_of_file
+from emboflow_dagster.formats.video_container import video_kind
 
 MAX_FOLDERS: Final = 20_000
 
 _BAGS = {"rosbag1", "mcap"}
-_VIDEOS = {"mp4", "matroska", "avi"}
+_VIDEOS = {"mp4", "matroska", "avi", "mpegts", "h264", "hevc", "mjpeg"}
 _ARCHIVES = {"zip", "gzip", "bzip2", "xz", "zstd", "7z", "tar"}
-_PICTURES = {"png", "jpeg"}
+_PICTURES = {"png", "jpeg", "tiff", "webp", "exr"}
 _BY_NAME = {".bag": "rosbag", ".mcap": "rosbag", ".hdf5": "hdf5_dataset", ".h5": "hdf5_dataset"}
 _TABLES = {".csv", ".tsv"}
 _STAND_INS = {".mp4", ".mkv", ".parquet", ".db3", ".npz", ".npy", ".safetensors", ".stl"}
@@ -188,7 +189,7 @@ def _kind(path: Path) -> str:
         return "tfrecord"
     if suffix == ".urdf" and root_of_file(path, head) == "robot":
         return "urdf"
-    found = signature(head)
+    found = signature(head) or video_kind(head, path.name)
     if found == "sqlite3" and suffix != ".db3":
         found = None
     if found is None and suffix in HDF5_SUFFIXES and is_hdf5(path):

@@ -31,6 +31,7 @@ from emboflow_dagster.formats.previews.scene import (
 from emboflow_dagster.formats.probe import probe_path
 from emboflow_dagster.formats.quality.streams import read_stamps
 from emboflow_dagster.formats.report import json_safe
+from emboflow_dagster.formats.video import videos_of
 
 if TYPE_CHECKING:
     import h5py
@@ -45,7 +46,6 @@ MAX_CAMERAS = 6
 MAX_ROWS = 2_000_000
 #: What a bundle can hold; ``mcap`` only when asked for.
 KINDS = ("joints", "timeline", "images", "synced", "trajectory", "clip")
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm")
 
 
 class _Bundle:
@@ -393,14 +393,14 @@ def _of_pictures(path: Path, bundle: _Bundle, images: int) -> None:
 
 def _of_videos(path: Path, bundle: _Bundle, images: int) -> None:
     source = open_source(path)
-    files = [source.file(e) for e in source.with_suffix(*VIDEO_SUFFIXES)] if source.is_folder else [path]
+    files = [source.file(e) for e in videos_of(source)] if source.is_folder else [path]
     for file in files[:MAX_CAMERAS]:
         bundle.sheet(file.name, _video_frames(file, images))
 
 
 def _clips_of_videos(path: Path, bundle: _Bundle) -> None:
     source = open_source(path)
-    files = [source.file(e) for e in source.with_suffix(*VIDEO_SUFFIXES)] if source.is_folder else [path]
+    files = [source.file(e) for e in videos_of(source)] if source.is_folder else [path]
     for file in files[:2]:
         title = f"{file.name}: the first seconds"
         scene = Scene(file.name, motion.CLIP_SECONDS, cameras={"video": video_shots(file)})

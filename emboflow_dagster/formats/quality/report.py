@@ -225,10 +225,10 @@ def _videos(path: Path, reading: _Reading, fps: float | None) -> None:
     """Each video of a folder, or the one file, as an episode that nothing else is known of."""
     from emboflow_dagster.formats.detect import open_source
     from emboflow_dagster.formats.quality.video import watch
-    from emboflow_dagster.formats.video_file import SUFFIXES
+    from emboflow_dagster.formats.video import videos_of
 
     source = open_source(path)
-    entries = source.with_suffix(*SUFFIXES) if source.is_folder else ()
+    entries = videos_of(source) if source.is_folder else ()
     files = [(entry.path, source.file(entry)) for entry in entries] or [(path.name, path)]
     for name, file in files:
         view = EpisodeView(ref=name, length=0, vectors={}, videos={"video": watch(file, name, fps=fps)})
