@@ -206,9 +206,10 @@ NODE = NodeType(
     title="Normalize",
     description=(
         "Brings HDF5 demonstrations, LeRobot and RLDS datasets, the numeric topics of ROS bags and MCAP "
-        "recordings, tables, numpy arrays, videos and pictures to canonical packages (emboflow-canonical/1), one for each set of "
-        "features and rate, episodes in the order of the assets. Recordings that a node before made of an "
-        "asset are read in its place. Assets without episodes are listed with the reason and not passed on."
+        "recordings, tables, numpy arrays, videos and pictures to canonical packages "
+        "(emboflow-canonical/1), one for each set of features and rate, episodes in the order of the assets. "
+        "Recordings that a node before made of an asset are read in its place. Assets without episodes are "
+        "listed with the reason and not passed on."
     ),
     category=CustomNodeCategory.TRANSFORM,
     options=NormalizeOptions,
