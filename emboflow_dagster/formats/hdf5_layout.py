@@ -217,11 +217,15 @@ def read_layout(path: Path) -> Layout:
         OSError: Not an HDF5 file, or one that is cut off.
     """
     with open_hdf5(path) as file:
-        return layout_of(file)
+        return layout_of(file, declared=True)
 
 
-def layout_of(file: "h5py.File") -> Layout:
+def layout_of(file: "h5py.File", *, declared: bool = False) -> Layout:
     """The layout of an open file.
+
+    Args:
+        file: It.
+        declared: Whether it is also read what each demonstration says of its own length.
 
     Raises:
         OSError: Not even its root can be read.
@@ -250,7 +254,8 @@ def layout_of(file: "h5py.File") -> Layout:
     }
     if known:
         layout.demos = [
-            Demo(group, known[group], _declared(file, group)) for group in sorted(known, key=natural_key)
+            Demo(group, known[group], _declared(file, group) if declared else None)
+            for group in sorted(known, key=natural_key)
         ]
         has_obs = any(name.startswith("obs/") for fields in known.values() for name in fields)
         layout.format = "hdf5_robomimic" if has_obs else "hdf5_robosuite_raw"

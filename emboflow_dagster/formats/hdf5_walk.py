@@ -7,6 +7,7 @@ recording: they are named and never opened. What cannot be read costs itself and
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from emboflow_dagster.formats.hdf5_mended import Damage, damage_of, readable_rows
@@ -279,7 +280,7 @@ def _field(path: str, dataset: Any, found: Found) -> Field:
 
 def _kept_how(dataset: Any) -> tuple[bool, str]:
     """Whether its bytes are in another file, and which filter it needs that is not there."""
-    from h5py import h5d, h5z  # pyright: ignore[reportAttributeAccessIssue] - absent from the stubs
+    from h5py import h5d  # pyright: ignore[reportAttributeAccessIssue] - absent from the stubs
 
     # What has a place in this file stands there; to ask how it was created takes fifteen times as long.
     if dataset.get_offset() is not None:
@@ -289,10 +290,17 @@ def _kept_how(dataset: Any) -> tuple[bool, str]:
         return True, ""
     for index in range(made.get_nfilters()):
         number, _, _, name = made.get_filter(index)
-        if not h5z.filter_avail(number):
+        if not _is_there(number):
             called = FILTERS.get(number) or name.decode("utf-8", "replace").strip() or "a filter"
             return False, f"{called[:60]} ({number})"
     return False, ""
+
+
+@cache
+def _is_there(number: int) -> bool:
+    from h5py import h5z  # pyright: ignore[reportAttributeAccessIssue] - absent from the stubs
+
+    return bool(h5z.filter_avail(number))
 
 
 def _note(where: dict[str, str], path: str, text: str) -> None:

@@ -21,8 +21,8 @@ class NormalizeOptions(ChildOptions):
 
     fps: Annotated[float, Field(gt=0, le=1_000)] | None = Field(
         default=None,
-        description="Frames per second. Topics and videos are sampled on this grid; rows of HDF5, LeRobot "
-        "and RLDS are not resampled and must have it. null: each recording's own rate.",
+        description="Frames per second. Topics and videos are sampled on this grid; rows of HDF5, LeRobot, "
+        "RLDS, tables and arrays are not resampled and must have it. null: each recording's own rate.",
     )
     robot_type: Annotated[str, Field(max_length=100)] | None = Field(
         default=None,
@@ -44,8 +44,9 @@ class NormalizeOptions(ChildOptions):
     )
     mapping: dict[str, str] = Field(
         default_factory=dict,
-        description="HDF5 dataset of a demonstration (several joined with `+`) to feature name; empty for "
-        "the usual ones. In other HDF5 files each group that holds all of them is an episode.",
+        description="HDF5 dataset of a demonstration, column of a table or numpy array (several joined with "
+        "`+`) to feature name; empty for the usual ones. In other HDF5 files each group that holds all of "
+        "them is an episode.",
     )
     rate_policy: Literal["hold", "keep"] = Field(
         default="hold", description="`keep` also keeps every sample of a topic at its own rate."
@@ -207,9 +208,10 @@ NODE = NodeType(
     title="Normalize",
     description=(
         "Brings HDF5 demonstrations, LeRobot and RLDS datasets, the numeric topics of ROS bags and MCAP "
-        "recordings, videos and pictures to canonical packages (emboflow-canonical/1), one for each set of "
-        "features and rate, episodes in the order of the assets. Recordings that a node before made of an "
-        "asset are read in its place. Assets without episodes are listed with the reason and not passed on."
+        "recordings, tables, numpy arrays, videos and pictures to canonical packages "
+        "(emboflow-canonical/1), one for each set of features and rate, episodes in the order of the assets. "
+        "Recordings that a node before made of an asset are read in its place. Assets without episodes are "
+        "listed with the reason and not passed on."
     ),
     category=CustomNodeCategory.TRANSFORM,
     options=NormalizeOptions,
