@@ -20,7 +20,7 @@ from emboflow_dagster.formats.lerobot_checks import (
     check_tasks,
     check_widths,
 )
-from emboflow_dagster.formats.lerobot_folder import all_roots, own, roots
+from emboflow_dagster.formats.lerobot_folder import all_roots, outermost, own, roots
 from emboflow_dagster.formats.lerobot_info import INFO, VERSIONS, Info, read_info
 from emboflow_dagster.formats.lerobot_meta import Listed
 from emboflow_dagster.formats.lerobot_tables import (
@@ -69,16 +69,17 @@ def matches(source: Source) -> Candidate | None:
 
 def probe(source: Source, report: Probe) -> None:
     """Count, compare, and name every disagreement; of several datasets each by itself."""
-    found = roots(source)
+    every = all_roots(source)
+    found = outermost(every)
     if not found:
         text = "LeRobot 1.x keeps its rows as Arrow; lerobot's own converter makes 2.0 of it"
         report.warn("unrecognised_schema", text, OLD_INFO)
         return
     if len(found) == 1:
-        _probe(own(source, found[0]), report)
+        _probe(own(source, found[0], every), report)
         if found[0]:
             report.structure["root"] = found[0]
-        inner = [root for root in all_roots(source) if root not in found]
+        inner = [root for root in every if root not in found]
         if inner:
             text = f"{len(inner)} more datasets stand inside of it and are not read: {', '.join(inner[:5])}"
             report.warn("multiple_recordings", text)
@@ -88,7 +89,7 @@ def probe(source: Source, report: Probe) -> None:
     parts: dict[str, Any] = {}
     for root in found:
         part = Probe()
-        _probe(own(source, root), part)
+        _probe(own(source, root, every), part)
         parts[root] = {name: part.structure[name] for name in _SHOWN} | {
             "format": VERSIONS.get((read_info(source.path / root / INFO) or Info(None, {})).version or "")
         }

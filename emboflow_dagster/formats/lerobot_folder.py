@@ -4,6 +4,7 @@ People register the folder above a dataset, a folder of several, or a clone with
 a file belongs to the innermost dataset above it, and to none below a hidden folder.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,13 +35,23 @@ def all_roots(source: Source) -> list[str]:
 
 def roots(source: Source) -> list[str]:
     """The outermost datasets: those that are not inside of another one."""
-    found = all_roots(source)
+    return outermost(all_roots(source))
+
+
+def outermost(found: Sequence[str]) -> list[str]:
+    """Those of several datasets that are not inside of another one."""
     return [root for root in found if not any(_below(root, other) for other in found)]
 
 
-def own(source: Source, root: str = "") -> Source:
-    """The source as if the dataset stood alone: its folder, and the files that are its own."""
-    inner = [other for other in all_roots(source) if _below(other, root)]
+def own(source: Source, root: str = "", every: Sequence[str] | None = None) -> Source:
+    """The source as if the dataset stood alone: its folder, and the files that are its own.
+
+    Args:
+        source: What the dataset is in.
+        root: Its path there.
+        every: :func:`all_roots` of the source, where they are known.
+    """
+    inner = [other for other in (all_roots(source) if every is None else every) if _below(other, root)]
     prefix = f"{root}/" if root else ""
     entries = tuple(
         replace(entry, path=entry.path.removeprefix(prefix))

@@ -29,7 +29,7 @@ from emboflow_dagster.errors import (
 )
 from emboflow_dagster.model.asset import MAX_TOP_LEVEL_PATHS, Asset
 from emboflow_dagster.model.storage import LISTING_TYPE, PATH_BUCKET, StorageRef
-from emboflow_dagster.project.scratch import scratch_folder
+from emboflow_dagster.runtime.scratch import scratch_folder
 
 Progress = Callable[[int, int], None]
 CHUNK = 1 << 20

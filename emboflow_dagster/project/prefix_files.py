@@ -18,8 +18,8 @@ from emboflow_dagster.formats.detect import MAX_ENTRIES
 from emboflow_dagster.model.asset import Asset
 from emboflow_dagster.object_storage.prefix import Listed, Prefix
 from emboflow_dagster.project.prefixes import Make, listed
-from emboflow_dagster.project.scratch import scratch_folder
 from emboflow_dagster.project.settings import DEFAULT_PREFIX_MAX_BYTES
+from emboflow_dagster.runtime.scratch import scratch_folder
 
 #: What stays free on the disk.
 RESERVE_BYTES: Final = 1 << 30

@@ -28,6 +28,7 @@ from emboflow_dagster.errors import EmboflowError, ErrorKind, ExecutionError, Li
 from emboflow_dagster.runtime.child_main import FAILURE, HEADER, LOG, RESULT
 from emboflow_dagster.runtime.lines import LineSplitter
 from emboflow_dagster.runtime.node import ChildCall
+from emboflow_dagster.runtime.scratch import scratch_folder
 
 PARSER_MEMORY_MB: Final = 2_048
 HOOK_MEMORY_MB: Final = 1_024
@@ -107,7 +108,7 @@ def run_child(
         EmboflowError: Whatever class of our tree the function raised.
     """
     if cwd is None:
-        with tempfile.TemporaryDirectory(prefix="emboflow-child-") as folder:
+        with scratch_folder(Path(tempfile.gettempdir()), "emboflow-child-") as folder:
             return run_child(
                 target,
                 *args,
@@ -115,7 +116,7 @@ def run_child(
                 memory_mb=memory_mb,
                 cpu_s=cpu_s,
                 network=network,
-                cwd=Path(folder),
+                cwd=folder,
                 on_stdout=on_stdout,
                 on_stderr=on_stderr,
                 on_log=on_log,

@@ -5,12 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from emboflow_dagster.project.scratch import scratch_folder
+from emboflow_dagster.runtime.scratch import scratch_folder
 
 HOLDS = """\
 import sys, time
 from pathlib import Path
-from emboflow_dagster.project.scratch import scratch_folder
+from emboflow_dagster.runtime.scratch import scratch_folder
 with scratch_folder(Path(sys.argv[1])) as folder:
     (folder / "big").write_bytes(bytes(1000))
     print(folder, flush=True)

@@ -10,22 +10,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-_PREFIX: Final = "asset-"
 _LOCK: Final = ".held"
 #: A folder this young may be about to be locked.
 _YOUNG_S: Final = 60
 
 
 @contextmanager
-def scratch_folder(below: Path) -> Iterator[Path]:
-    """An empty folder in ``below``, removed behind the block.
+def scratch_folder(below: Path, prefix: str = "asset-") -> Iterator[Path]:
+    """An empty folder in ``below`` whose name begins with ``prefix``, removed behind the block.
 
     A lock that the system lets go with the process says that it is in use: a prefix of 200 GiB that a
     killed process had brought is not there for ever.
     """
     below.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(below)
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=below))
+    _remove_abandoned(below, prefix)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=below))
     try:
         with _lock(folder):
             yield folder
@@ -44,8 +43,8 @@ def _lock(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _remove_abandoned(below: Path) -> None:
-    for folder in below.glob(f"{_PREFIX}*"):
+def _remove_abandoned(below: Path, prefix: str) -> None:
+    for folder in below.glob(f"{prefix}*"):
         with suppress(OSError):
             if time.time() - folder.stat().st_mtime < _YOUNG_S:
                 continue
