@@ -107,13 +107,11 @@ def run(what: str, kind: str, source: Path, place: Path, package: Path) -> dict[
 
 def side(what: str, kind: str, source: str, out: str) -> int:
     """Do it and say what it took."""
-    import resource
     import time
 
     loaded(what)
     from recordings.once import READERS
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     start = time.process_time()
     if what == "read":
         READERS[kind](Path(source))
@@ -123,9 +121,13 @@ def side(what: str, kind: str, source: str, out: str) -> int:
         if not normalize(wishes(kind, Path(source), Path(out)))["packages"]:
             raise SystemExit("nothing was normalised")
     used = time.process_time() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"cpu": used, "peak": peak, "loaded": before}))
+    print(json.dumps({"cpu": used, "peak": peak()}))
     return 0
+
+
+def peak() -> float:
+    """The most MiB that this process has held; ``ru_maxrss`` begins with what its parent had."""
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
 
 
 def wishes(kind: str, source: Path, out: Path) -> dict[str, Any]:

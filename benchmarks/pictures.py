@@ -1,13 +1,13 @@
 """Pictures: normalised beside FFmpeg's own command, and a version looked at beside decoding it once.
 
-- *encode*: a folder of JPEG files becomes a video. FFmpeg (``--ffmpeg``, else the one on the PATH, else that of
-  the package imageio-ffmpeg; left out where there is none) gets our codec, preset, quality, key frames and one
-  thread. Ours reads every header first, makes the tables and hashes the video, too.
+- *encode*: a folder of JPEG files becomes a video. FFmpeg (``--ffmpeg``, else the one on the PATH, else that
+  of the package imageio-ffmpeg; left out where there is none) gets our codec, preset, quality, key frames and
+  one thread. Ours reads every header first, makes the tables and hashes the video, too.
 - *quality*, *preview*: over a canonical dataset, beside PyAV decoding every frame of it and keeping none.
 
-Each side is a process of its own, in turn; processor seconds with start and imports left out (FFmpeg's whole).
+Each side is a process of its own, in turn; processor seconds, of ours without start and imports.
 
-    python benchmarks/pictures.py [--pictures 600] [--episodes 50] [--frames 200] [--rounds 3] [--ffmpeg FILE]
+    python benchmarks/pictures.py [--pictures 600] [--episodes 50] [--rounds 3] [--ffmpeg FILE]
 """
 
 import argparse
@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from normalise import loaded, wishes
+from normalise import loaded, peak, wishes
 from recordings.made import FPS, PICTURE, hdf5_cameras, pictures
 
 from emboflow_dagster.formats.canonical.video_track import ENCODER
@@ -70,9 +70,9 @@ def compare(what: str, beside: str, theirs: Callable[[Path], Any], source: Path,
             pairs.append(pair)
     cpu = [[one["cpu"] for one in sides] for sides in zip(*pairs, strict=True)]
     ratio = statistics.median(ours / other for other, ours in zip(*cpu, strict=True))
-    peak = max(ours["peak"] for _, ours in pairs)
+    most = max(ours["peak"] for _, ours in pairs)
     middle = [statistics.median(side) for side in cpu]
-    print(f"{what:10} {beside:22} {middle[0]:9.2f} {middle[1]:8.2f} {ratio:6.2f} {peak:9.0f}", flush=True)
+    print(f"{what:10} {beside:22} {middle[0]:9.2f} {middle[1]:8.2f} {ratio:6.2f} {most:9.0f}", flush=True)
 
 
 def run(what: str, source: Path, out: Path) -> dict[str, float]:
@@ -109,7 +109,7 @@ def side(what: str, source: Path, out: Path) -> int:
     start = time.process_time()
     SIDES[what](source, out)
     used = time.process_time() - start
-    print(json.dumps({"cpu": used, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+    print(json.dumps({"cpu": used, "peak": peak()}))
     return 0
 
 

@@ -48,8 +48,12 @@ FRUGAL: Final = {
     "NUMEXPR_NUM_THREADS": "1",
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "MALLOC_ARENA_MAX": "2",
-    # Large pages where the system has them: Parquet's dictionaries are tables that a processor misses in.
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+    # Large pages where the system has them: Parquet's dictionaries are tables that a processor misses in. And
+    # large arrays by themselves: else they leave holes between what stays, some MiB more with each episode.
+    "GLIBC_TUNABLES": ":".join(
+        f"glibc.malloc.{name}"
+        for name in ("hugetlb=1", f"mmap_threshold={4 << 20}", f"trim_threshold={64 << 20}")
+    ),
 }
 _MEMORY_WORDS = (b"bad_alloc", b"Cannot allocate memory", b"out of memory", b"MemoryError")
 
