@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emboflow_dagster.formats.hdf5_heaps import check_heaps
+
 if TYPE_CHECKING:
     import h5py
 
@@ -185,6 +187,7 @@ def open_hdf5(path: Path) -> "h5py.File":
     """Open for reading, without the lock that a read-only file system refuses."""
     import h5py
 
+    check_heaps(path)
     return h5py.File(path, "r", locking=False)
 
 
