@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
+from emboflow_dagster.formats.hdf5_heaps import check_heaps
+
 if TYPE_CHECKING:
     import h5py
 
@@ -25,7 +27,6 @@ MAX_USER_BLOCK: Final = 1 << 26
 _READ_AHEAD: Final = 512
 _BLOCK: Final = 96
 _WIDE: Final = 8
-_OBJECT: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +100,6 @@ class Mended(io.RawIOBase):
                 raise OSError(f"the file has become shorter than {damage.size} bytes")
             done += piece
         view[there:] = b"\xff" * (wanted - there)
-        if bytes(view[:4]) == b"GCOL":
-            _check_heap(view[:there])
         first, last = max(start, damage.at), min(start + wanted, damage.at + len(damage.block))
         if first < last:
             view[first - start : last - start] = damage.block[first - damage.at : last - damage.at]
@@ -111,26 +110,6 @@ class Mended(io.RawIOBase):
         """Close the file."""
         self._file.close()
         super().close()
-
-
-def _check_heap(heap: memoryview) -> None:
-    """A heap of texts (III.E "Global Heap"): one with an object of no size holds the library for ever.
-
-    Raises:
-        OSError: It is such a one.
-    """
-    if len(heap) < 2 * _OBJECT:
-        return
-    (size,) = struct.unpack_from("<Q", heap, 8)
-    at, end = _OBJECT, min(size, len(heap))
-    while at + _OBJECT <= end:
-        number, _, _, length = struct.unpack_from("<HHIQ", heap, at)
-        if number == 0:
-            # What is free: its size has its own header in it.
-            if length < _OBJECT:
-                raise OSError("damaged heap of texts")
-            return
-        at += _OBJECT + (length + 7) // 8 * 8
 
 
 _OPEN: "WeakValueDictionary[str, Mended]" = WeakValueDictionary()
@@ -144,6 +123,7 @@ def open_hdf5(path: Path) -> "h5py.File":
     """
     import h5py
 
+    check_heaps(path)
     damage = look(path)
     if damage is None:
         return h5py.File(path, "r", locking=False)
