@@ -53,6 +53,9 @@ class Damage:
         """What is wrong, for people."""
         if self.code == "truncated":
             return f"{self.size} of {self.declared} bytes are there"
+        if self.block[8] <= 1:
+            # The old format has no word for "open": its length alone tells.
+            return f"it speaks of {self.declared} of its {self.size} bytes: never closed by what wrote it"
         return "it was never closed by what wrote it"
 
 
