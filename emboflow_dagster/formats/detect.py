@@ -242,7 +242,8 @@ def recording_of(path: Path) -> tuple[list[Part], dict[str, str]]:
     """
     source = open_source(path)
     _, parts, found = _recording(source)
-    return parts, found.described(source) if found is not None and found.described else {}
+    several = len(parts) > 1  # of a single file nobody asks
+    return parts, found.described(source) if several and found is not None and found.described else {}
 
 
 def _recording(source: Source) -> tuple[str, list[Part], Format | None]:

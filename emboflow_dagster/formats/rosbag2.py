@@ -63,9 +63,13 @@ def _folder(entry: Entry) -> str:
 
 
 def _described(source: Source) -> dict[str, str]:
+    return _listed(_bags(source))
+
+
+def _listed(bags: list[_Bag]) -> dict[str, str]:
     return {
         name: bag.folder
-        for bag in _bags(source)
+        for bag in bags
         if bag.metadata
         for _, name, _ in bag.parts
         if name not in bag.unlisted
@@ -188,7 +192,7 @@ def _probe(source: Source, probe: Probe) -> None:
             if serialization not in SUPPORTED_SERIALIZATION:
                 text = f"metadata.yaml declares the serialization {serialization!r}, read is cdr"
                 probe.warn("unsupported_serialization", text, where)
-    probe_recording(probe, [part for bag in bags for part in bag.parts], _described(source))
+    probe_recording(probe, [part for bag in bags for part in bag.parts], _listed(bags))
     if len(bags) > 1:
         probe.structure["declared"] = {
             "recordings": {bag.folder or ".": bag.metadata.to_json() for bag in bags if bag.metadata}
