@@ -24,7 +24,7 @@ unexport PYTHONPATH
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup demo dev test test-inside test-outside test-fast test-s3 test-flowcept test-celery test-graphs test-sample-graphs verify-lerobot verify-rlds verify-rerun compare-samples mutants compare-quality faults faults-blobs faults-runs check fmt lint types imports docs bench bench-blobs bench-promises lock clean
+.PHONY: help setup demo dev test test-inside test-outside test-fast test-s3 test-flowcept test-celery test-graphs test-sample-graphs verify-lerobot verify-rlds verify-rerun compare-samples mutants compare-quality faults faults-blobs faults-runs check fmt lint types imports docs bench bench-blobs bench-recordings bench-promises lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -184,6 +184,10 @@ bench: $(STAMP)  ## Benchmarks, printed as ratios where a peer exists
 
 bench-blobs: $(STAMP)  ## The blob store beside nine others into benchmarks/RESULTS.md, 25 minutes; OPTIONS=--quick: 5
 	@$(BIN)/python benchmarks/blobs $(OPTIONS)
+
+bench-recordings: $(STAMP)  ## Probe, normalise, quality and previews beside reading once; OPTIONS="--size 250MiB,5GiB": memory, minutes
+	@$(BIN)/python benchmarks/normalise.py $(OPTIONS)
+	@[ -n "$(OPTIONS)" ] || { $(BIN)/python benchmarks/probe.py && $(BIN)/python benchmarks/pictures.py; }
 
 bench-promises: $(STAMP)  ## Four writers at once, and writers killed, ours and nine others, into benchmarks/PROMISES.md, 15 minutes
 	@$(BIN)/python benchmarks/promises $(OPTIONS)
