@@ -281,7 +281,7 @@ def test_damaged_recordings_are_recovered_and_whole_ones_go_along(node, tmp_path
     gone = tmp_path / "gone.bag"
     gone.write_bytes(cut.read_bytes()[:4_200])
     assets = [
-        *probed("rosbag1/unindexed", "rosbag2/talker_sqlite3", "hdf5/h5py_vlen_string"),
+        *probed("rosbag1/unindexed", "rosbag2/talker_sqlite3", "raw_file/gait_cycle_csv"),
         bound("cut", cut),
         bound("gone", gone),
     ]
