@@ -33,7 +33,8 @@ def masked_crc32c(data: bytes) -> int:
         crc ^= byte
         for _ in range(8):
             crc = (crc >> 1) ^ (_POLYNOMIAL if crc & 1 else 0)
-    return _masked(crc ^ 0xFFFFFFFF)
+    crc ^= 0xFFFFFFFF
+    return (((crc >> 15) | (crc << 17)) + _MASK) & 0xFFFFFFFF
 
 
 def starts_with_record(head: bytes) -> bool:
@@ -78,7 +79,7 @@ def records(path: Path, damaged: Callable[[int], None] | None = None) -> Iterato
             data, tail = _read(stream, length, index), _read(stream, 4, index)
             if len(data) < length or len(tail) < 4:  # noqa: PLR2004 - the checksum
                 raise BrokenRecordError(f"the file ends within record {index}")
-            if any(tail) and checksum is not None and _masked(checksum(data)) != struct.unpack("<I", tail)[0]:
+            if any(tail) and checksum is not None and checksum(data) != tail:
                 if damaged is not None:
                     damaged(index)
             else:
@@ -93,14 +94,10 @@ def _read(stream: BinaryIO | gzip.GzipFile, size: int, index: int) -> bytes:
         raise BrokenRecordError(f"the file ends within record {index}: {error}") from error
 
 
-def _checksum() -> Callable[[bytes], int] | None:
-    """crc32c of payloads, which comes with the library that reads them."""
+def _checksum() -> Callable[[bytes], bytes] | None:
+    """The checksum of payloads as it is stored: that of the library that reads them, which is fast."""
     try:
-        from crc32c import crc32c
+        from tfrecord.writer import TFRecordWriter
     except ImportError:
         return None
-    return crc32c
-
-
-def _masked(crc: int) -> int:
-    return (((crc >> 15) | (crc << 17)) + _MASK) & 0xFFFFFFFF
+    return TFRecordWriter.masked_crc

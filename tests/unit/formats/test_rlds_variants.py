@@ -8,7 +8,6 @@ import zlib
 
 import numpy as np  # noqa: TID253 - this module writes what these libraries read
 import pytest
-from crc32c import crc32c
 from PIL import Image  # noqa: TID253
 
 from emboflow_dagster.formats.canonical import from_rlds
@@ -20,10 +19,10 @@ SHAPE = (16, 24, 3)
 
 
 def framed(data, *, crc=None):
+    from tfrecord.writer import TFRecordWriter
+
     head = struct.pack("<Q", len(data))
-    found = crc32c(data)
-    masked = (((found >> 15) | (found << 17)) + 0xA282EAD8) & 0xFFFFFFFF
-    tail = struct.pack("<I", masked if crc is None else crc)
+    tail = TFRecordWriter.masked_crc(data) if crc is None else struct.pack("<I", crc)
     return head + struct.pack("<I", masked_crc32c(head)) + data + tail
 
 
