@@ -515,32 +515,3 @@ WRITERS: dict[str, Callable[[Path], list[str]]] = {
     "urdf": urdf,
     "urdf package": urdf_package,
 }
-#: Recordings that are damaged first and then packed: what looks inside an archive meets them whole.
-INSIDE = (
-    *("rosbag1", "rosbag2 sqlite3", "mcap", "hdf5", "lerobot parquet", "tfrecord", "mp4"),
-    *("npy", "csv", "png", "urdf"),
-)
-
-
-def _zipped(folder: Path, target: Path) -> None:
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            archive.write(path, f"robot/{path.relative_to(folder).as_posix()}")
-
-
-def _tarred(folder: Path, target: Path) -> None:
-    with tarfile.open(target, "w:gz") as archive:
-        archive.add(folder, "robot")
-
-
-def _twice(folder: Path, target: Path) -> None:
-    with tempfile.TemporaryDirectory(prefix="emboflow-mutants-") as place:
-        _tarred(folder, Path(place) / "inner.tar.gz")
-        _zipped(Path(place), target)
-
-
-PACKERS: dict[str, tuple[str, Callable[[Path, Path], None]]] = {
-    "damaged in a zip": ("a.zip", _zipped),
-    "damaged in a tar.gz": ("a.tar.gz", _tarred),
-    "damaged in a tar.gz in a zip": ("a.zip", _twice),
-}

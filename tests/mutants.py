@@ -17,8 +17,10 @@ import random
 import shutil
 import signal
 import sys
+import tarfile
 import tempfile
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -27,13 +29,42 @@ from typing import Any, Final
 
 from emboflow_dagster.errors import EmboflowError, ExecutionError, LimitError
 from emboflow_dagster.runtime.child import run_child
-from tests.mutant_files import INSIDE, PACKERS, WRITERS
+from tests.mutant_files import WRITERS
 
 SECONDS = 20.0
 WARM = 30
 #: What a child may hold more after all mutants than after the first thirty.
 MAX_GROWTH_MB = 96
 MAX_MORE_FILES = 2
+#: Recordings that are damaged first and then packed: what looks inside an archive meets them whole.
+INSIDE = (
+    *("rosbag1", "rosbag2 sqlite3", "mcap", "hdf5", "lerobot parquet", "tfrecord", "mp4"),
+    *("npy", "csv", "png", "urdf"),
+)
+
+
+def _zipped(folder: Path, target: Path) -> None:
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            archive.write(path, f"robot/{path.relative_to(folder).as_posix()}")
+
+
+def _tarred(folder: Path, target: Path) -> None:
+    with tarfile.open(target, "w:gz") as archive:
+        archive.add(folder, "robot")
+
+
+def _twice(folder: Path, target: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="emboflow-mutants-") as place:
+        _tarred(folder, Path(place) / "inner.tar.gz")
+        _zipped(Path(place), target)
+
+
+PACKERS: dict[str, tuple[str, Callable[[Path, Path], None]]] = {
+    "damaged in a zip": ("a.zip", _zipped),
+    "damaged in a tar.gz": ("a.tar.gz", _tarred),
+    "damaged in a tar.gz in a zip": ("a.zip", _twice),
+}
 #: Kinds that are normalised, too: every reader of recordings once.
 READ: Final = {
     f"{kind}, normalised": kind
