@@ -48,7 +48,8 @@ def test_all_six_run_under_dagster_to_what_they_expect(tmp_path_factory, capsys)
                     text=True,
                     check=False,
                 )
-                return None if "error[timeout]" in ended.stderr else True
+                over = "error[timeout]" not in ended.stderr
+                return True if over or "waits for people" in ended.stderr else None
 
             serving.until(decided, 1200)
 
