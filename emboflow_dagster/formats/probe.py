@@ -53,6 +53,7 @@ def probe_path(path: Path, *, asset_type: str | None = None) -> Probe:
         _report_unknown(source, probe)
     else:
         _run(best, source, probe)
+        _warn_of_others(best, source, probe)
     if not probe.recommended_next_nodes:
         probe.recommend("filter" if probe.format == "unknown" else "quality-report")
     return probe
@@ -119,6 +120,22 @@ def _run(entry: Format, source: Source, probe: Probe) -> None:
     except Exception as error:  # noqa: BLE001 - bytes that nobody foresaw end as a report, never as a traceback
         code = "truncated" if isinstance(error, EOFError) else "unreadable"
         probe.warn(code, f"the {probe.format} parser failed: {_cause(error)}")
+
+
+def _warn_of_others(best: Format, source: Source, probe: Probe) -> None:
+    """A folder of recordings is read as one container: say which files of another stand beside."""
+    if not source.is_folder or best.parts is None:
+        return
+    for other in formats():
+        candidate = None if other is best or other.parts is None else other.matches(source)
+        if candidate is None or other.parts is None or candidate.confidence <= NAME_ONLY:
+            continue
+        read = {name for _, name, _ in best.parts(source)}
+        names = [name for _, name, _ in other.parts(source) if name not in read]
+        if names:
+            text = f"{len(names)} recordings of {candidate.format} are left out ({', '.join(names[:3])}"
+            text += f"{', ...' if len(names) > 3 else ''}); `asset register --each` takes each by itself"  # noqa: PLR2004
+            probe.warn("mixed_containers", text)
 
 
 def _report_unknown(source: Source, probe: Probe) -> None:

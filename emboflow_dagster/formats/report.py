@@ -103,6 +103,7 @@ WARNING_CODES: frozenset[str] = frozenset(
         "linked_twice",
         "listing_truncated",
         "missing_cameras",
+        "mixed_containers",
         "mixed_modes",
         "mixed_sizes",
         "mixed_types",

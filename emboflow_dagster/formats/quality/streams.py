@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from emboflow_dagster.formats.detect import recording_parts
+from emboflow_dagster.formats.bag_recordings import Recording, recordings_in
+from emboflow_dagster.formats.detect import Recorded, recording_parts
 from emboflow_dagster.formats.messages import UNDECODED, iter_numeric
 from emboflow_dagster.formats.pictures import is_image_type
 from emboflow_dagster.formats.quality.check import Check
@@ -52,7 +53,7 @@ class EmptyTopics(Check):
         return f"{self.total('empty')} of {self.declared} declared topics have no message"
 
 
-def read_stamps(path: Path) -> tuple[dict[str, "array[int]"], list[str], dict[str, int]]:
+def read_stamps(path: Recorded) -> tuple[dict[str, "array[int]"], list[str], dict[str, int]]:
     """Stamps in ns of each topic in recorded order, the topics without one, and topics that were cut short.
 
     Raises:
@@ -81,16 +82,37 @@ def _no_data(_: Connection) -> bool:
 
 
 def measure_streams(path: Path, topics: Mapping[str, Any], checks: Mapping[str, Check]) -> None:
-    """Feed the checks that are there with the streams of one recording.
+    """Feed the checks that are there with the streams of a recording, or of each that a folder holds.
 
     Args:
         path: The recording.
         topics: Topic to ``{"type", "count"}``, as the probe gives it.
         checks: Check name to the check.
     """
+    recordings = recordings_in(path)
+    silent: set[str] = set()
+    heard: set[str] = set()
+    for recording in recordings:
+        name = recording.name if len(recordings) > 1 else None
+        streams, empty = _measure(recording, name, topics, checks)
+        heard |= streams
+        silent |= empty
+    found = checks.get(EmptyTopics.name)
+    if isinstance(found, EmptyTopics):
+        for topic in sorted(heard | silent):
+            found.topic(topic, empty=topic not in heard)
+    finite = checks.get(NanInf.name)
+    if isinstance(finite, NanInf):
+        _measure_finite(path, finite)
+
+
+def _measure(
+    recording: Recording, name: str | None, topics: Mapping[str, Any], checks: Mapping[str, Check]
+) -> tuple[set[str], set[str]]:
+    """One recording: a pause between two is no gap. Topics with messages and those without."""
     import numpy as np
 
-    stamps, empty, cut = read_stamps(path)
+    stamps, empty, cut = read_stamps(recording.parts)
     streams = {t: np.frombuffer(v, dtype=np.int64) for t, v in sorted(stamps.items()) if t not in cut}
     events = {topic for topic in (*stamps, *empty) if _leaf(topics, topic) in EVENT_TYPES}
     for check in checks.values():
@@ -98,17 +120,11 @@ def measure_streams(path: Path, topics: Mapping[str, Any], checks: Mapping[str, 
             check.declared += len(stamps) + len(empty)
             check.declared -= 0 if isinstance(check, TimeMonotonic) else len(events)
     for topic, series in streams.items():
-        _measure_one(topic, series, checks, event=topic in events)
-    found = checks.get(EmptyTopics.name)
-    if isinstance(found, EmptyTopics):
-        for topic in sorted((*streams, *empty)):
-            found.topic(topic, empty=topic in empty)
+        _measure_one(name, topic, series, checks, event=topic in events)
     sync = checks.get(SyncAge.name)
     if isinstance(sync, SyncAge):
-        _measure_sync(streams, topics, sync)
-    finite = checks.get(NanInf.name)
-    if isinstance(finite, NanInf):
-        _measure_finite(path, finite)
+        _measure_sync(name, streams, topics, sync)
+    return set(streams), set(empty)
 
 
 def _leaf(topics: Mapping[str, Any], topic: str) -> str:
@@ -116,22 +132,24 @@ def _leaf(topics: Mapping[str, Any], topic: str) -> str:
     return str((topics.get(topic) or {}).get("type") or "").replace(".", "/").rpartition("/")[2]
 
 
-def _measure_one(topic: str, stamps: "np.ndarray", checks: Mapping[str, Check], *, event: bool) -> None:
+def _measure_one(
+    name: str | None, topic: str, stamps: "np.ndarray", checks: Mapping[str, Check], *, event: bool
+) -> None:
     import numpy as np
 
     order, gaps, jitter = (checks.get(check.name) for check in (TimeMonotonic, Gaps, RateJitter))
     if isinstance(order, TimeMonotonic):
-        order.resolved += order.see(None, topic, stamps)
+        order.resolved += order.see(name, topic, stamps)
     usual = None if event else _usual(stamps)
     if usual is None:
         return
     stamps = np.sort(stamps)
     if isinstance(gaps, Gaps):
         gaps.resolved += 1
-        gaps.see(None, topic, stamps, GAP_INTERVALS * usual)
+        gaps.see(name, topic, stamps, GAP_INTERVALS * usual)
     if isinstance(jitter, RateJitter):
         jitter.resolved += 1
-        jitter.see(None, topic, np.diff(stamps) / 1e9, usual, None)
+        jitter.see(name, topic, np.diff(stamps) / 1e9, usual, None)
 
 
 def _usual(stamps: "np.ndarray") -> float | None:
@@ -147,7 +165,9 @@ def _usual(stamps: "np.ndarray") -> float | None:
     return interval if 0 < interval <= 1 / MIN_STREAM_HZ else None
 
 
-def _measure_sync(streams: "Mapping[str, np.ndarray]", topics: Mapping[str, Any], sync: SyncAge) -> None:
+def _measure_sync(
+    name: str | None, streams: "Mapping[str, np.ndarray]", topics: Mapping[str, Any], sync: SyncAge
+) -> None:
     import numpy as np
 
     cameras = [topic for topic in streams if is_image_type(_leaf(topics, topic))]
@@ -157,7 +177,7 @@ def _measure_sync(streams: "Mapping[str, np.ndarray]", topics: Mapping[str, Any]
     for camera, state in pairs[:MAX_PAIRS]:
         if len(streams[camera]) >= MIN_STREAM_MESSAGES and len(streams[state]) >= MIN_STREAM_MESSAGES:
             sync.resolved += 1
-            sync.beside(camera, state, np.sort(streams[camera]), np.sort(streams[state]))
+            sync.beside(name, camera, state, np.sort(streams[camera]), np.sort(streams[state]))
 
 
 def _measure_finite(path: Path, check: NanInf) -> None:

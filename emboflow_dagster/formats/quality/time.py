@@ -35,7 +35,7 @@ class TimeMonotonic(Check):
             return False
         steps = np.diff(stamps)
         backwards, same = int((steps < 0).sum()), int((steps == 0).sum())
-        say = f"{ref or feature}: {backwards} backwards, {same} duplicate stamps"
+        say = f"{_place(ref, feature)}: {backwards} backwards, {same} duplicate stamps"
         for metric, bad in (("backwards", steps < 0), ("duplicates", steps == 0)):
             count = int(bad.sum())
             first = int(bad.argmax()) if count else 0
@@ -76,10 +76,10 @@ class Gaps(Check):
         steps = np.diff(stamps) / 1e9
         found = np.flatnonzero(steps > limit_s)
         longest = float(steps.max())
-        say = f"{ref or feature}: {len(found)} gaps, the longest {longest:.3f} s"
+        say = f"{_place(ref, feature)}: {len(found)} gaps, the longest {longest:.3f} s"
         names: dict[str, Any] = {"episode": ref, "feature": feature}
         self.measure("gaps", len(found), "steps", n=len(steps), say=say, **names)
-        ratio = f"{ref or feature}: {len(found) / len(steps):.2%} of the steps are gaps"
+        ratio = f"{_place(ref, feature)}: {len(found) / len(steps):.2%} of the steps are gaps"
         self.measure("gapRatio", len(found) / len(steps), n=len(steps), say=ratio, **names)
         self.measure("maxStepS", longest, "s", n=len(steps), **names)
         for at in sorted(found[np.argsort(-steps[found], kind="stable")][:MAX_INTERVALS].tolist()):
@@ -162,12 +162,12 @@ class RateJitter(Check):
 
         names: dict[str, Any] = {"episode": ref, "feature": feature}
         jitter = float(np.quantile(np.abs(steps - usual), 0.95)) / usual
-        say = f"{ref or feature}: {1 / usual:.3f} Hz, jitter {jitter:.2f} of a step"
+        say = f"{_place(ref, feature)}: {1 / usual:.3f} Hz, jitter {jitter:.2f} of a step"
         self.measure("hz", 1 / usual, "Hz", n=len(steps), **names)
         self.measure("jitterP95", jitter, "steps", n=len(steps), say=say, **names)
         if fps:
             off = abs(1 / usual - fps) / fps
-            say = f"{ref or feature}: {1 / usual:.3f} Hz, {fps:g} are declared"
+            say = f"{_place(ref, feature)}: {1 / usual:.3f} Hz, {fps:g} are declared"
             self.measure("rateDeviation", off, n=len(steps), say=say, **names)
 
     def _see(self, episode: EpisodeView) -> bool:
@@ -207,7 +207,9 @@ class SyncAge(Check):
         self.measure("maxAgeFrames", age_s / frame_s, "frames", say=say, **names)
         self.measure("maxAgeMs", age_s * 1e3, "ms", **names)
 
-    def beside(self, camera: str, state: str, pictures: "np.ndarray", samples: "np.ndarray") -> None:
+    def beside(
+        self, ref: str | None, camera: str, state: str, pictures: "np.ndarray", samples: "np.ndarray"
+    ) -> None:
         """How far the nearest sample of a state is from each picture; stamps in ns, sorted."""
         import numpy as np
 
@@ -215,9 +217,9 @@ class SyncAge(Check):
         nearest = np.minimum(np.abs(pictures - samples[after - 1]), np.abs(samples[after] - pictures))
         frame = float(np.median(np.diff(pictures))) or 1.0
         worst, usual = int(nearest.argmax()), float(np.median(nearest))
-        names: dict[str, Any] = {"feature": f"{camera} and {state}", "n": len(pictures)}
+        names: dict[str, Any] = {"episode": ref, "feature": f"{camera} and {state}", "n": len(pictures)}
         stamp = int(pictures[worst])
-        text = f"{camera}: the nearest sample of {state} is"
+        text = f"{_place(ref, camera)}: the nearest sample of {state} is"
         self.measure(
             "medianAgeFrames",
             usual / frame,
@@ -240,3 +242,7 @@ def _ordered(one: "np.integer", other: "np.integer") -> tuple[int, int]:
 
 
 TIME_CHECKS: tuple[type[Check], ...] = (TimeMonotonic, Gaps, TimestampGrid, RateJitter)
+
+
+def _place(ref: str | None, feature: str | None) -> str:
+    return ": ".join(part for part in (ref, feature) if part)

@@ -13,6 +13,7 @@ from emboflow_dagster.formats.bag_recordings import recordings_in
 from emboflow_dagster.formats.canonical import from_bags
 from emboflow_dagster.formats.canonical.splitting import Split
 from emboflow_dagster.formats.probe import probe_path
+from emboflow_dagster.formats.quality.report import quality_report
 from tests.unit.formats.json_recordings import MS, START, recording
 from tests.unit.formats.test_bags_written import _joint_state, write_rosbag2
 
@@ -186,3 +187,34 @@ def test_names_may_say_which_recordings_are_one(tmp_path):
 )
 def test_what_was_forgotten_is_known_however_the_folder_is_divided(path, ref, other, other_ref, same):
     assert Place("0", path, ref).has({"path": other, "ref": other_ref}) is same
+
+
+def test_a_pause_between_recordings_is_no_gap_of_a_stream(tmp_path):
+    ros1(tmp_path / "a.bag", 0, 1_000)
+    ros1(tmp_path / "b.bag", 60_000, 61_000)
+    report = quality_report(tmp_path, checks=["gaps", "time_monotonic"])
+    assert [(check["severity"], check["coverage"]["declared"]) for check in report["checks"]] == [
+        ("pass", 2),
+        ("pass", 2),
+    ]
+
+    # One with a pause of its own is named, and the other is not blamed.
+    store = get_typestore(Stores.ROS1_NOETIC)
+    with Ros1Writer(tmp_path / "c.bag") as writer:
+        topic = writer.add_connection("/joint_states", "sensor_msgs/msg/JointState", typestore=store)
+        for ms in (*range(120_000, 121_000, 10), *range(125_000, 126_000, 10)):
+            data = store.serialize_ros1(_joint_state(store, ms), topic.msgtype)
+            writer.write(topic, START + ms * MS, data)
+    (gaps,) = quality_report(tmp_path, checks=["gaps"])["checks"]
+    assert gaps["places"] == ["c.bag: /joint_states: 1 gaps, the longest 4.010 s"]
+
+
+def test_recordings_of_another_container_are_told(tmp_path):
+    ros1(tmp_path / "a.bag", 0, 1_000)
+    ros1(tmp_path / "b.bag", 2_000, 3_000)
+    mcaps(tmp_path, {"c.mcap": (0, 500)})
+    report = probe_path(tmp_path)
+    told = [w.message for w in report.warnings if w.code == "mixed_containers"]
+    assert told == [
+        "1 recordings of mcap are left out (c.mcap); `asset register --each` takes each by itself"
+    ]

@@ -124,7 +124,7 @@ def test_state_is_looked_for_beside_each_picture(step_ms, severity):
     pictures = np.arange(100, dtype=np.int64) * 33_000_000
     samples = np.arange(400, dtype=np.int64) * step_ms * 1_000_000
 
-    check.beside("/camera", "/joints", pictures, samples)
+    check.beside(None, "/camera", "/joints", pictures, samples)
 
     found = check.result()
     assert found["severity"] == severity
