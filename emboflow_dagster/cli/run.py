@@ -175,7 +175,7 @@ def wait(
     with opened() as ef:
         found = ef.runs.get(full_id(ef.runs.documents, run))
         with execution.watched(ef, found):
-            found = ef.runs.wait(found.id, timeout_s=timeout)
+            found = execution.waited(ef, found, timeout)
         tasks = ef.runs.tasks(found)
         value = ef.runs.show(found.id)
     output.emit(value, lambda: run_page.show(found, tasks))
