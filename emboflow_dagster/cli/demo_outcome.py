@@ -88,6 +88,10 @@ def left_out(tasks: "dict[str, RunTask]", outcome: Outcome) -> list[tuple[str, s
     for row in sound.get("rejected", ()):
         why = _blocking_messages(reports.get(row["id"]))
         rows.append((row["name"], "; ".join(why) or "nothing in it can become episodes"))
+    if "episodes" not in tasks:
+        named = {name for name, _ in rows}
+        none = "the demo finds no episode in it; `normalize` in a workflow takes tables and arrays"
+        rows += [(r.found.name, none) for r in outcome.recordings if r.asset and r.found.name not in named]
     episodes = (tasks["episodes"].last_result_preview or {}) if "episodes" in tasks else {}
     schemas = {r.found.name: outcome.schemas.get(r.asset.id, []) for r in outcome.recordings if r.asset}
     for row in episodes.get("sources", ()):

@@ -139,7 +139,8 @@ def typing(deployment: Deployment, text: str, *words: str) -> Ended:
         return deployment.here(*words)
 
 
-def test_forgetting_asks_first(deployment: Deployment) -> None:
+def test_forgetting_asks_first(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     words = ["dataset", "forget", "reach", "2", "--reason", "no consent"]
     unasked = deployment.here(*words)
     assert (unasked.status, unasked.out) == (2, "")

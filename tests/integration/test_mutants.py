@@ -95,7 +95,12 @@ def damaged(tmp_path: Path) -> dict[str, Path]:
     return found
 
 
-def leftovers(ef: EmboFlow) -> Iterator[str]:
+def children() -> set[str]:
+    """The processes that this one started and did not end."""
+    return {pid for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()}
+
+
+def leftovers(ef: EmboFlow, servers: set[str]) -> Iterator[str]:
     """What runs left in the home, in the store and in this process, beside what is recorded."""
     yield from (f"work: {path.name}" for path in (ef.settings.home / "work").iterdir())
     store = Path(ef.store.root)
@@ -113,9 +118,8 @@ def leftovers(ef: EmboFlow) -> Iterator[str]:
         place = Path(os.path.realpath(descriptor))
         if place.is_relative_to(ef.settings.home) and not place.name.startswith("flight-"):
             yield f"open: {place}"
-    for children in Path("/proc/self/task").glob("*/children"):
-        for child in children.read_text().split():
-            yield f"process: {Path(f'/proc/{child}/cmdline').read_bytes()!r}"
+    for child in children() - servers:
+        yield f"process: {Path(f'/proc/{child}/cmdline').read_bytes()!r}"
 
 
 def test_runs_over_damaged_recordings_leave_nothing(project, damaged, monkeypatch):
@@ -127,7 +131,8 @@ def test_runs_over_damaged_recordings_leave_nothing(project, damaged, monkeypatc
     more = ("quality-report", "preview") if ALL else ()
     nodes += [{"id": name, "type": name, "after": ["probe"]} for name in more]
     project.workflows.publish({"workflow": "damaged", "nodes": nodes})
-    before = set(leftovers(project)) if (project.settings.home / "work").exists() else set()
+    servers = children()  # of other tests, which stay for the session
+    before = set(leftovers(project, servers)) if (project.settings.home / "work").exists() else set()
 
     run = project.runs.work(project.runs.request("damaged", assets=list(damaged)).id)
 
@@ -135,10 +140,10 @@ def test_runs_over_damaged_recordings_leave_nothing(project, damaged, monkeypatc
     assert told["probe"] == ("success", None)
     assert all(status == "success" or message for status, message in told.values()), told
     assert "Traceback" not in str(told)
-    assert set(leftovers(project)) == before
+    assert set(leftovers(project, servers)) == before
     # A variant that forgets its folders, and a payload that nobody recorded, are seen.
     project.store.put(b"nobody's", content_type="text/plain")
     monkeypatch.setattr(tasks, "shutil", SimpleNamespace(rmtree=lambda *_, **__: None))
     project.runs.work(project.runs.request("damaged", assets=list(damaged)[:1]).id)
     monkeypatch.undo()
-    assert {text.partition(":")[0] for text in set(leftovers(project)) - before} == {"work", "store"}
+    assert {text.partition(":")[0] for text in set(leftovers(project, servers)) - before} == {"work", "store"}

@@ -92,7 +92,11 @@ def _pictures(dataset: Any, item: Field) -> Iterator["np.ndarray"]:
     # Of rows of any length, as vlen ones are, nobody knows how much a block would be.
     rows = 1 if dataset.dtype.hasobject else max(1, BLOCK_BYTES // max(1, size))
     for start in range(0, item.shape[0], rows):
-        for data in dataset[start : start + rows]:
+        try:
+            block = dataset[start : start + rows]
+        except OSError:  # cut off, or damaged
+            return
+        for data in block:
             picture = _rgb(data, item)
             if picture is None:
                 return
@@ -101,7 +105,11 @@ def _pictures(dataset: Any, item: Field) -> Iterator["np.ndarray"]:
 
 def picture_at(dataset: Any, item: Field, index: int) -> "np.ndarray | None":
     """One picture of a raw or encoded image dataset as uint8 RGB; ``None`` where it cannot be decoded."""
-    return _rgb(dataset[index], item)
+    try:
+        data = dataset[index]
+    except OSError:  # cut off, or damaged
+        return None
+    return _rgb(data, item)
 
 
 def _rgb(data: Any, item: Field) -> "np.ndarray | None":

@@ -19,7 +19,7 @@ from emboflow_dagster.runtime import no_network
 from emboflow_dagster.runtime.child import run_child
 from emboflow_dagster.runtime.code_hook import check_code_hook, given_to
 from emboflow_dagster.runtime.derived import Derived, output, read
-from tests import mutants
+from tests import mutant_files
 from tests.sample_files import SAMPLES, needed
 from tests.unit.formats.lerobot_trees import tree_v21, tree_v30
 
@@ -117,7 +117,7 @@ def test_rows_of_lerobot_and_rlds(ef: EmboFlow, tmp_path: Path):
     tree_v21(tmp_path / "old")
     tree_v30(tmp_path / "new")
     (tmp_path / "shards").mkdir()
-    mutants.tfrecord(tmp_path / "shards")
+    mutant_files.tfrecord(tmp_path / "shards")
     for name in lengths:
         ef.assets.register(tmp_path / name, name=name, type="standard_dataset")
     flow = graph(ROWS)

@@ -11,7 +11,7 @@ import pytest
 from emboflow_dagster.errors import EmboflowError, IntegrityError
 from emboflow_dagster.formats.ranged import BudgetError, Ranged
 from emboflow_dagster.object_storage.prefix import Prefix
-from tests import mutants
+from tests import mutant_files
 from tests.integration.s3.proxy import Exchange, Fault
 
 BULK = 3 << 20
@@ -48,7 +48,7 @@ def recordings(folder: Path) -> dict[str, bytes]:
         file.create_dataset("data/demo_1/actions", data=np.zeros((BULK // 56, 7)))
         file.create_dataset("data/demo_1/obs/eef_pos", data=np.ones((10, 3)))
     found["b/d.hdf5"] = (folder / "d.hdf5").read_bytes()
-    mutants.mp4(folder)
+    mutant_files.mp4(folder)
     video = (folder / "a.mp4").read_bytes()
     at = video.index(b"mdat") - 4
     # The index of the video stands at its end, behind the bulk.

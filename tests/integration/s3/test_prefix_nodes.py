@@ -12,7 +12,7 @@ from emboflow_dagster.model.asset import AssetSourceType, AssetType
 from emboflow_dagster.object_storage.prefix import Prefix
 from emboflow_dagster.project.handle import EmboFlow
 from emboflow_dagster.project.settings import Settings
-from tests import mutants
+from tests import mutant_files
 from tests.integration.s3.proxy import CutError, Exchange, Fault
 
 HOOK = """
@@ -37,7 +37,7 @@ def lake(s3_server: Any, bucket: str, tmp_path: Path) -> dict[str, bytes]:
     made: dict[str, bytes] = {}
     for day in ("mon", "tue"):
         (tmp_path / day).mkdir()
-        mutants.hdf5(tmp_path / day)
+        mutant_files.hdf5(tmp_path / day)
         made[f"{day}/a.hdf5"] = (tmp_path / day / "a.hdf5").read_bytes()
     for name, data in made.items():
         s3_server.client.put_object(Bucket=bucket, Key=f"lake/{name}", Body=data)

@@ -14,7 +14,7 @@ from emboflow_dagster.formats.archives import seven_zip as archive_7z
 from emboflow_dagster.formats.archives.extract import extract
 from emboflow_dagster.formats.archives.walk import members
 from emboflow_dagster.formats.probe import probe_path
-from tests.mutants import SEVEN_ZIP
+from tests.mutant_files import SEVEN_ZIP
 from tests.unit.formats.test_archive_extract import CONTENT, bounds, unpack
 
 WORD = "open sesame"

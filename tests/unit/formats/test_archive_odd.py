@@ -16,7 +16,7 @@ from emboflow_dagster.errors import InvalidInputError
 from emboflow_dagster.formats.archives.extract import Bounds, extract
 from emboflow_dagster.formats.probe import probe_path
 
-TABLE = b"t,x\n" + b"".join(b"%d,%d\n" % (i, i * 7919 % 1_013) for i in range(2_000))
+TABLE = b"a,x\n" + b"".join(b"%d,%d\n" % (i, i * 7919 % 1_013) for i in range(2_000))
 BAG = b"#ROSBAG V2.0\n"
 INFO = json.dumps({"codebase_version": "v2.1", "fps": 10, "features": {}}).encode()
 TREE = [("run/a.csv", TABLE), ("run/b.csv", TABLE.replace(b"1", b"2")), ("run/c.csv", TABLE)]

@@ -388,7 +388,7 @@ def test_rlds_is_read_back_with_every_number(canonical, tmp_path):
     assert summary["features"]["steps/observation/state"]["shape"] == [3]
     dataset = open_canonical(canonical)
     shard = tmp_path / "rlds/reach/1.0.0/reach-train.tfrecord-00000-of-00001"
-    for number, record in enumerate(records(shard)):
+    for number, record in records(shard):
         features = example_pb2.Example.FromString(record).features.feature
         state = np.array(features["steps/observation/state"].float_list.value, np.float32)
         assert np.array_equal(state.reshape(-1, 3), dataset.vector("observation.state", number))

@@ -326,7 +326,7 @@ def test_versions_are_read_however_they_are_written_and_others_are_named(plain, 
     change(tree / "meta/info.json", codebase_version="v4.0")
     asset = {"id": "a", "path": str(tree), "format": "unknown"}
     with pytest.raises(InvalidInputError, match=r"LeRobot v4\.0 is not read; 2\.0, 2\.1 and 3\.0 are"):
-        read_asset(asset, {"task": None}, 10.0, [])
+        list(read_asset(asset, {"task": None}, 10.0, []))
     old = tree.parent / "old"
     (old / "meta_data").mkdir(parents=True)
     (old / "meta_data/info.json").write_text("{}")

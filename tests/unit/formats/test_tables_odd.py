@@ -147,4 +147,4 @@ def test_columns_become_features_and_a_wrong_rate_is_refused(tmp_path):
     for one, other in zip(found, mapped, strict=True):
         np.testing.assert_array_equal(one.features["observation.state"], other.features["observation.state"])
     with pytest.raises(InvalidInputError, match="recorded at 20 Hz"):
-        read(asset, request, 50, [])
+        list(read(asset, request, 50, []))
