@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 #: Where the test material is, not how EmboFlow behaves.
 KEPT = frozenset(
@@ -50,6 +51,14 @@ def in_memory() -> str | None:
 # A TMPDIR that is set is kept: it says where, and workers have that of the process that started them.
 if "TMPDIR" not in os.environ and (_folder := in_memory()) is not None:
     os.environ["TMPDIR"] = tempfile.tempdir = _folder
+
+# A machine that is busy with other things is no failure, and half as many examples are most of what is found;
+# EMBOFLOW_FAULTS=all draws all of them. Tests that say a number of their own keep it.
+settings.register_profile(
+    "short", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("long", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("long" if os.environ.get("EMBOFLOW_FAULTS") == "all" else "short")
 
 # Before any test module is imported: libraries look at HOME when they are.
 _EMPTY_HOME = tempfile.mkdtemp(prefix="emboflow-tests-home-")
