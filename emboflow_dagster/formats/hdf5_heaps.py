@@ -10,6 +10,7 @@ Source: HDF5 file format specification, III.E, "Global Heap"; ``H5HG__cache_heap
 import mmap
 import os
 import struct
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -21,11 +22,18 @@ _WRAP: Final = 1 << 64
 
 
 def check_heaps(path: Path) -> None:
-    """Walk the global heaps of a file as the library does.
+    """Walk the global heaps of a file as the library does; once, however often a process opens it.
 
     Raises:
         OSError: One of them has a step of no bytes.
     """
+    there = path.stat()
+    _check(path, there.st_ino, there.st_size, there.st_mtime_ns)
+
+
+@lru_cache(maxsize=4_096)
+def _check(path: Path, _inode: int, _size: int, _changed_ns: int) -> None:
+    """Whoever fails is not kept, and is looked through again."""
     with path.open("rb") as stream:
         size = os.fstat(stream.fileno()).st_size
         if not size:

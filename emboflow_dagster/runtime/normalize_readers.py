@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +88,7 @@ def _read(
     asset: Mapping[str, Any], request: Mapping[str, Any], fps: float | None, skipped: list[dict[str, Any]]
 ) -> "Iterator[Episode]":
     from emboflow_dagster.formats.canonical import (
+        from_arrays,
         from_bags,
         from_canonical,
         from_csv,
@@ -158,17 +158,7 @@ def _read(
         _check_rate(reader.suggested_fps(path), fps)
         more = {} if form == "csv" else {"videos": videos is not False}
         return reader.episodes(path, mapping=request["mapping"] or None, task=task or "", **more, **common)
-    return _arrays(path, fps, task or "", common)
-
-
-def _arrays(path: Path, fps: float, task: str, common: Mapping[str, Any]) -> "Iterator[Episode]":
-    """Episodes that a node of a user's own code left as arrays."""
-    try:
-        reader = import_module("emboflow_dagster.formats.canonical.from_arrays")
-    except ModuleNotFoundError as error:
-        text = f"format {ARRAYS} cannot be normalised by this release"
-        raise InvalidInputError(text, kind=ErrorKind.FORMAT_UNSUPPORTED) from error
-    return reader.episodes(path, fps=fps, task=task, **common)
+    return from_arrays.episodes(path, fps=fps, task=task or "", **common)
 
 
 def _check_rate(recorded: float | None, fps: float) -> None:
