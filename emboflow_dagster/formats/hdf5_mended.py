@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
 from emboflow_dagster.formats.hdf5_heaps import check_heaps
+from emboflow_dagster.formats.read_only import ReadOnly
 
 if TYPE_CHECKING:
     import h5py
@@ -59,7 +60,7 @@ class Damage:
         return "it was never closed by what wrote it"
 
 
-class Mended(io.RawIOBase):
+class Mended(ReadOnly):
     """A damaged file with its first block as a closed file has it."""
 
     def __init__(self, path: Path, damage: Damage) -> None:
@@ -67,18 +68,6 @@ class Mended(io.RawIOBase):
         self.damage = damage
         self._size = max(damage.size, damage.declared)
         self._at = 0
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def seekable(self) -> bool:
-        """Always."""
-        return True
-
-    def tell(self) -> int:
-        """Where the next read starts."""
-        return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move; the end is where the first block has it."""

@@ -8,6 +8,8 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
 
+from emboflow_dagster.formats.read_only import ReadOnly
+
 BLOCK: Final = 128 * 1024
 KEPT_BLOCKS: Final = 128
 TIMEOUT_S: Final = 30
@@ -17,7 +19,7 @@ class BudgetError(OSError):
     """More of the object would have to be read than is allowed."""
 
 
-class Ranged(io.RawIOBase):
+class Ranged(ReadOnly):
     """An object behind an http(s) URL that allows ranges.
 
     Args:
@@ -37,18 +39,6 @@ class Ranged(io.RawIOBase):
         self.fetched = 0
         self._at = 0
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def seekable(self) -> bool:
-        """Always."""
-        return True
-
-    def tell(self) -> int:
-        """Where the next read starts."""
-        return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move; nothing is fetched."""
